@@ -1,0 +1,94 @@
+/*
+ * Block nodes, seen from devices and tools: byte-addressed storage with asynchronous requests.
+ *
+ * A node is opened from a description and a descriptor that somebody with the permission handed over:
+ * nothing here opens a path. The core checks range, alignment, permission and request limits, so that
+ * no driver has to. Requests complete on the loop that submitted them, in any order; a flush covers
+ * the writes that had completed when it was submitted.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef TENON_BLOCK_BLOCK_H
+#define TENON_BLOCK_BLOCK_H
+
+#include <sys/uio.h>
+
+#include "base/base.h"
+#include "base/err.h"
+#include "base/list.h"
+#include "loop/loop.h"
+
+struct block;
+
+enum block_cache {
+    BLOCK_CACHE_WRITEBACK,    /* host page cache; flush is fdatasync */
+    BLOCK_CACHE_NONE,         /* O_DIRECT; flush is fdatasync */
+    BLOCK_CACHE_WRITETHROUGH, /* every write is stable before it completes */
+    BLOCK_CACHE_UNSAFE,       /* flush does nothing: throw-away guests */
+};
+
+struct block_options {
+    const char *id;         /* for errors: "disk 'd0'" */
+    int fd;                 /* raw file or block device, locked by whoever opened it; taken */
+    bool readonly;
+    enum block_cache cache; /* NONE wants the fd opened with O_DIRECT */
+    bool discard;           /* punch holes; otherwise discards are ignored */
+};
+
+struct block_info {
+    uint64_t size;          /* bytes */
+    uint32_t logical_block; /* smallest unit of access, bytes */
+    uint32_t physical_block;
+    bool readonly;
+    bool discard;
+    bool write_cache;       /* completed writes may need a flush */
+};
+
+enum block_op { BLOCK_READ, BLOCK_WRITE, BLOCK_FLUSH, BLOCK_DISCARD, BLOCK_ZERO };
+
+#define BLOCK_REQ_FUA (1u << 0)      /* write: stable before completion */
+#define BLOCK_REQ_NO_UNMAP (1u << 1) /* zero: keep the blocks allocated */
+
+/* Embedded by the submitter; untouched by it until `done`. */
+struct block_req {
+    enum block_op op;
+    uint32_t flags;
+    uint64_t offset, length; /* bytes; reads and writes: the sum of iov */
+    struct iovec *iov;       /* borrowed until done */
+    unsigned iov_count;
+    /* On the submitting loop: 0 or -errno. A short transfer never happens. */
+    void (*done)(struct block_req *req, int result);
+    void *opaque;
+    struct list link;        /* the node's, until done */
+    uint64_t driver[4];      /* the driver's */
+};
+
+/* Opens a raw node. On error the descriptor is closed. */
+struct err *block_open_raw(const struct block_options *options, struct block **block);
+/* No request is in flight. */
+void block_close(struct block *block);
+void block_get_info(const struct block *block, struct block_info *info);
+
+/*
+ * A queue of one loop onto a node: its io_uring, its requests. Several queues of several loops may use
+ * a node together (multi-queue devices).
+ */
+struct block_queue;
+struct err *block_queue_new(struct block *block, struct loop *loop, struct block_queue **queue);
+/* No request is in flight. */
+void block_queue_free(struct block_queue *queue);
+/* On the queue's loop. An invalid request completes with -EINVAL (or -EROFS, -ENOSPC) through done. */
+void block_submit(struct block_queue *queue, struct block_req *req);
+/* Hands the collected submissions to the kernel: once after a batch. */
+void block_flush_submissions(struct block_queue *queue);
+/* On the queue's loop: serves completions until none of its requests is in flight. */
+void block_drain(struct block_queue *queue);
+
+/*
+ * File locks against a second writer, for whoever opens the files (the tenon command): an open file
+ * description lock on one byte, shared for readers, exclusive for a writer; it lives as long as the
+ * descriptor and its duplicates. ERR_BUSY names the file and says that another VM uses it.
+ */
+struct err *block_lock_file(int fd, const char *path, bool readonly);
+
+#endif

@@ -1,0 +1,108 @@
+/*
+ * Guest-physical memory: RAM regions, borrow and return, dirty log.
+ *
+ * A guest-physical address (GPA) never becomes a pointer without a length and a way back. RAM is a
+ * memfd, so that back ends in other processes can map it. What is not RAM is not here: MMIO goes
+ * through the dispatch tables of hw/core.
+ *
+ * Threads: regions are added before the first vCPU runs (hotplug later stops the vCPUs); all
+ * accessors may be called from any thread and take no lock. The guest may change any byte at any
+ * time: copy, then validate the copy.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef TENON_GMEM_GMEM_H
+#define TENON_GMEM_GMEM_H
+
+#include "base/base.h"
+#include "base/bytes.h"
+#include "base/err.h"
+
+/* What the borrower will do with the bytes. */
+enum gmem_dir {
+    GMEM_READ,  /* the device reads guest memory */
+    GMEM_WRITE, /* the device writes guest memory */
+};
+
+struct gmem_region {
+    uint64_t gpa;
+    uint64_t size;
+    uint8_t *host;       /* mapping of the whole region, page aligned */
+    int fd;              /* memfd, offset 0 is `gpa` */
+    bool readonly;       /* ROM: guest writes are dropped, gmem_load() may fill it */
+    uint64_t *dirty;     /* a bit a guest page, see gmem_dirty_* */
+    uint64_t *code;      /* a bit a guest page that holds translated code, see gmem_code_* */
+    const char *name;    /* owned */
+};
+
+struct gmem;
+
+struct gmem *gmem_new(void);
+/* Unmaps everything; no borrow may be outstanding. */
+void gmem_free(struct gmem *gmem);
+
+/* RAM of `size` bytes at `gpa` (both page aligned, no overlap), zero, demand paged. */
+struct err *gmem_add_ram(struct gmem *gmem, const char *name, uint64_t gpa, uint64_t size);
+/* The same, read-only for the guest and for devices. */
+struct err *gmem_add_rom(struct gmem *gmem, const char *name, uint64_t gpa, uint64_t size);
+
+/* Regions in rising order of address. */
+size_t gmem_region_count(const struct gmem *gmem);
+const struct gmem_region *gmem_region(const struct gmem *gmem, size_t index);
+/* The region that holds `gpa`, or NULL. */
+const struct gmem_region *gmem_find(const struct gmem *gmem, uint64_t gpa);
+uint64_t gmem_ram_bytes(const struct gmem *gmem);
+
+/* Copies; 0, or -EFAULT when any byte is outside RAM (or, for a write, in ROM): then none is moved. */
+int gmem_read(struct gmem *gmem, uint64_t gpa, void *bytes, size_t len);
+int gmem_write(struct gmem *gmem, uint64_t gpa, const void *bytes, size_t len);
+int gmem_fill(struct gmem *gmem, uint64_t gpa, uint8_t value, size_t len);
+/* A loader's write: as gmem_write, but ROM is allowed too. */
+int gmem_load(struct gmem *gmem, uint64_t gpa, const void *bytes, size_t len);
+
+/*
+ * Borrows the `len` bytes at `gpa`. They must lie in one region: *mapped becomes how many bytes at
+ * the start do (a caller that needs all of them loops). NULL when the first byte is not RAM, or is
+ * ROM and `dir` is GMEM_WRITE. Give back with gmem_unmap and the same direction.
+ */
+void *gmem_map(struct gmem *gmem, uint64_t gpa, size_t len, enum gmem_dir dir, size_t *mapped);
+/*
+ * Returns a borrow: for GMEM_WRITE marks the first `written` bytes dirty and tells the engine about
+ * pages that hold translated code.
+ */
+void gmem_unmap(struct gmem *gmem, void *host, size_t len, enum gmem_dir dir, size_t written);
+
+/*
+ * An aligned 16-, 32- or 64-bit ring field, moved in one access so that a concurrent guest never
+ * sees half of it. Release on store, acquire on load. -EFAULT as above, -EINVAL if misaligned.
+ */
+int gmem_load_le16(struct gmem *gmem, uint64_t gpa, uint16_t *value);
+int gmem_store_le16(struct gmem *gmem, uint64_t gpa, uint16_t value);
+int gmem_load_le32(struct gmem *gmem, uint64_t gpa, uint32_t *value);
+int gmem_store_le32(struct gmem *gmem, uint64_t gpa, uint32_t value);
+int gmem_load_le64(struct gmem *gmem, uint64_t gpa, uint64_t *value);
+int gmem_store_le64(struct gmem *gmem, uint64_t gpa, uint64_t value);
+
+/* Marks [gpa, gpa+len) written by the VMM side: dirty log and code pages. Cheap when neither is on. */
+void gmem_mark_written(struct gmem *gmem, uint64_t gpa, uint64_t len);
+
+/*
+ * Dirty log of what the VMM side and the software engine write; KVM's own log is merged in through
+ * accel dirty_fetch. Off at first.
+ */
+void gmem_dirty_enable(struct gmem *gmem, bool on);
+bool gmem_dirty_enabled(const struct gmem *gmem);
+/* Sets the dirty bits of a page range (an accelerator's own log). */
+void gmem_dirty_set(struct gmem *gmem, uint64_t gpa, uint64_t len);
+/* Moves the bits of region `index` into `bitmap` (BITMAP_WORDS(pages) words) and clears them. */
+void gmem_dirty_take(struct gmem *gmem, size_t index, uint64_t *bitmap);
+
+/*
+ * Code pages: a software engine marks pages that it decoded or translated. A write from the VMM
+ * side to such a page calls `fn` after the bytes changed, from the writing thread.
+ */
+void gmem_code_listen(struct gmem *gmem,
+                      void (*fn)(void *opaque, uint64_t gpa, uint64_t len), void *opaque);
+void gmem_code_mark(struct gmem *gmem, uint64_t gpa, bool holds_code);
+
+#endif

@@ -1,0 +1,95 @@
+/*
+ * One VM, resolved: every default filled in, every path opened. The product of the schema
+ * (vm/schema.h), the input of vm_new().
+ *
+ * The same struct serves both sides of the sandbox: the tenon command fills in paths and opens them,
+ * and hands descriptors with a JSON text of this struct to tenon-vmm, which opens nothing.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef TENON_VM_CONFIG_H
+#define TENON_VM_CONFIG_H
+
+#include "base/base.h"
+#include "base/err.h"
+
+#define VM_DISKS_MAX 24
+#define VM_NETS_MAX 8
+#define VM_CONSOLES_MAX 8
+#define VM_FORWARDS_MAX 32
+#define VM_QUEUES_MAX 16
+
+enum vm_accel { VM_ACCEL_AUTO, VM_ACCEL_KVM, VM_ACCEL_SOFT };
+enum vm_board { VM_BOARD_MICRO, VM_BOARD_Q35 };
+enum vm_net_kind { VM_NET_USER, VM_NET_TAP, VM_NET_NONE };
+enum vm_console_device { VM_CONSOLE_SERIAL, VM_CONSOLE_VIRTIO, VM_CONSOLE_DEBUG };
+enum vm_console_backend {
+    VM_BACKEND_STDIO,  /* the terminal of `tenon run`, or its standard input and output */
+    VM_BACKEND_PTY,
+    VM_BACKEND_SOCKET, /* listening unix socket */
+    VM_BACKEND_FILE,   /* output only */
+    VM_BACKEND_NULL,
+};
+
+struct vm_disk {
+    char *id, *path;
+    int fd;           /* -1 until opened */
+    bool readonly;
+    int cache;        /* enum block_cache */
+    bool discard;
+    unsigned queues;
+    char *serial;
+};
+
+struct vm_forward {
+    bool udp;
+    char *host_address; /* "127.0.0.1" */
+    uint16_t host_port, guest_port;
+};
+
+struct vm_net {
+    char *id;
+    enum vm_net_kind kind;
+    char *ifname;     /* tap */
+    uint8_t mac[6];
+    unsigned queues;
+    int fd[VM_QUEUES_MAX]; /* tap queues, or fd[0]: the socket to tenon-slirp */
+    struct vm_forward forward[VM_FORWARDS_MAX];
+    unsigned forward_count;
+};
+
+struct vm_console {
+    char *id;
+    enum vm_console_device device;
+    enum vm_console_backend backend;
+    char *path;
+    int in_fd, out_fd; /* in_fd is the listener for a socket */
+};
+
+struct vm_config {
+    char *name;
+    unsigned cpus;
+    uint64_t memory;  /* bytes */
+    enum vm_accel accel;
+    char *cpu_model;  /* "host", "x86-64-v2", ... with ",+feature,-feature" */
+    enum vm_board board;
+    char *kernel, *initrd, *append; /* paths; NULL when absent */
+    int kernel_fd, initrd_fd;
+    bool debug_exit;  /* test devices: ports 0xf4 and 0xe9 */
+    struct vm_disk disk[VM_DISKS_MAX];
+    unsigned disk_count;
+    struct vm_net net[VM_NETS_MAX];
+    unsigned net_count;
+    struct vm_console console[VM_CONSOLES_MAX];
+    unsigned console_count;
+    bool rng;
+    int kvm_fd;       /* -1 unless accel is kvm */
+    int control_fd;   /* connected socket to the tenon command; -1: none */
+};
+
+/* Defaults, all descriptors -1. */
+void vm_config_init(struct vm_config *config);
+/* Frees strings and closes the descriptors that are still its own (not -1). */
+void vm_config_fini(struct vm_config *config);
+
+#endif

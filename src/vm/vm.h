@@ -1,0 +1,61 @@
+/*
+ * A running VM: board, vCPU threads, life cycle. Two VMs in one process work.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef TENON_VM_VM_H
+#define TENON_VM_VM_H
+
+#include "accel/accel.h"
+#include "base/base.h"
+#include "base/err.h"
+#include "loop/loop.h"
+#include "vm/config.h"
+#include "vm/timeline.h"
+
+struct vm;
+
+enum vm_end {
+    VM_END_POWEROFF, /* the guest switched itself off */
+    VM_END_RESET,    /* the guest reset and the config says not to reboot */
+    VM_END_EXIT,     /* debug-exit device; status is the guest's byte */
+    VM_END_QUIT,     /* vm_quit */
+    VM_END_CRASH,    /* triple fault without reboot, or the engine gave up */
+};
+
+struct vm_result {
+    enum vm_end end;
+    unsigned status; /* VM_END_EXIT */
+    char reason[200];
+};
+
+/*
+ * Builds everything and loads the kernel: memory, accelerator, board, devices. Takes the descriptors
+ * out of `config` (sets them to -1). `loop` is the control loop, which the caller runs. Nothing runs
+ * in the guest yet: the caller enters its sandbox between this and vm_start.
+ */
+struct err *vm_new(struct vm_config *config, struct loop *loop, struct timeline *timeline,
+                   struct vm **vm);
+/* `ended` runs once on the control loop. */
+struct err *vm_start(struct vm *vm, void (*ended)(void *opaque, const struct vm_result *result),
+                     void *opaque);
+/* Presses the ACPI power button. On the control loop. */
+void vm_powerdown(struct vm *vm);
+/* Ends the guest now. Any thread. */
+void vm_quit(struct vm *vm);
+/* Stops the vCPUs and quiesces devices; and back. On the control loop. */
+void vm_pause(struct vm *vm);
+void vm_resume(struct vm *vm);
+/* Sum over vCPUs, and the engine's name. */
+void vm_stats(struct vm *vm, struct accel_stats *stats);
+const char *vm_accel_name(const struct vm *vm);
+/* Ends the vCPU threads and frees all. NULL is fine. */
+void vm_free(struct vm *vm);
+
+/*
+ * The whole machine's state: RAM is not included (snapshots add it). The VM is paused, or not started.
+ */
+void vm_save(struct vm *vm, struct state_writer *writer);
+struct err *vm_load(struct vm *vm, struct state_reader *reader);
+
+#endif

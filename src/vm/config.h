@@ -21,6 +21,7 @@
 
 enum vm_accel { VM_ACCEL_AUTO, VM_ACCEL_KVM, VM_ACCEL_SOFT };
 enum vm_board { VM_BOARD_MICRO, VM_BOARD_Q35 };
+enum vm_on_reset { VM_RESET_REBOOT, VM_RESET_EXIT };
 enum vm_net_kind { VM_NET_USER, VM_NET_TAP, VM_NET_NONE };
 enum vm_console_device { VM_CONSOLE_SERIAL, VM_CONSOLE_VIRTIO, VM_CONSOLE_DEBUG };
 enum vm_console_backend {
@@ -76,6 +77,7 @@ struct vm_config {
     char *kernel, *initrd, *append; /* paths; NULL when absent */
     int kernel_fd, initrd_fd;
     bool debug_exit;  /* test devices: ports 0xf4 and 0xe9 */
+    enum vm_on_reset on_reset;
     struct vm_disk disk[VM_DISKS_MAX];
     unsigned disk_count;
     struct vm_net net[VM_NETS_MAX];

@@ -6,6 +6,8 @@
 #ifndef TENON_VM_TIMELINE_H
 #define TENON_VM_TIMELINE_H
 
+#include <jansson.h>
+
 #include "base/base.h"
 #include "base/buf.h"
 
@@ -32,5 +34,8 @@ void timeline_mark_at(struct timeline *timeline, enum timeline_mark mark, uint64
 const char *timeline_name(enum timeline_mark mark);
 /* A table of stages with milliseconds since the first mark and since the one before. */
 void timeline_print(const struct timeline *timeline, struct buf *out);
+
+/* [{"stage", "at_ms", "took_ms"}], the stages that were reached, in order of time. The caller owns it. */
+json_t *timeline_to_json(const struct timeline *timeline);
 
 #endif

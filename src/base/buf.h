@@ -9,7 +9,7 @@
 #include "base/base.h"
 
 struct buf {
-    uint8_t *data; /* owned; NULL while empty */
+    uint8_t *data; /* owned; NULL while empty, otherwise a zero byte follows the last one */
     size_t len;
     size_t capacity;
 };

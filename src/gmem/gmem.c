@@ -1,0 +1,280 @@
+/*
+ * Regions of guest-physical memory and access to them.
+ *
+ * The region array does not change while a vCPU or a device runs, so lookups take no lock.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/bitmap.h"
+#include "base/checked.h"
+#include "gmem/internal.h"
+
+struct gmem *gmem_new(void)
+{
+    return xcalloc(1, sizeof(struct gmem));
+}
+
+static void region_fini(struct gmem_region *region)
+{
+    if (region->host)
+        munmap(region->host, region->size);
+    fd_cleanup(&region->fd);
+    free(region->dirty);
+    free(region->code);
+    free((char *)(uintptr_t)region->name);
+}
+
+void gmem_free(struct gmem *gmem)
+{
+    if (!gmem)
+        return;
+    for (size_t i = 0; i < gmem->count; i++)
+        region_fini(&gmem->region[i]);
+    free(gmem);
+}
+
+static struct err *region_back(struct gmem_region *region)
+{
+    region->fd = memfd_create(region->name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (region->fd < 0)
+        return err_errno(errno, "cannot create a memory file");
+    if (ftruncate(region->fd, (off_t)region->size) < 0)
+        return err_errno(errno, "cannot size a memory file to %llu bytes",
+                         (unsigned long long)region->size);
+    /* A back end that maps this file must be able to rely on its size. */
+    if (fcntl(region->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0)
+        return err_errno(errno, "cannot seal the size of a memory file");
+    void *host = mmap(NULL, region->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
+                      region->fd, 0);
+    if (host == MAP_FAILED)
+        return err_errno(errno, "cannot map %llu MiB of guest memory",
+                         (unsigned long long)(region->size >> 20));
+    region->host = host;
+    uint64_t words = BITMAP_WORDS(region->size >> GUEST_PAGE_SHIFT);
+    region->dirty = calloc(words, sizeof(uint64_t));
+    region->code = calloc(words, sizeof(uint64_t));
+    if (!region->dirty || !region->code)
+        return err_new("cannot allocate the page bitmaps of guest memory");
+    return NULL;
+}
+
+static struct err *gmem_add(struct gmem *gmem, const char *name, uint64_t gpa, uint64_t size,
+                            bool readonly)
+{
+    uint64_t end;
+    if (!size || (gpa | size) % GUEST_PAGE_SIZE || !checked_add(gpa, size, &end))
+        return err_new("memory '%s': 0x%llx bytes at 0x%llx are not whole pages", name,
+                       (unsigned long long)size, (unsigned long long)gpa);
+    if (gmem->count == GMEM_REGIONS_MAX)
+        return err_new("memory '%s': more than %d regions", name, GMEM_REGIONS_MAX);
+    size_t at = 0;
+    for (; at < gmem->count && gmem->region[at].gpa < end; at++) {
+        const struct gmem_region *other = &gmem->region[at];
+        if (ranges_overlap(gpa, size, other->gpa, other->size))
+            return err_new("memory '%s' at 0x%llx overlaps memory '%s'", name,
+                           (unsigned long long)gpa, other->name);
+    }
+    struct gmem_region region = {
+        .gpa = gpa, .size = size, .fd = -1, .readonly = readonly, .name = xstrdup(name)};
+    struct err *err = region_back(&region);
+    if (err) {
+        region_fini(&region);
+        return err_wrap(err, "memory '%s'", name);
+    }
+    memmove(&gmem->region[at + 1], &gmem->region[at],
+            (gmem->count - at) * sizeof(gmem->region[0]));
+    gmem->region[at] = region;
+    gmem->count++;
+    return NULL;
+}
+
+struct err *gmem_add_ram(struct gmem *gmem, const char *name, uint64_t gpa, uint64_t size)
+{
+    return gmem_add(gmem, name, gpa, size, false);
+}
+
+struct err *gmem_add_rom(struct gmem *gmem, const char *name, uint64_t gpa, uint64_t size)
+{
+    return gmem_add(gmem, name, gpa, size, true);
+}
+
+size_t gmem_region_count(const struct gmem *gmem)
+{
+    return gmem->count;
+}
+
+const struct gmem_region *gmem_region(const struct gmem *gmem, size_t index)
+{
+    return &gmem->region[index];
+}
+
+struct gmem_region *gmem_lookup(struct gmem *gmem, uint64_t gpa)
+{
+    for (size_t i = 0; i < gmem->count; i++) {
+        struct gmem_region *region = &gmem->region[i];
+        if (gpa - region->gpa < region->size)
+            return region;
+    }
+    return NULL;
+}
+
+const struct gmem_region *gmem_find(const struct gmem *gmem, uint64_t gpa)
+{
+    return gmem_lookup((struct gmem *)(uintptr_t)gmem, gpa);
+}
+
+uint64_t gmem_ram_bytes(const struct gmem *gmem)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < gmem->count; i++)
+        sum += gmem->region[i].readonly ? 0 : gmem->region[i].size;
+    return sum;
+}
+
+/* Is every byte of the range RAM, and writable if asked? Ranges may span adjacent regions. */
+static bool range_is_ram(struct gmem *gmem, uint64_t gpa, uint64_t len, bool write)
+{
+    while (len) {
+        const struct gmem_region *region = gmem_lookup(gmem, gpa);
+        if (!region || (write && region->readonly))
+            return false;
+        uint64_t here = MIN(len, region->gpa + region->size - gpa);
+        gpa += here;
+        len -= here;
+    }
+    return true;
+}
+
+int gmem_read(struct gmem *gmem, uint64_t gpa, void *bytes, size_t len)
+{
+    if (!range_is_ram(gmem, gpa, len, false))
+        return -EFAULT;
+    uint8_t *to = bytes;
+    while (len) {
+        const struct gmem_region *region = gmem_lookup(gmem, gpa);
+        size_t here = MIN((uint64_t)len, region->gpa + region->size - gpa);
+        memcpy(to, region->host + (gpa - region->gpa), here);
+        to += here;
+        gpa += here;
+        len -= here;
+    }
+    return 0;
+}
+
+/* Either copies `bytes` or, when that is NULL, fills with `value`. */
+static void store(struct gmem *gmem, uint64_t gpa, const uint8_t *bytes, uint8_t value, size_t len)
+{
+    uint64_t start = gpa;
+    size_t total = len;
+    while (len) {
+        struct gmem_region *region = gmem_lookup(gmem, gpa);
+        size_t here = MIN((uint64_t)len, region->gpa + region->size - gpa);
+        uint8_t *to = region->host + (gpa - region->gpa);
+        if (bytes) {
+            memcpy(to, bytes, here);
+            bytes += here;
+        } else {
+            memset(to, value, here);
+        }
+        gpa += here;
+        len -= here;
+    }
+    gmem_mark_written(gmem, start, total);
+}
+
+int gmem_write(struct gmem *gmem, uint64_t gpa, const void *bytes, size_t len)
+{
+    if (!range_is_ram(gmem, gpa, len, true))
+        return -EFAULT;
+    if (len)
+        store(gmem, gpa, bytes, 0, len);
+    return 0;
+}
+
+int gmem_fill(struct gmem *gmem, uint64_t gpa, uint8_t value, size_t len)
+{
+    if (!range_is_ram(gmem, gpa, len, true))
+        return -EFAULT;
+    store(gmem, gpa, NULL, value, len);
+    return 0;
+}
+
+int gmem_load(struct gmem *gmem, uint64_t gpa, const void *bytes, size_t len)
+{
+    if (!range_is_ram(gmem, gpa, len, false))
+        return -EFAULT;
+    if (len)
+        store(gmem, gpa, bytes, 0, len);
+    return 0;
+}
+
+void *gmem_map(struct gmem *gmem, uint64_t gpa, size_t len, enum gmem_dir dir, size_t *mapped)
+{
+    struct gmem_region *region = gmem_lookup(gmem, gpa);
+    if (!region || (dir == GMEM_WRITE && region->readonly))
+        return NULL;
+    *mapped = MIN((uint64_t)len, region->gpa + region->size - gpa);
+    return region->host + (gpa - region->gpa);
+}
+
+void gmem_unmap(struct gmem *gmem, void *host, size_t len, enum gmem_dir dir, size_t written)
+{
+    (void)len;
+    if (dir != GMEM_WRITE || !written)
+        return;
+    for (size_t i = 0; i < gmem->count; i++) {
+        const struct gmem_region *region = &gmem->region[i];
+        uintptr_t offset = (uintptr_t)host - (uintptr_t)region->host;
+        if (offset < region->size) {
+            gmem_mark_written(gmem, region->gpa + offset, written);
+            return;
+        }
+    }
+}
+
+/* The host address of an aligned field of `size` bytes, or NULL with *error set. */
+static void *field(struct gmem *gmem, uint64_t gpa, unsigned size, bool write, int *error)
+{
+    struct gmem_region *region = gmem_lookup(gmem, gpa);
+    if (gpa % size) {
+        *error = -EINVAL;
+        return NULL;
+    }
+    if (!region || (write && region->readonly)) {
+        *error = -EFAULT;
+        return NULL;
+    }
+    return region->host + (gpa - region->gpa);
+}
+
+#define FIELD_DEFINE(suffix, type, from, to)                                                       \
+    int gmem_load_##suffix(struct gmem *gmem, uint64_t gpa, type *value)                           \
+    {                                                                                              \
+        int error = 0;                                                                             \
+        type *at = field(gmem, gpa, sizeof(type), false, &error);                                  \
+        if (!at)                                                                                   \
+            return error;                                                                          \
+        *value = from(__atomic_load_n(at, __ATOMIC_ACQUIRE));                                      \
+        return 0;                                                                                  \
+    }                                                                                              \
+    int gmem_store_##suffix(struct gmem *gmem, uint64_t gpa, type value)                           \
+    {                                                                                              \
+        int error = 0;                                                                             \
+        type *at = field(gmem, gpa, sizeof(type), true, &error);                                   \
+        if (!at)                                                                                   \
+            return error;                                                                          \
+        __atomic_store_n(at, to(value), __ATOMIC_RELEASE);                                         \
+        gmem_mark_written(gmem, gpa, sizeof(type));                                                \
+        return 0;                                                                                  \
+    }
+
+FIELD_DEFINE(le16, uint16_t, le16toh, htole16)
+FIELD_DEFINE(le32, uint32_t, le32toh, htole32)
+FIELD_DEFINE(le64, uint64_t, le64toh, htole64)

@@ -1,0 +1,25 @@
+/*
+ * What gmem.c and dirty.c share.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef TENON_GMEM_INTERNAL_H
+#define TENON_GMEM_INTERNAL_H
+
+#include "base/lock.h"
+#include "gmem/gmem.h"
+
+#define GMEM_REGIONS_MAX 32
+
+struct gmem {
+    struct gmem_region region[GMEM_REGIONS_MAX]; /* sorted by address */
+    size_t count;
+    bool dirty_on; /* atomic */
+    void (*code_fn)(void *opaque, uint64_t gpa, uint64_t len);
+    void *code_opaque;
+};
+
+/* The writable view of gmem_find(). */
+struct gmem_region *gmem_lookup(struct gmem *gmem, uint64_t gpa);
+
+#endif

@@ -12,18 +12,18 @@
 
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
 
-#define MIN(a, b)                                                                                  \
+/* Each argument is evaluated once. The names are unique, so that uses may be nested. */
+#define MIN(a, b) BASE_PICK_(a, <, b, __COUNTER__)
+#define MAX(a, b) BASE_PICK_(a, >, b, __COUNTER__)
+#define BASE_PICK_(a, order, b, n) BASE_PICK_NAMED_(a, order, b, BASE_JOIN_(a_, n), BASE_JOIN_(b_, n))
+#define BASE_PICK_NAMED_(a, order, b, left, right)                                                 \
     ({                                                                                             \
-        __typeof__(a) min_a_ = (a);                                                                \
-        __typeof__(b) min_b_ = (b);                                                                \
-        min_a_ < min_b_ ? min_a_ : min_b_;                                                         \
+        __typeof__(a) left = (a);                                                                  \
+        __typeof__(b) right = (b);                                                                 \
+        left order right ? left : right;                                                           \
     })
-#define MAX(a, b)                                                                                  \
-    ({                                                                                             \
-        __typeof__(a) max_a_ = (a);                                                                \
-        __typeof__(b) max_b_ = (b);                                                                \
-        max_a_ > max_b_ ? max_a_ : max_b_;                                                         \
-    })
+#define BASE_JOIN_(a, b) BASE_JOIN_AGAIN_(a, b)
+#define BASE_JOIN_AGAIN_(a, b) a##b
 
 /* The object that embeds `member` at the address `pointer`. */
 #define container_of(pointer, type, member)                                                        \

@@ -218,7 +218,7 @@ static struct err *load(struct state_reader *reader, const struct state_table *t
                         const char *instance, void *object)
 {
     struct span payload;
-    uint16_t version;
+    uint16_t version = 0;
     TRY(open_section(reader, table, instance, &payload, &version));
     uint8_t *staged = xcalloc(1, table->size);
     memcpy(staged, object, table->size);

@@ -6,6 +6,10 @@
  * then reset, and at the end quiesce and free. `state` is mandatory: a device that cannot be saved
  * does not exist. A class without state of its own uses `device_stateless`.
  *
+ * realize, reset, quiesce, resume and fini are called without the device's lock, on the control loop or
+ * before it runs: they take it themselves where a timer or a back end may meet them. save and load take
+ * the lock, so a table's functions run under it.
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #ifndef TENON_HW_CORE_DEVICE_H
@@ -34,7 +38,7 @@ struct device_class {
      * completed. Optional for devices that only answer registers.
      */
     void (*quiesce)(struct device *device);
-    /* Takes up work again after quiesce or load. Optional. */
+    /* Takes up work again after quiesce or load. Optional. Does nothing if not quiesced. */
     void (*resume)(struct device *device);
     /* Disconnects and releases what realize and the board gave; not the struct itself. */
     void (*fini)(struct device *device);
@@ -62,7 +66,7 @@ const struct device_class *const *device_class_all(size_t *count);
 
 /* A zeroed instance with class, env, id and lock set. */
 struct device *device_new(const struct device_class *class, struct hw_env *env, const char *id);
-/* "device 'ID': why" on failure. */
+/* realize, then the first reset. "device 'ID': why" on failure. */
 struct err *device_realize(struct device *device);
 void device_reset(struct device *device);
 void device_quiesce(struct device *device);

@@ -74,7 +74,6 @@ struct pci_device {
     uint16_t msix_capability; /* offset, 0 without MSI-X */
     uint32_t msix_count;
     struct pci_msix_vector *msix; /* owned */
-    struct io_region msix_region; /* inside a BAR */
     bool intx_level;
 
     /* Optional, under the device lock: the guest wrote [offset, offset+size) of configuration space. */
@@ -92,6 +91,8 @@ void pci_device_identify(struct pci_device *pci, uint16_t vendor, uint16_t devic
 /* Declares a BAR; MEM64 takes two slots. The ops run under the device lock. */
 void pci_bar_add(struct pci_device *pci, unsigned index, enum pci_bar_kind kind, uint64_t size,
                  const struct io_ops *ops, void *opaque);
+/* The function has a legacy interrupt, INTA#. */
+void pci_intx_add(struct pci_device *pci);
 /* Appends a capability of `len` bytes, header included; returns its offset. Read-only at first. */
 unsigned pci_capability_add(struct pci_device *pci, uint8_t id, unsigned len);
 /*
@@ -122,8 +123,11 @@ void pci_device_post_load(struct pci_device *pci);
 struct pci_bus_config {
     struct hw_env *env;
     uint64_t ecam_base;             /* 256 buses of 1 MiB; 0: no ECAM */
-    uint8_t ecam_buses;             /* how many buses it covers */
+    uint16_t ecam_buses;            /* how many buses it covers: 1..256 */
     bool cf8;                       /* also ports 0xcf8/0xcfc */
+    const struct io_ops *cf9_ops;   /* with cf8: byte accesses to port 0xcf9 (hw/chipset/reset.h) */
+    void *cf9_opaque;
+    uint16_t io_base, io_size;      /* where I/O BARs go; size 0: nowhere */
     uint64_t mmio32_base, mmio32_size;
     uint64_t mmio64_base, mmio64_size;
     struct irq_line intx[4];        /* INTA..INTD after swizzling by slot: line (slot + pin) % 4 */
@@ -134,11 +138,24 @@ struct err *pci_bus_new(const struct pci_bus_config *config, struct pci_bus **bu
 void pci_bus_free(struct pci_bus *bus);
 /* Puts a function at `devfn` (slot << 3 | function); -1: the first free slot. Before or at realize. */
 struct err *pci_bus_attach(struct pci_bus *bus, struct pci_device *pci, int devfn);
+/* vCPUs are stopped, or the guest has been told to let go. */
 void pci_bus_detach(struct pci_device *pci);
 /*
  * Assigns every BAR an address, as firmware would, and enables decoding: a directly booted kernel
- * finds a finished bus.
+ * finds a finished bus. Again after each reset of the machine, which clears all BARs.
  */
 struct err *pci_bus_assign(struct pci_bus *bus);
+/* The function at `devfn`, or NULL. */
+struct pci_device *pci_bus_device(struct pci_bus *bus, uint8_t devfn);
+/* Port 0xcf8's register, which the host bridge saves for the bus. */
+uint32_t pci_bus_config_address(struct pci_bus *bus);
+void pci_bus_set_config_address(struct pci_bus *bus, uint32_t address);
+
+/*
+ * Any thread: an access to configuration space as a vCPU makes it, of 1, 2 or 4 bytes at any offset.
+ * What lies beyond the 4096 bytes reads all ones. Takes the device lock.
+ */
+uint32_t pci_config_read(struct pci_device *pci, unsigned offset, unsigned size);
+void pci_config_write(struct pci_device *pci, unsigned offset, unsigned size, uint32_t value);
 
 #endif

@@ -1,0 +1,48 @@
+/*
+ * ACPI power management of the ICH9: PM1 event and control, PM timer, GPE0, SMI command port.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef TENON_HW_CHIPSET_PM_H
+#define TENON_HW_CHIPSET_PM_H
+
+#include "hw/core/device.h"
+#include "hw/core/hw_clock.h"
+
+/* Offsets in the block at LAYOUT_PORT_PM. */
+#define PM_PM1_EVENT 0x00
+#define PM_PM1_CONTROL 0x04
+#define PM_TIMER 0x08
+#define PM_GPE0 0x20
+#define PM_GPE0_BYTES 16 /* status and enable halves together */
+/* What to write to the SMI command port. */
+#define PM_SMI_ACPI_ENABLE 0x02
+#define PM_SMI_ACPI_DISABLE 0x03
+/* SLP_TYP of S5, as \_S5 tells it. */
+#define PM_SLEEP_S5 0
+
+struct pm {
+    struct device device;
+
+    /* Set before realize. */
+    struct irq_line sci;
+
+    /* Own. */
+    struct io_region region, smi_region;
+    struct loop_timer timer;
+    struct hw_clock clock;
+    uint16_t pm1_status, pm1_enable, pm1_control;
+    uint8_t gpe_status[PM_GPE0_BYTES / 2], gpe_enable[PM_GPE0_BYTES / 2];
+    uint8_t smi_command, smi_data;
+    uint64_t timer_seen; /* timer ticks up to which the overflow flag was worked out */
+    bool sci_level;
+};
+
+extern const struct device_class pm_class;
+
+/* Somebody pressed the power button. Any thread. */
+void pm_power_button(struct pm *pm);
+/* A general-purpose event, 0..63. Any thread. */
+void pm_gpe_raise(struct pm *pm, unsigned event);
+
+#endif

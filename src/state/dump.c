@@ -42,9 +42,9 @@ static void dump_field(const struct state_field *field, const void *object, stru
         if (i)
             buf_text(out, ",");
         if (field->type == STATE_TYPE_STRUCT)
-            dump_object(field->sub, data + i * field->size, out);
+            dump_object(field->sub, data + i * state_field_stride(field), out);
         else
-            dump_scalar(field, data + i * field->size, out);
+            dump_scalar(field, data + i * state_field_stride(field), out);
     }
     if (array)
         buf_text(out, "]");

@@ -43,7 +43,7 @@ static struct err *decode_structs(struct span value, const struct state_field *f
         element.left = get_le32(bytes);
         if (!span_take(&value, element.left, &element.at))
             return err_new("field '%s' is cut short", field->name);
-        TRY(err_wrap(decode(&element, field->sub, version, data + i * field->size, depth + 1),
+        TRY(err_wrap(decode(&element, field->sub, version, data + i * state_field_stride(field), depth + 1),
                      "field '%s'", field->name));
     }
     if (value.left)
@@ -121,14 +121,14 @@ static void stage_arrays(const struct state_table *table, uint8_t *staged, bool 
         uint32_t count = state_field_count(field, staged);
         uint8_t *data = state_field_data(field, staged);
         if (field->pointer && !release) {
-            uint8_t *copy = xcalloc(count, field->size);
+            uint8_t *copy = xcalloc(count, state_field_stride(field));
             if (count)
-                memcpy(copy, data, count * field->size);
+                memcpy(copy, data, count * state_field_stride(field));
             memcpy(staged + field->offset, &copy, sizeof(copy));
             data = copy;
         }
         for (uint32_t n = 0; n < count; n++)
-            stage_arrays(field->sub, data + n * field->size, release);
+            stage_arrays(field->sub, data + n * state_field_stride(field), release);
         if (field->pointer && release)
             free(data);
     }
@@ -147,7 +147,8 @@ static void commit(const struct state_table *table, uint16_t version, const uint
         uint8_t *to = state_field_data(field, object);
         if (field->type == STATE_TYPE_STRUCT) {
             for (uint32_t n = 0; n < count; n++)
-                commit(field->sub, version, from + n * field->size, to + n * field->size);
+                commit(field->sub, version, from + n * state_field_stride(field),
+                       to + n * state_field_stride(field));
         } else if (field->type == STATE_TYPE_BYTES) {
             memcpy(to, from, field->size);
         } else {
@@ -166,7 +167,7 @@ static void run_post_load(const struct state_table *table, uint8_t *object)
         uint32_t count = state_field_count(field, object);
         uint8_t *data = state_field_data(field, object);
         for (uint32_t n = 0; n < count; n++)
-            run_post_load(field->sub, data + n * field->size);
+            run_post_load(field->sub, data + n * state_field_stride(field));
     }
     if (table->post_load)
         table->post_load(object);

@@ -39,8 +39,8 @@ struct state_field {
     enum state_type type;
     const char *name;
     size_t offset;
-    size_t size;       /* bytes of one element */
-    uint32_t count;    /* elements of a fixed array, 1 for a scalar */
+    size_t size;       /* bytes of one scalar, or of all of an embedded field */
+    uint32_t count;    /* elements of a fixed array of scalars, 1 for a single one */
     /*
      * The field is a pointer to an allocated array. The element count is the live object's
      * uint32_t at `count_offset`: it belongs to the configuration, and the stream must agree.
@@ -86,14 +86,12 @@ struct state_table {
         .offset = offsetof(struct struct_, member_),                                               \
         .size = sizeof(((struct struct_ *)0)->member_), .count = 1                                 \
     }
-/* An embedded struct or fixed array of structs, each described by `table_`. */
+/* An embedded struct or fixed array of structs, each described by `table_`; its size tells how many. */
 #define STATE_STRUCT(tag_, struct_, member_, table_)                                               \
     {                                                                                              \
         .tag = (tag_), .since = 1, .type = STATE_TYPE_STRUCT, .name = #member_,                    \
-        .offset = offsetof(struct struct_, member_), .size = (table_)->size,                       \
-        .count = sizeof(((struct struct_ *)0)->member_) /                                          \
-                 sizeof(*(__typeof__(((struct struct_ *)0)->member_) *)0) ?: 1,                    \
-        .sub = (table_)                                                                            \
+        .offset = offsetof(struct struct_, member_),                                               \
+        .size = sizeof(((struct struct_ *)0)->member_), .sub = (table_)                            \
     }
 /* An allocated array of structs: pointer member, and the uint32_t member that counts it. */
 #define STATE_ARRAY(tag_, struct_, member_, count_member_, element_, table_)                       \

@@ -26,11 +26,17 @@
 /* Nesting of tables: ours is three at most. */
 #define STATE_DEPTH_MAX 8
 
+/* Bytes of one element in memory. */
+static inline size_t state_field_stride(const struct state_field *field)
+{
+    return field->sub ? field->sub->size : field->size;
+}
+
 /* Elements of a field in this object. */
 static inline uint32_t state_field_count(const struct state_field *field, const void *object)
 {
     if (!field->pointer)
-        return field->count;
+        return field->sub ? (uint32_t)(field->size / field->sub->size) : field->count;
     uint32_t count;
     __builtin_memcpy(&count, (const char *)object + field->count_offset, sizeof(count));
     return count;

@@ -49,7 +49,7 @@ static void write_payload(struct buf *out, const struct state_table *table, void
             for (uint32_t n = 0; n < count; n++) {
                 size_t element_at = out->len;
                 buf_le32(out, 0);
-                write_payload(out, field->sub, data + n * field->size);
+                write_payload(out, field->sub, data + n * state_field_stride(field));
                 put_le32(out->data + element_at, (uint32_t)(out->len - element_at - 4));
             }
             break;

@@ -1,0 +1,141 @@
+/*
+ * Unit tests of src/gmem.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "../test.h"
+#include "base/bitmap.h"
+#include "gmem/gmem.h"
+
+static struct gmem *gmem;
+
+static int set_up(void **state)
+{
+    gmem = gmem_new();
+    assert_ok(gmem_add_ram(gmem, "high", 0x100000, 0x10000));
+    assert_ok(gmem_add_ram(gmem, "low", 0, 0xa0000));
+    assert_ok(gmem_add_rom(gmem, "bios", 0xf0000, 0x10000));
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    gmem_free(gmem);
+    return 0;
+}
+
+static void regions_are_sorted_and_apart(void **state)
+{
+    assert_int_equal(gmem_region_count(gmem), 3);
+    assert_string_equal(gmem_region(gmem, 1)->name, "bios");
+    assert_int_equal(gmem_ram_bytes(gmem), 0xa0000 + 0x10000);
+    assert_err(gmem_add_ram(gmem, "more", 0x9f000, 0x2000), "overlaps memory 'low'");
+    assert_err(gmem_add_ram(gmem, "odd", 0x200001, 0x1000), "not whole pages");
+    assert_err(gmem_add_ram(gmem, "wrap", UINT64_MAX - 0xfff, 0x2000), "not whole pages");
+    assert_err(gmem_add_ram(gmem, "none", 0x200000, 0), "not whole pages");
+}
+
+static void copies_stop_at_the_edge_whole(void **state)
+{
+    uint8_t in[16], out[16];
+    memset(in, 0x5a, sizeof(in));
+    assert_int_equal(gmem_write(gmem, 0x9fff0, in, 16), 0);
+    assert_int_equal(gmem_read(gmem, 0x9fff0, out, 16), 0);
+    assert_memory_equal(in, out, 16);
+    memset(in, 0x11, sizeof(in));
+    assert_int_equal(gmem_write(gmem, 0x9fff1, in, 16), -EFAULT);
+    assert_int_equal(gmem_read(gmem, 0x9fff0, out, 16), 0);
+    assert_int_equal(out[1], 0x5a);
+    assert_int_equal(gmem_read(gmem, UINT64_MAX - 3, out, 16), -EFAULT);
+    /* Adjacent regions are one range. */
+    assert_int_equal(gmem_read(gmem, 0xffff8, out, 16), 0);
+}
+
+static void rom_is_for_loaders_only(void **state)
+{
+    size_t mapped;
+    assert_int_equal(gmem_write(gmem, 0xf0000, "x", 1), -EFAULT);
+    assert_int_equal(gmem_load(gmem, 0xf0000, "x", 1), 0);
+    assert_null(gmem_map(gmem, 0xf0000, 1, GMEM_WRITE, &mapped));
+    assert_non_null(gmem_map(gmem, 0xf0000, 1, GMEM_READ, &mapped));
+    assert_int_equal(gmem_store_le16(gmem, 0xf0000, 1), -EFAULT);
+}
+
+static void a_borrow_is_cut_at_its_region(void **state)
+{
+    size_t mapped;
+    void *host = gmem_map(gmem, 0x10ff00, 0x1000, GMEM_WRITE, &mapped);
+    assert_non_null(host);
+    assert_int_equal(mapped, 0x100);
+    gmem_unmap(gmem, host, mapped, GMEM_WRITE, mapped);
+    assert_null(gmem_map(gmem, 0xa0000, 1, GMEM_READ, &mapped));
+}
+
+static void fields_are_aligned_and_inside(void **state)
+{
+    uint32_t value;
+    assert_int_equal(gmem_store_le32(gmem, 0x1000, 0x12345678), 0);
+    assert_int_equal(gmem_load_le32(gmem, 0x1000, &value), 0);
+    assert_int_equal(value, 0x12345678);
+    assert_int_equal(gmem_load_le32(gmem, 0x1002, &value), -EINVAL);
+    assert_int_equal(gmem_load_le32(gmem, 0xa0000, &value), -EFAULT);
+}
+
+static void every_write_reaches_the_dirty_log(void **state)
+{
+    uint64_t pages[BITMAP_WORDS(0xa0)];
+    size_t mapped;
+    assert_int_equal(gmem_write(gmem, 0, "x", 1), 0);
+    gmem_dirty_enable(gmem, true);
+    assert_int_equal(gmem_write(gmem, 0x1fff, "xy", 2), 0);
+    assert_int_equal(gmem_store_le16(gmem, 0x5000, 1), 0);
+    void *host = gmem_map(gmem, 0x7000, 0x3000, GMEM_WRITE, &mapped);
+    gmem_unmap(gmem, host, mapped, GMEM_WRITE, 0x1001);
+    gmem_dirty_take(gmem, 0, pages);
+    assert_true(pages[0] == (1u << 1 | 1u << 2 | 1u << 5 | 1u << 7 | 1u << 8));
+    gmem_dirty_take(gmem, 0, pages);
+    assert_true(pages[0] == 0);
+}
+
+static uint64_t told_gpa, told_len;
+static int told;
+
+static void on_code(void *opaque, uint64_t gpa, uint64_t len)
+{
+    told++;
+    told_gpa = gpa;
+    told_len = len;
+}
+
+static void the_engine_hears_of_writes_to_code(void **state)
+{
+    told = 0;
+    gmem_code_listen(gmem, on_code, NULL);
+    gmem_code_mark(gmem, 0x3000, true);
+    assert_int_equal(gmem_write(gmem, 0x2000, "x", 1), 0);
+    assert_int_equal(told, 0);
+    assert_int_equal(gmem_write(gmem, 0x2ffe, "abcd", 4), 0);
+    assert_int_equal(told, 1);
+    assert_true(told_gpa == 0x2ffe && told_len == 4);
+    gmem_code_mark(gmem, 0x3000, false);
+    assert_int_equal(gmem_write(gmem, 0x3000, "x", 1), 0);
+    assert_int_equal(told, 1);
+}
+
+int main(void)
+{
+#define GMEM_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        GMEM_TEST(regions_are_sorted_and_apart),
+        GMEM_TEST(copies_stop_at_the_edge_whole),
+        GMEM_TEST(rom_is_for_loaders_only),
+        GMEM_TEST(a_borrow_is_cut_at_its_region),
+        GMEM_TEST(fields_are_aligned_and_inside),
+        GMEM_TEST(every_write_reaches_the_dirty_log),
+        GMEM_TEST(the_engine_hears_of_writes_to_code),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

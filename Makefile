@@ -1,0 +1,65 @@
+# A small front for meson: the two commands of the README, and what developers call most.
+#
+#   make run     build, make the demonstration guest, boot it
+#   make check   every test that fits into a coffee break, with sanitizers, ends with a count
+#
+# BUILD is the release build, ASAN the same sources under the address and undefined-behaviour
+# sanitizers with internal checks on, FUZZ the libFuzzer targets.
+
+BUILD ?= build
+ASAN ?= build-asan
+FUZZ ?= build-fuzz
+PREFIX ?= /usr/local
+
+MESON = meson setup
+
+.PHONY: all deps run check bench lab fuzz format install clean
+
+all: deps $(BUILD)/build.ninja
+	@ninja -C $(BUILD)
+
+deps:
+	@tools/install-deps build run
+
+$(BUILD)/build.ninja:
+	@$(MESON) $(BUILD) --prefix $(PREFIX) >/dev/null
+
+$(ASAN)/build.ninja:
+	@$(MESON) $(ASAN) -Db_sanitize=address,undefined -Db_lundef=false -Ddebug_checks=true \
+	    -Doptimization=1 >/dev/null
+
+$(FUZZ)/build.ninja:
+	@CC=clang $(MESON) $(FUZZ) -Dfuzz=true -Dtests=true -Ddebug_checks=true -Doptimization=1 \
+	    -Db_lundef=false -Db_sanitize=address,undefined >/dev/null
+
+run: all
+	@tools/demo $(BUILD) $(ARGS)
+
+check:
+	@tools/install-deps
+	@$(MAKE) -s $(BUILD)/build.ninja $(ASAN)/build.ninja $(FUZZ)/build.ninja
+	@tools/check --build $(BUILD) --asan $(ASAN) --fuzz $(FUZZ) $(ARGS)
+
+# Each benchmark runs a rival and Tenon in turn and prints the ratio of medians.
+bench: all
+	@tools/install-deps lab
+	@bench/run --build $(BUILD) $(ARGS)
+
+# Everything that needs real KVM, in an L1 host that QEMU emulates: 20 minutes or so.
+lab: all
+	@tools/install-deps lab
+	@tests/lab/all $(ARGS)
+
+# A minute for each fuzz target; TIME=3600 for an hour.
+TIME ?= 60
+fuzz: $(FUZZ)/build.ninja
+	@tools/check --fuzz $(FUZZ) --only fuzz --fuzz-seconds $(TIME) $(ARGS)
+
+format:
+	@git ls-files '*.c' '*.h' | xargs clang-format -i
+
+install: all
+	@meson install -C $(BUILD)
+
+clean:
+	@rm -rf $(BUILD) $(ASAN) $(FUZZ)

@@ -2,8 +2,8 @@
  * Character streams: the host side of a console, a serial port, a debug port. A stream is a pair of
  * descriptors (the same one twice for a socket or pty) that somebody handed over.
  *
- * One user (the device) a stream, all on its loop, except stream_write(), which any thread may call:
- * a UART's transmit register is written by a vCPU thread.
+ * One user (the device) a stream, all on its loop, except stream_write() and stream_rx_ready(), which
+ * any thread may call: a UART's registers are accessed by vCPU threads. The process ignores SIGPIPE.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -35,7 +35,10 @@ void stream_free(struct stream *stream);
 
 /* NULL events detaches. The events' owner detaches before it dies. */
 void stream_attach(struct stream *stream, const struct stream_events *events, void *opaque);
-/* The input callback can take bytes again. */
+/*
+ * The input callback can take bytes again. Any thread, any lock held: the callback comes later, on the
+ * loop. Costs nothing when no input waits.
+ */
 void stream_rx_ready(struct stream *stream);
 /*
  * Any thread: appends to the stream's bounded buffer (64 KiB) and sends what it can; returns how many

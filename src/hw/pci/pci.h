@@ -74,7 +74,10 @@ struct pci_device {
     uint16_t msix_capability; /* offset, 0 without MSI-X */
     uint32_t msix_count;
     struct pci_msix_vector *msix; /* owned */
-    bool intx_level;
+    bool intx_level;  /* what the device asks for */
+    bool intx_driven; /* what reaches the bus */
+
+    uint8_t saved[PCI_CONFIG_SIZE]; /* the guest's bits of config, while saving and loading */
 
     /* Optional, under the device lock: the guest wrote [offset, offset+size) of configuration space. */
     void (*config_written)(struct pci_device *pci, unsigned offset, unsigned size);
@@ -95,6 +98,11 @@ void pci_bar_add(struct pci_device *pci, unsigned index, enum pci_bar_kind kind,
 void pci_intx_add(struct pci_device *pci);
 /* Appends a capability of `len` bytes, header included; returns its offset. Read-only at first. */
 unsigned pci_capability_add(struct pci_device *pci, uint8_t id, unsigned len);
+/* Reads and writes a BAR's address, 0 when none is set. With the device lock held, or before it runs. */
+uint64_t pci_bar_address(const struct pci_device *pci, unsigned index);
+void pci_bar_set_address(struct pci_device *pci, unsigned index, uint64_t address);
+/* Maps and unmaps BARs as the command register and the addresses say. */
+void pci_bars_update(struct pci_device *pci);
 /*
  * MSI-X with its table and pending bits in BAR `bar`: a BAR that this call declares (MEM32, the size it
  * needs, at least one page), so devices keep it apart from their registers.
@@ -112,9 +120,14 @@ void pci_intx_set(struct pci_device *pci, bool level);
 /* May the device reach memory (bus master)? */
 bool pci_master_enabled(const struct pci_device *pci);
 
-/* The state of everything above; a device's table embeds it: STATE_STRUCT(1, x, pci, &pci_state). */
+/* The state of everything above; a device's table begins with PCI_DEVICE_STATE(x, pci). */
 extern const struct state_table pci_device_state;
-/* To be called from the device's reset, fini, and its table's post_load. */
+#define PCI_DEVICE_STATE(struct_, member_)                                                         \
+    DEVICE_STATE_STRUCT(1, struct_, member_, pci_device, &pci_device_state)
+/*
+ * To be called from the device's reset and fini. post_load is called by pci_device_state itself, before
+ * the device's own; calling it again does no harm.
+ */
 void pci_device_reset(struct pci_device *pci);
 void pci_device_fini(struct pci_device *pci);
 void pci_device_post_load(struct pci_device *pci);

@@ -1,0 +1,158 @@
+/*
+ * THE table: everything that can be said about a VM. To add a property, add its member to struct
+ * vm_config and one row here; reading, writing, flags and help follow from the row.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "vm/config.h"
+#include "vm/schema_table.h"
+
+static const char *const accel_names[] = {"auto", "kvm", "soft", NULL};
+static const char *const board_names[] = {"micro", "q35", NULL};
+static const char *const reset_names[] = {"reboot", "exit", NULL};
+static const char *const cache_names[] = {"writeback", "none", "writethrough", "unsafe", NULL};
+static const char *const net_names[] = {"user", "tap", "none", NULL};
+static const char *const proto_names[] = {"tcp", "udp", NULL};
+static const char *const console_names[] = {"serial", "virtio", "debug", NULL};
+static const char *const backend_names[] = {"stdio", "pty", "socket", "file", "null", NULL};
+
+static const struct schema_field disk_fields[] = {
+    {.key = "id", .kind = SCHEMA_WORD, .offset = offsetof(struct vm_disk, id), .metavar = "ID",
+     .help = "Name of the disk in reports and errors. Default: d0, d1, ..."},
+    {.key = "path", .kind = SCHEMA_PATH, .offset = offsetof(struct vm_disk, path),
+     .metavar = "PATH", .help = "Raw image file or block device."},
+    {.key = "readonly", .kind = SCHEMA_SWITCH, .offset = offsetof(struct vm_disk, readonly),
+     .standard = "false", .help = "The guest cannot write; several VMs may share the file."},
+    {.key = "cache", .kind = SCHEMA_CHOICE, .offset = offsetof(struct vm_disk, cache),
+     .choices = cache_names, .standard = "writeback",
+     .help = "Use of the host's page cache: writeback flushes when the guest asks, none goes past "
+             "the cache, writethrough makes every write stable, unsafe never flushes."},
+    {.key = "discard", .kind = SCHEMA_SWITCH, .offset = offsetof(struct vm_disk, discard),
+     .standard = "true", .help = "Blocks that the guest discards are given back to the host."},
+    {.key = "queues", .kind = SCHEMA_COUNT, .offset = offsetof(struct vm_disk, queues), .min = 1,
+     .max = VM_QUEUES_MAX, .metavar = "N",
+     .help = "Request queues. Default: one a CPU, at most 4."},
+    {.key = "serial", .kind = SCHEMA_WORD, .offset = offsetof(struct vm_disk, serial),
+     .metavar = "TEXT",
+     .help = "Serial number that the guest sees, at most 20 characters. Default: the id."},
+    {.key = "fd", .kind = SCHEMA_FD, .offset = offsetof(struct vm_disk, fd)},
+};
+
+static const struct schema_field forward_fields[] = {
+    {.key = "proto", .kind = SCHEMA_CHOICE, .offset = offsetof(struct vm_forward, udp),
+     .choices = proto_names, .narrow = true, .standard = "tcp", .help = "tcp or udp."},
+    {.key = "host-address", .kind = SCHEMA_ADDRESS,
+     .offset = offsetof(struct vm_forward, host_address), .standard = "127.0.0.1",
+     .metavar = "ADDRESS", .help = "Address of the host to listen on."},
+    {.key = "host-port", .kind = SCHEMA_PORT, .offset = offsetof(struct vm_forward, host_port),
+     .min = 1, .max = 65535, .metavar = "PORT", .help = "Port of the host to listen on."},
+    {.key = "guest-port", .kind = SCHEMA_PORT, .offset = offsetof(struct vm_forward, guest_port),
+     .min = 1, .max = 65535, .metavar = "PORT", .help = "Port of the guest to lead to."},
+};
+
+static const struct schema_field net_fields[] = {
+    {.key = "id", .kind = SCHEMA_WORD, .offset = offsetof(struct vm_net, id), .metavar = "ID",
+     .help = "Name of the network card in reports and errors. Default: n0, n1, ..."},
+    {.key = "kind", .kind = SCHEMA_CHOICE, .offset = offsetof(struct vm_net, kind),
+     .choices = net_names, .standard = "user",
+     .help = "user: rootless NAT with DHCP and DNS; tap: an existing tap device of the host; none: "
+             "a card without a cable."},
+    {.key = "ifname", .kind = SCHEMA_WORD, .offset = offsetof(struct vm_net, ifname),
+     .metavar = "NAME", .help = "Tap device of the host, for kind tap."},
+    {.key = "mac", .kind = SCHEMA_MAC, .offset = offsetof(struct vm_net, mac),
+     .metavar = "XX:XX:XX:XX:XX:XX",
+     .help = "Hardware address. Default: one of 52:54:00, computed from the VM's name and the "
+             "card's number."},
+    {.key = "queues", .kind = SCHEMA_COUNT, .offset = offsetof(struct vm_net, queues), .min = 1,
+     .max = VM_QUEUES_MAX, .metavar = "N", .standard = "1",
+     .help = "Pairs of queues; more than one needs kind tap."},
+    {.key = "forwards", .flag = "forward", .kind = SCHEMA_LIST,
+     .offset = offsetof(struct vm_net, forward), .object = &schema_forward,
+     .count_offset = offsetof(struct vm_net, forward_count), .limit = VM_FORWARDS_MAX,
+     .metavar = "[PROTO:][ADDRESS:]PORT-GUESTPORT",
+     .help = "A port of the host leads to the guest: \"tcp:127.0.0.1:2222-22\". For kind user; as a "
+             "flag, for the first such net."},
+    {.key = "fds", .kind = SCHEMA_FDS, .offset = offsetof(struct vm_net, fd)},
+};
+
+static const struct schema_field console_fields[] = {
+    {.key = "id", .kind = SCHEMA_WORD, .offset = offsetof(struct vm_console, id), .metavar = "ID",
+     .help = "Name of the console in reports and errors. Default: c0, c1, ..."},
+    {.key = "device", .kind = SCHEMA_CHOICE, .offset = offsetof(struct vm_console, device),
+     .choices = console_names, .standard = "serial",
+     .help = "What the guest sees: serial (ttyS0), virtio (hvc0), or debug (output of port 0xe9)."},
+    {.key = "backend", .kind = SCHEMA_CHOICE, .offset = offsetof(struct vm_console, backend),
+     .choices = backend_names, .standard = "stdio",
+     .help = "What it is joined to: stdio (this terminal), pty (a new terminal device), socket (a "
+             "unix socket that listens), file (output only), null."},
+    {.key = "path", .kind = SCHEMA_PATH, .offset = offsetof(struct vm_console, path),
+     .metavar = "PATH", .help = "Path of the socket or file."},
+    {.key = "in-fd", .kind = SCHEMA_FD, .offset = offsetof(struct vm_console, in_fd)},
+    {.key = "out-fd", .kind = SCHEMA_FD, .offset = offsetof(struct vm_console, out_fd)},
+};
+
+static const struct schema_field vm_fields[] = {
+    {.key = "name", .flag = "name", .kind = SCHEMA_WORD, .offset = offsetof(struct vm_config, name),
+     .metavar = "NAME", .help = "Name of the VM. Default: vm."},
+    {.key = "cpus", .flag = "cpus", .kind = SCHEMA_COUNT, .offset = offsetof(struct vm_config, cpus),
+     .min = 1, .max = 255, .standard = "1", .metavar = "N", .help = "Virtual CPUs."},
+    {.key = "memory", .flag = "memory", .kind = SCHEMA_SIZE,
+     .offset = offsetof(struct vm_config, memory), .min = MIB(16), .max = GIB(4096),
+     .standard = "512M", .metavar = "SIZE", .help = "Guest memory, with a unit: 512M, 2G."},
+    {.key = "accel", .flag = "accel", .kind = SCHEMA_CHOICE,
+     .offset = offsetof(struct vm_config, accel), .choices = accel_names, .standard = "auto",
+     .help = "Engine: kvm (hardware virtualisation), soft (Tenon's own, works everywhere), or auto, "
+             "which takes kvm where the hardware has it."},
+    {.key = "cpu-model", .flag = "cpu", .kind = SCHEMA_TEXT,
+     .offset = offsetof(struct vm_config, cpu_model), .standard = "host", .metavar = "MODEL",
+     .help = "CPU that the guest sees: host, x86-64-v2 or x86-64-v3, then ,+feature or ,-feature."},
+    {.key = "board", .flag = "board", .kind = SCHEMA_CHOICE,
+     .offset = offsetof(struct vm_config, board), .choices = board_names, .standard = "micro",
+     .help = "micro starts fastest; q35 has the devices of a PC."},
+    {.key = "kernel", .flag = "kernel", .kind = SCHEMA_PATH,
+     .offset = offsetof(struct vm_config, kernel), .metavar = "PATH",
+     .help = "Kernel to start: a Linux bzImage or vmlinux, or a Multiboot image."},
+    {.key = "initrd", .flag = "initrd", .kind = SCHEMA_PATH,
+     .offset = offsetof(struct vm_config, initrd), .metavar = "PATH",
+     .help = "Initial RAM disk for the kernel."},
+    {.key = "append", .flag = "append", .kind = SCHEMA_TEXT,
+     .offset = offsetof(struct vm_config, append), .metavar = "TEXT",
+     .help = "Kernel command line. Default: the first console, such as console=ttyS0."},
+    {.key = "on-reset", .flag = "on-reset", .kind = SCHEMA_CHOICE,
+     .offset = offsetof(struct vm_config, on_reset), .choices = reset_names, .standard = "reboot",
+     .help = "What a reset by the guest does: start again, or end the VM."},
+    {.key = "debug-exit", .flag = "debug-exit", .kind = SCHEMA_SWITCH,
+     .offset = offsetof(struct vm_config, debug_exit), .standard = "false",
+     .help = "Test device: a write to port 0xf4 ends the VM with that status."},
+    {.key = "rng", .flag = "rng", .kind = SCHEMA_SWITCH, .offset = offsetof(struct vm_config, rng),
+     .standard = "true", .help = "Random number device (virtio-rng)."},
+    {.key = "disks", .flag = "disk", .kind = SCHEMA_LIST, .offset = offsetof(struct vm_config, disk),
+     .object = &schema_disk, .count_offset = offsetof(struct vm_config, disk_count),
+     .limit = VM_DISKS_MAX, .metavar = "PATH[,KEY=VALUE...]", .help = "A disk (virtio-blk)."},
+    {.key = "nets", .flag = "net", .kind = SCHEMA_LIST, .offset = offsetof(struct vm_config, net),
+     .object = &schema_net, .count_offset = offsetof(struct vm_config, net_count),
+     .limit = VM_NETS_MAX, .metavar = "KIND[,KEY=VALUE...]",
+     .help = "A network card (virtio-net): user, tap,ifname=NAME or none."},
+    {.key = "consoles", .flag = "console", .kind = SCHEMA_LIST,
+     .offset = offsetof(struct vm_config, console), .object = &schema_console,
+     .count_offset = offsetof(struct vm_config, console_count), .limit = VM_CONSOLES_MAX,
+     .metavar = "DEVICE[,KEY=VALUE...]",
+     .help = "A console. Default: serial,backend=stdio."},
+    {.key = "kernel-fd", .kind = SCHEMA_FD, .offset = offsetof(struct vm_config, kernel_fd)},
+    {.key = "initrd-fd", .kind = SCHEMA_FD, .offset = offsetof(struct vm_config, initrd_fd)},
+    {.key = "kvm-fd", .kind = SCHEMA_FD, .offset = offsetof(struct vm_config, kvm_fd)},
+    {.key = "control-fd", .kind = SCHEMA_FD, .offset = offsetof(struct vm_config, control_fd)},
+};
+
+#define FIELDS(array) .fields = (array), .count = ARRAY_SIZE(array)
+
+const struct schema_object schema_disk = {.what = "disk", .id_prefix = "d",
+    .size = sizeof(struct vm_disk), FIELDS(disk_fields), .first_key = "path"};
+const struct schema_object schema_forward = {.what = "forward", .size = sizeof(struct vm_forward),
+    FIELDS(forward_fields), .read_short = schema_read_forward};
+const struct schema_object schema_net = {.what = "net", .id_prefix = "n",
+    .size = sizeof(struct vm_net), FIELDS(net_fields), .first_key = "kind"};
+const struct schema_object schema_console = {.what = "console", .id_prefix = "c",
+    .size = sizeof(struct vm_console), FIELDS(console_fields), .first_key = "device"};
+const struct schema_object schema_vm = {.what = "VM", .size = sizeof(struct vm_config),
+    FIELDS(vm_fields)};

@@ -1,0 +1,403 @@
+/*
+ * tenon run: resolves a VM from its file and flags, opens everything that it needs, hands it to
+ * tenon-vmm, and stays to serve terminal and signals until the VM ends.
+ *
+ * Exit status: 0 when the guest powered off, reset with on-reset exit, or wrote 0 to the debug-exit
+ * port, and when the VM was ended by Ctrl-] q or QMP quit; 1 when the guest crashed, wrote another
+ * value (the report has it), or a second signal ended the VM.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "cmd/command.h"
+#include "cmd/run.h"
+#include "cmd/spawn.h"
+#include "vm/schema.h"
+
+#define VM_FILE_MAX MIB(1)
+
+static const struct option_spec options[] = {
+    {"dry-run", NULL, "Print the resolved VM as a VM file, and start nothing."},
+    {"json", NULL, "At the end, print one JSON report to standard output (the console then goes to "
+                   "standard error); with --dry-run, print the VM as JSON."},
+    {"report", "FILE", "At the end, write the JSON report to this file."},
+    {"qmp", "PATH", "Listen on this unix socket for QMP clients."},
+    {"quiet", NULL, "No start-up report and no boot timeline."},
+    {"verbose", NULL, "More log lines of tenon-vmm."},
+    {"help-file", NULL, "Explain the keys of a VM file."},
+    {"help", NULL, "Print this help."},
+    {NULL, NULL, NULL},
+};
+
+/* ---- arguments ---- */
+
+static struct err *read_vm_file(const char *path, struct vm_config *config)
+{
+    scoped(fd_cleanup) int fd = -1;
+    scoped(free_cleanup) char *text = NULL;
+    struct stat status;
+    ssize_t n;
+
+    TRY(run_open_file("VM file", path, O_RDONLY, &fd));
+    if (fstat(fd, &status) != 0)
+        return err_errno(errno, "VM file: cannot look at '%s'", path);
+    if ((uint64_t)status.st_size > VM_FILE_MAX)
+        return err_new("VM file: '%s' is larger than 1 MiB: that is no VM file", path);
+    text = xcalloc(1, (size_t)status.st_size + 1);
+    n = read(fd, text, (size_t)status.st_size);
+    if (n < 0)
+        return err_errno(errno, "VM file: cannot read '%s'", path);
+    return schema_parse_yaml(text, (size_t)n, path, config);
+}
+
+static enum option_use schema_option(const char *name)
+{
+    switch (schema_flag_use(name)) {
+    case SCHEMA_FLAG_VALUE:
+        return OPTION_VALUE;
+    case SCHEMA_FLAG_SWITCH:
+        return OPTION_SWITCH;
+    case SCHEMA_FLAG_UNKNOWN:
+        break;
+    }
+    return OPTION_UNKNOWN;
+}
+
+static void own_option(struct run *run, const char *name, const char *value)
+{
+    if (!strcmp(name, "dry-run"))
+        run->dry_run = true;
+    else if (!strcmp(name, "json"))
+        run->json = true;
+    else if (!strcmp(name, "report"))
+        run->report_path = value;
+    else if (!strcmp(name, "qmp"))
+        run->qmp_path = value;
+    else if (!strcmp(name, "quiet"))
+        run->quiet = true;
+    else if (!strcmp(name, "verbose"))
+        run->launch.log_level = LOG_DEBUG;
+    else if (!strcmp(name, "help-file"))
+        run->help_file = true;
+}
+
+/*
+ * Two passes: the file is the ground, flags change it, wherever they stand. `flags` false: own
+ * options and the file's name; true: flags of the schema.
+ */
+static struct err *parse_pass(int argc, char **argv, struct run *run, bool flags, const char **file)
+{
+    for (int i = 1; i < argc;) {
+        struct option_arg arg;
+        struct err *err = option_next(argc, argv, &i, options, schema_option, schema_flag_nearest,
+                                      &arg);
+
+        if (!err && arg.spec && !flags)
+            own_option(run, arg.name, arg.value);
+        else if (!err && !arg.spec && arg.name && flags)
+            err = schema_apply_flag(&run->launch.config, arg.name, arg.value);
+        else if (!err && !arg.name && !flags && *file)
+            err = err_of(ERR_USAGE, "two VM files, '%s' and '%s': give one", *file, arg.value);
+        else if (!err && !arg.name && !flags)
+            *file = arg.value;
+        option_arg_fini(&arg);
+        TRY(err);
+    }
+    return NULL;
+}
+
+static struct err *resolve(int argc, char **argv, struct run *run)
+{
+    const char *file = NULL;
+
+    TRY(parse_pass(argc, argv, run, false, &file));
+    if (run->help_file)
+        return NULL;
+    if (file)
+        TRY(read_vm_file(file, &run->launch.config));
+    TRY(parse_pass(argc, argv, run, true, &file));
+    return schema_finish(&run->launch.config);
+}
+
+/* ---- start ---- */
+
+static struct err *open_report(struct run *run)
+{
+    if (!run->report_path)
+        return NULL;
+    run->report_fd = open(run->report_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (run->report_fd < 0)
+        return err_errno(errno, "--report: cannot write '%s'", run->report_path);
+    return NULL;
+}
+
+static struct err *open_channels(struct run *run)
+{
+    int pair[2];
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
+        return err_errno(errno, "cannot create a socket pair");
+    run->control_fd = pair[0];
+    run->launch.config.control_fd = pair[1];
+    /* Neither side waits for the other: a log line that does not fit is lost. */
+    if (pipe2(pair, O_CLOEXEC | O_NONBLOCK) != 0)
+        return err_errno(errno, "cannot create a pipe");
+    run->stderr_fd = pair[0];
+    run->child_stderr_fd = pair[1];
+    return NULL;
+}
+
+static struct err *start_vmm(struct run *run)
+{
+    int keep[LAUNCH_FDS_MAX + 1], launch_fd;
+    scoped(free_cleanup) char *path = NULL;
+    char number[16];
+    char *const argv[] = {"tenon-vmm", number, NULL};
+    struct err *err;
+    size_t count;
+
+    TRY(spawn_find("tenon-vmm", &path));
+    timeline_mark(&run->launch.timeline, TIMELINE_CONFIG);
+    TRY(launch_write(&run->launch, &launch_fd));
+    count = launch_fds(&run->launch, keep, LAUNCH_FDS_MAX);
+    keep[count++] = launch_fd;
+    snprintf(number, sizeof(number), "%d", launch_fd);
+    err = spawn(path, argv, keep, count, run->child_stderr_fd, &run->vmm);
+    close(launch_fd);
+    if (err)
+        run->vmm = 0;
+    return err;
+}
+
+/* What tenon-vmm and its helpers have now must not live on through us. */
+static void close_handed(struct run *run)
+{
+    struct vm_config *config = &run->launch.config;
+    int fds[LAUNCH_FDS_MAX];
+    size_t count = launch_fds(&run->launch, fds, LAUNCH_FDS_MAX);
+
+    for (size_t i = 0; i < count; i++) {
+        bool again = false;
+
+        for (size_t j = 0; j < i; j++)
+            again |= fds[j] == fds[i];
+        if (!again)
+            close(fds[i]);
+    }
+    config->kernel_fd = config->initrd_fd = config->kvm_fd = config->control_fd = -1;
+    run->launch.listen_fd = -1;
+    for (unsigned i = 0; i < config->disk_count; i++)
+        config->disk[i].fd = -1;
+    for (unsigned i = 0; i < config->net_count; i++)
+        memset(config->net[i].fd, -1, sizeof(config->net[i].fd));
+    for (unsigned i = 0; i < config->console_count; i++)
+        config->console[i].in_fd = config->console[i].out_fd = -1;
+    close(run->child_stderr_fd);
+    run->child_stderr_fd = -1;
+}
+
+static bool uses_stdio(const struct vm_config *config)
+{
+    for (unsigned i = 0; i < config->console_count; i++)
+        if (config->console[i].backend == VM_BACKEND_STDIO)
+            return true;
+    return false;
+}
+
+static struct err *start(struct run *run)
+{
+    sigset_t signals;
+
+    TRY(run_choose_accel(run, true));
+    TRY(run_open_files(run));
+    TRY(open_report(run));
+    TRY(open_channels(run));
+    /* From here on there are things to put away: signals wait until somebody serves them. */
+    run_signals(&signals);
+    sigprocmask(SIG_BLOCK, &signals, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGTTOU, SIG_IGN);
+    signal(SIGTTIN, SIG_IGN);
+    TRY(run_open_consoles(run));
+    TRY(run_open_nets(run));
+    TRY(start_vmm(run));
+    close_handed(run);
+    if (!run->quiet)
+        run_print_start(run);
+    if (uses_stdio(&run->launch.config))
+        TRY(terminal_init(&run->terminal, STDIN_FILENO));
+    return NULL;
+}
+
+/* ---- the end ---- */
+
+static void write_report(const struct run *run)
+{
+    char *text = json_dumps(run->report, JSON_INDENT(2));
+
+    if (!text)
+        return;
+    if (run->json)
+        printf("%s\n", text);
+    if (run->report_fd >= 0 && dprintf(run->report_fd, "%s\n", text) < 0)
+        fprintf(stderr, "tenon: --report: cannot write '%s': %s\n", run->report_path,
+                strerror(errno));
+    free(text);
+}
+
+static struct err *conclude(struct run *run, int *status)
+{
+    const char *name = run->launch.config.name, *result;
+    struct buf text = BUF_INIT;
+    char ended[80];
+
+    if (run->failure)
+        return run->failure;
+    if (!run->report) {
+        spawn_status_text(run->vmm_status, ended, sizeof(ended));
+        return err_new("VM '%s': tenon-vmm %s%s", name, ended,
+                       run->forced ? " on request" : " before the VM did");
+    }
+    json_object_set_new(run->report, "forced", json_boolean(run->forced));
+    *status = run->forced ? ERR_FAILED : 0;
+    result = json_string_value(json_object_get(run->report, "result"));
+    if (!strcmp(result, "crash") ||
+        (!strcmp(result, "exit") && json_integer_value(json_object_get(run->report, "status"))))
+        *status = ERR_FAILED;
+    json_object_set_new(run->report, "exit_status", json_integer(*status));
+    write_report(run);
+    if (!run->quiet) {
+        run_print_timeline(run->report, &text);
+        fwrite(text.data, 1, text.len, stderr);
+        buf_fini(&text);
+    }
+    if (!strcmp(result, "crash"))
+        return err_new("VM '%s' crashed: %s", name,
+                       json_string_value(json_object_get(run->report, "reason")));
+    return NULL;
+}
+
+static void run_init(struct run *run, uint64_t started_ns)
+{
+    memset(run, 0, sizeof(*run));
+    vm_config_init(&run->launch.config);
+    run->launch.listen_fd = -1;
+    run->launch.log_level = LOG_WARN;
+    timeline_mark_at(&run->launch.timeline, TIMELINE_EXEC, started_ns);
+    run->control_fd = run->console_fd = run->stderr_fd = run->child_stderr_fd = -1;
+    run->report_fd = -1;
+    run->terminal.fd = -1;
+    memset(run->pty_slave_fd, -1, sizeof(run->pty_slave_fd));
+}
+
+static void close_fd(int fd)
+{
+    if (fd >= 0)
+        close(fd);
+}
+
+/* Everything that is still there, after success as after an error in the middle of the start. */
+static void run_fini(struct run *run)
+{
+    close_fd(run->control_fd);
+    close_fd(run->console_fd);
+    close_fd(run->stderr_fd);
+    close_fd(run->child_stderr_fd);
+    close_fd(run->report_fd);
+    close_fd(run->launch.listen_fd);
+    for (unsigned i = 0; i < VM_NETS_MAX; i++)
+        if (run->slirp[i] > 0) {
+            kill(run->slirp[i], SIGKILL);
+            waitpid(run->slirp[i], NULL, 0);
+        }
+    if (run->vmm > 0) {
+        kill(run->vmm, SIGKILL);
+        waitpid(run->vmm, NULL, 0);
+    }
+    terminal_fini(&run->terminal);
+    for (unsigned i = 0; i < run->socket_count; i++) {
+        unlink(run->socket_path[i]);
+        free(run->socket_path[i]);
+    }
+    for (unsigned i = 0; i < VM_CONSOLES_MAX; i++) {
+        close_fd(run->pty_slave_fd[i]);
+        free(run->pty_path[i]);
+    }
+    json_decref(run->report);
+    vm_config_fini(&run->launch.config);
+}
+
+static struct err *dry_run(struct run *run)
+{
+    struct buf text = BUF_INIT;
+    bool good;
+
+    TRY(run_choose_accel(run, false));
+    run_print_dry(run, &text);
+    good = fwrite(text.data, 1, text.len, stdout) == text.len && fflush(stdout) == 0;
+    buf_fini(&text);
+    return good ? NULL : err_errno(errno, "cannot write to standard output");
+}
+
+static struct err *help_file(void)
+{
+    struct buf text = BUF_INIT;
+
+    buf_text(&text, "Keys of a VM file (YAML):\n\n");
+    schema_help_file(&text);
+    fwrite(text.data, 1, text.len, stdout);
+    buf_fini(&text);
+    return NULL;
+}
+
+static struct err *command_run_main(int argc, char **argv, uint64_t started_ns, int *status)
+{
+    struct run *run = xcalloc(1, sizeof(*run));
+    struct err *err;
+
+    run_init(run, started_ns);
+    err = resolve(argc, argv, run);
+    if (!err && run->help_file) {
+        err = help_file();
+    } else if (!err && run->dry_run) {
+        err = dry_run(run);
+    } else if (!err) {
+        err = start(run);
+        if (!err)
+            err = run_supervise(run);
+        if (!err)
+            err = conclude(run, status);
+    }
+    run_fini(run);
+    free(run);
+    return err;
+}
+
+static void help_more(struct buf *out)
+{
+    buf_text(out, "\nThe VM (each changes what the VM file says):\n");
+    schema_help(out);
+    buf_text(out, "\nCtrl-] is the escape key of the console: q ends the VM at once, p presses the\n"
+                  "power button, ? helps, Ctrl-] sends itself. SIGINT and SIGTERM ask the guest to\n"
+                  "power down; a second one ends the VM.\n");
+}
+
+const struct command command_run = {
+    .name = "run",
+    .usage = "run [VMFILE] [OPTIONS]",
+    .summary = "Start a virtual machine",
+    .run = command_run_main,
+    .options = options,
+    .help_more = help_more,
+};

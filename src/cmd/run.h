@@ -1,0 +1,73 @@
+/*
+ * The parts of `tenon run`: what a run holds, and the steps that fill it. Inside src/cmd only.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef TENON_CMD_RUN_H
+#define TENON_CMD_RUN_H
+
+#include <jansson.h>
+#include <signal.h>
+#include <sys/types.h>
+
+#include "accel/accel.h"
+#include "base/base.h"
+#include "base/buf.h"
+#include "base/err.h"
+#include "cmd/launch.h"
+#include "cmd/relay.h"
+#include "cmd/terminal.h"
+
+#define RUN_SOCKETS_MAX (VM_CONSOLES_MAX + 1)
+
+struct run {
+    struct launch launch; /* the VM, and the descriptors for tenon-vmm */
+
+    /* Flags of the command itself. */
+    bool dry_run, json, quiet, help_file;
+    const char *report_path, *qmp_path;
+
+    /* What this side keeps. */
+    int control_fd, console_fd;            /* sockets to tenon-vmm; console -1: none on stdio */
+    int stderr_fd, child_stderr_fd;        /* pipe: what the children say */
+    int pty_slave_fd[VM_CONSOLES_MAX];     /* held open, so that the pty lives without a reader */
+    char *pty_path[VM_CONSOLES_MAX];
+    char *socket_path[RUN_SOCKETS_MAX];    /* to unlink at the end */
+    unsigned socket_count;
+    int report_fd;                         /* -1: no report file */
+    pid_t vmm, slirp[VM_NETS_MAX];         /* 0: not running */
+    char engine_why[400];                  /* "soft: /dev/kvm is missing" */
+    struct terminal terminal;
+
+    /* How it ended. */
+    json_t *report;                        /* of the VMM; NULL: it ended without one */
+    struct err *failure;                   /* what the VMM said instead */
+    int vmm_status;                        /* of waitpid */
+    bool forced;                           /* a second signal ended it */
+};
+
+/* run_accel.c: resolves `auto` and opens /dev/kvm when it is for kvm. */
+struct err *run_choose_accel(struct run *run, bool open_kvm);
+/* run_files.c: kernel, initrd, disks, with locks. */
+struct err *run_open_files(struct run *run);
+/* Opens `path` and checks that it is a file; `what` begins the error: "kernel". */
+struct err *run_open_file(const char *what, const char *path, int flags, int *fd);
+/* run_console.c: terminal, ptys, sockets, files; and the QMP socket. */
+struct err *run_open_consoles(struct run *run);
+/* A listening unix socket at `path`, remembered for removal; a dead one is replaced. */
+struct err *run_listen(struct run *run, const char *what, const char *path, int *fd);
+/* run_net.c: taps, and a tenon-slirp for each user net. */
+struct err *run_open_nets(struct run *run);
+
+/* supervise.c: the signals that it serves; blocked before the first child is started. */
+void run_signals(sigset_t *signals);
+/* Serves the run until tenon-vmm has ended. */
+struct err *run_supervise(struct run *run);
+
+/* run_text.c */
+void run_print_dry(const struct run *run, struct buf *out);
+void run_print_start(const struct run *run);
+/* The table of stages of a report's timeline. */
+void run_print_timeline(const json_t *report, struct buf *out);
+
+#endif

@@ -1,0 +1,150 @@
+/*
+ * The host side of the consoles: this terminal, new pseudo-terminals, listening sockets and files.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "cmd/run.h"
+
+static struct err *open_stdio(struct run *run, struct vm_console *console)
+{
+    int pair[2];
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
+        return err_errno(errno, "cannot create a socket pair");
+    run->console_fd = pair[0];
+    console->in_fd = console->out_fd = pair[1];
+    return NULL;
+}
+
+static struct err *open_pty(struct run *run, unsigned index, struct vm_console *console)
+{
+    struct termios mode;
+    char path[128];
+    int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC), slave;
+
+    if (master < 0)
+        return err_errno(errno, "cannot create a pseudo-terminal");
+    console->in_fd = console->out_fd = master;
+    if (grantpt(master) != 0 || unlockpt(master) != 0 ||
+        ptsname_r(master, path, sizeof(path)) != 0)
+        return err_errno(errno, "cannot set up a pseudo-terminal");
+    slave = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (slave < 0)
+        return err_errno(errno, "cannot open %s", path);
+    run->pty_slave_fd[index] = slave;
+    run->pty_path[index] = xstrdup(path);
+    /* Raw: the guest's own terminal driver edits and echoes. */
+    if (tcgetattr(slave, &mode) == 0) {
+        cfmakeraw(&mode);
+        tcsetattr(slave, TCSANOW, &mode);
+    }
+    return NULL;
+}
+
+/* Does somebody listen on a socket that exists already? */
+static bool is_alive(const struct sockaddr_un *address)
+{
+    scoped(fd_cleanup) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+    return fd < 0 ||
+           connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 ||
+           errno != ECONNREFUSED;
+}
+
+static struct err *bind_at(int fd, const char *path, const struct sockaddr_un *address)
+{
+    struct stat status;
+
+    if (bind(fd, (const struct sockaddr *)address, sizeof(*address)) == 0)
+        return NULL;
+    if (errno == EADDRINUSE) {
+        if (lstat(path, &status) != 0 || !S_ISSOCK(status.st_mode))
+            return err_new("'%s' exists and is no socket: remove it or choose another path", path);
+        if (is_alive(address))
+            return err_of(ERR_BUSY, "somebody listens on '%s': choose another path", path);
+        if (unlink(path) == 0 &&
+            bind(fd, (const struct sockaddr *)address, sizeof(*address)) == 0)
+            return NULL;
+    }
+    return err_errno(errno, "cannot listen on '%s'", path);
+}
+
+struct err *run_listen(struct run *run, const char *what, const char *path, int *result)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    scoped(fd_cleanup) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+    if (fd < 0)
+        return err_errno(errno, "%s: cannot create a socket", what);
+    if (strlen(path) >= sizeof(address.sun_path))
+        return err_of(ERR_USAGE, "%s: the path '%s' is longer than the %zu characters of a socket",
+                      what, path, sizeof(address.sun_path) - 1);
+    strcpy(address.sun_path, path);
+    /* Whoever may connect controls the guest: the owner alone. */
+    mode_t mask = umask(0177);
+    struct err *err = bind_at(fd, path, &address);
+    umask(mask);
+    if (err)
+        return err_wrap(err, "%s", what);
+    run->socket_path[run->socket_count++] = xstrdup(path);
+    if (listen(fd, 4) != 0)
+        return err_errno(errno, "%s: cannot listen on '%s'", what, path);
+    *result = fd;
+    fd = -1;
+    return NULL;
+}
+
+static struct err *open_file(struct vm_console *console)
+{
+    struct stat status;
+    int fd = open(console->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0644);
+
+    if (fd < 0 && errno == EISDIR)
+        return err_new("'%s' is a directory: give a file", console->path);
+    if (fd < 0)
+        return err_errno(errno, "cannot write '%s'", console->path);
+    console->out_fd = fd;
+    if (fstat(fd, &status) == 0 && S_ISSOCK(status.st_mode))
+        return err_new("'%s' is a socket: use backend=socket", console->path);
+    return NULL;
+}
+
+static struct err *open_console(struct run *run, unsigned index)
+{
+    struct vm_console *console = &run->launch.config.console[index];
+
+    switch (console->backend) {
+    case VM_BACKEND_STDIO:
+        return open_stdio(run, console);
+    case VM_BACKEND_PTY:
+        return open_pty(run, index, console);
+    case VM_BACKEND_SOCKET:
+        return run_listen(run, "socket", console->path, &console->in_fd);
+    case VM_BACKEND_FILE:
+        return open_file(console);
+    case VM_BACKEND_NULL:
+        break;
+    }
+    return NULL;
+}
+
+struct err *run_open_consoles(struct run *run)
+{
+    struct vm_config *config = &run->launch.config;
+
+    for (unsigned i = 0; i < config->console_count; i++)
+        TRY(err_wrap(open_console(run, i), "console '%s'", config->console[i].id));
+    if (run->qmp_path)
+        TRY(run_listen(run, "--qmp", run->qmp_path, &run->launch.listen_fd));
+    return NULL;
+}

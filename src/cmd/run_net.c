@@ -1,0 +1,129 @@
+/*
+ * The host side of the networks: tap devices, and a tenon-slirp for each net of kind user.
+ *
+ * tenon-slirp listens on the forwarded ports before it says on its status pipe that it is ready, so
+ * that a port that is taken ends the start with a sentence.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cmd/run.h"
+#include "cmd/spawn.h"
+#include "net/net.h"
+
+#define READY_TIMEOUT_MS 10000
+#define ARGS_MAX (8 + 2 * VM_FORWARDS_MAX)
+
+struct args {
+    char *argv[ARGS_MAX + 1]; /* owned */
+    unsigned count;
+};
+
+static void args_add(struct args *args, char *take_text)
+{
+    args->argv[args->count++] = take_text;
+}
+
+static void args_fini(struct args *args)
+{
+    for (unsigned i = 0; i < args->count; i++)
+        free(args->argv[i]);
+}
+
+static void slirp_args(struct args *args, const struct run *run, const struct vm_net *net,
+                       int socket, int status_fd)
+{
+    args_add(args, xstrdup("tenon-slirp"));
+    args_add(args, xasprintf("--fd=%d", socket));
+    args_add(args, xasprintf("--status-fd=%d", status_fd));
+    args_add(args, xasprintf("--hostname=%s", run->launch.config.name));
+    for (unsigned i = 0; i < net->forward_count; i++) {
+        const struct vm_forward *forward = &net->forward[i];
+
+        args_add(args, xasprintf("--forward=%s:%s:%u-:%u", forward->udp ? "udp" : "tcp",
+                                 forward->host_address, forward->host_port, forward->guest_port));
+    }
+}
+
+/* Waits for "ready", or for "error STATUS SENTENCE"; an end without a word is an error too. */
+static struct err *wait_ready(int status_fd)
+{
+    struct pollfd poll_fd = {.fd = status_fd, .events = POLLIN};
+    char text[512];
+    size_t len = 0;
+    ssize_t n = 0;
+    int kind = 0, skip = 0;
+
+    while (len < sizeof(text) - 1 && !memchr(text, '\n', len)) {
+        if (poll(&poll_fd, 1, READY_TIMEOUT_MS) <= 0)
+            return err_new("tenon-slirp does not get ready");
+        n = read(status_fd, text + len, sizeof(text) - 1 - len);
+        if (n <= 0)
+            break;
+        len += (size_t)n;
+    }
+    text[len] = 0;
+    text[strcspn(text, "\n")] = 0;
+    if (!strcmp(text, "ready"))
+        return NULL;
+    if (sscanf(text, "error %d %n", &kind, &skip) == 1 && skip && kind >= ERR_FAILED &&
+        kind <= ERR_BUSY)
+        return err_of((enum err_kind)kind, "%s", text + skip);
+    return err_new("tenon-slirp ended before it was ready");
+}
+
+static struct err *start_slirp(struct run *run, unsigned index)
+{
+    struct vm_net *net = &run->launch.config.net[index];
+    scoped(free_cleanup) char *path = NULL;
+    scoped(fd_cleanup) int status_read = -1;
+    struct args args = {0};
+    int sockets[2], status[2];
+    struct err *err;
+
+    TRY(spawn_find("tenon-slirp", &path));
+    TRY(net_user_socketpair(sockets));
+    net->fd[0] = sockets[0];
+    if (pipe2(status, O_CLOEXEC) != 0) {
+        close(sockets[1]);
+        return err_errno(errno, "cannot create a pipe");
+    }
+    status_read = status[0];
+    slirp_args(&args, run, net, sockets[1], status[1]);
+    err = spawn(path, args.argv, (int[]){sockets[1], status[1]}, 2, run->child_stderr_fd,
+                &run->slirp[index]);
+    args_fini(&args);
+    close(sockets[1]);
+    close(status[1]);
+    if (err) {
+        run->slirp[index] = 0;
+        return err;
+    }
+    return wait_ready(status_read);
+}
+
+struct err *run_open_nets(struct run *run)
+{
+    struct vm_config *config = &run->launch.config;
+
+    for (unsigned i = 0; i < config->net_count; i++) {
+        struct vm_net *net = &config->net[i];
+        struct err *err = NULL;
+
+        if (net->kind == VM_NET_TAP)
+            err = net_tap_open(net->ifname, net->queues, net->fd);
+        else if (net->kind == VM_NET_USER)
+            err = start_slirp(run, i);
+        TRY(err_wrap(err, "net '%s'", net->id));
+    }
+    return NULL;
+}

@@ -1,0 +1,412 @@
+/*
+ * The life of `tenon run` while tenon-vmm runs: one poll(2) loop over signals, the control socket, the
+ * children and the console.
+ *
+ * The first SIGINT, SIGTERM, SIGQUIT or SIGHUP presses the guest's power button, the second ends the
+ * VM, the third kills it. After SIGHUP nobody may be there for a second: the VM ends after a minute.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "cmd/run.h"
+#include "cmd/spawn.h"
+
+#define QUIT_GRACE_NS (3 * NSEC_PER_SEC)   /* from quit to SIGKILL */
+#define HANGUP_GRACE_NS (60 * NSEC_PER_SEC)
+#define SLIRP_GRACE_MS 1000                /* from the end of the VM to SIGKILL */
+#define DRAIN_MS 2000                      /* for a reader of our output that is slow */
+#define CONTROL_LINE_MAX MIB(1)
+
+enum {
+    POLL_SIGNAL,
+    POLL_VMM,
+    POLL_CONTROL,
+    POLL_STDERR,
+    POLL_SLIRP,
+    POLL_RELAY = POLL_SLIRP + VM_NETS_MAX,
+    POLL_COUNT = POLL_RELAY + RELAY_POLL_FDS,
+};
+
+struct supervisor {
+    struct run *run;
+    struct relay relay;
+    int signal_fd, vmm_fd, slirp_fd[VM_NETS_MAX]; /* vmm_fd, slirp_fd: pidfds */
+    struct buf control_in;
+    unsigned end_requests;
+    uint64_t quit_at_ns, kill_at_ns; /* 0: not planned */
+    bool paused_by_us;               /* SIGTSTP */
+};
+
+void run_signals(sigset_t *signals)
+{
+    sigemptyset(signals);
+    sigaddset(signals, SIGINT);
+    sigaddset(signals, SIGTERM);
+    sigaddset(signals, SIGQUIT);
+    sigaddset(signals, SIGHUP);
+    sigaddset(signals, SIGTSTP);
+    sigaddset(signals, SIGCONT);
+}
+
+static int pidfd_open_cloexec(pid_t pid)
+{
+    return (int)syscall(SYS_pidfd_open, pid, 0);
+}
+
+/* ---- control ---- */
+
+static void control_send(struct run *run, const char *command)
+{
+    char text[80];
+    int len = snprintf(text, sizeof(text), "{\"execute\":\"%s\"}\n", command);
+
+    /* A few short commands: a socket buffer that cannot take them has a dead reader. */
+    if (run->control_fd >= 0 &&
+        send(run->control_fd, text, (size_t)len, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 &&
+        errno == EAGAIN)
+        terminal_say(&run->terminal, "tenon: the VM does not listen to '%s'", command);
+}
+
+static void on_message(struct supervisor *supervisor, const json_t *message)
+{
+    struct run *run = supervisor->run;
+    const json_t *error = json_object_get(message, "error");
+    const char *event = json_string_value(json_object_get(message, "event"));
+
+    if (error) {
+        const char *text = json_string_value(json_object_get(error, "desc"));
+        json_int_t kind = json_integer_value(json_object_get(error, "kind"));
+
+        if (!text)
+            text = "tenon-vmm failed without a word";
+        if (kind >= ERR_FAILED && kind <= ERR_BUSY && !run->failure)
+            run->failure = err_of((enum err_kind)kind, "%s", text);
+        else
+            terminal_say(&run->terminal, "tenon: %s", text);
+    } else if (event && !strcmp(event, "TENON_REPORT") && !run->report) {
+        run->report = json_incref(json_object_get(message, "data"));
+    }
+}
+
+/* Whole lines out of the buffer. */
+static void control_lines(struct supervisor *supervisor)
+{
+    struct buf *in = &supervisor->control_in;
+    size_t begin = 0;
+
+    for (;;) {
+        uint8_t *end = memchr(in->data + begin, '\n', in->len - begin);
+        json_t *message;
+
+        if (!end)
+            break;
+        message = json_loadb((const char *)in->data + begin, (size_t)(end - in->data) - begin, 0,
+                             NULL);
+        if (message)
+            on_message(supervisor, message);
+        json_decref(message);
+        begin = (size_t)(end - in->data) + 1;
+    }
+    in->len -= begin;
+    memmove(in->data, in->data + begin, in->len);
+}
+
+/* Reads some; false when there is nothing, now or for ever. */
+static bool control_read(struct supervisor *supervisor)
+{
+    struct run *run = supervisor->run;
+    char bytes[4096];
+    ssize_t n;
+
+    if (run->control_fd < 0)
+        return false;
+    n = recv(run->control_fd, bytes, sizeof(bytes), MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return false;
+    if (n <= 0 || supervisor->control_in.len + (size_t)n > CONTROL_LINE_MAX) {
+        close(run->control_fd);
+        run->control_fd = -1;
+        return false;
+    }
+    buf_append(&supervisor->control_in, bytes, (size_t)n);
+    control_lines(supervisor);
+    return true;
+}
+
+/* ---- what the children say on standard error ---- */
+
+static bool stderr_read(struct run *run)
+{
+    char bytes[2048];
+    ssize_t n;
+
+    if (run->stderr_fd < 0)
+        return false;
+    n = read(run->stderr_fd, bytes, sizeof(bytes));
+    if (n < 0 && (errno == EINTR || errno == EAGAIN))
+        return false;
+    if (n <= 0) {
+        close(run->stderr_fd);
+        run->stderr_fd = -1;
+        return false;
+    }
+    for (ssize_t i = 0; i < n; i++) {
+        if (bytes[i] == '\n' && run->terminal.raw)
+            fputc('\r', stderr);
+        fputc(bytes[i], stderr);
+    }
+    fflush(stderr);
+    return true;
+}
+
+/* ---- the end ---- */
+
+static void end_now(struct supervisor *supervisor)
+{
+    supervisor->run->forced = true;
+    supervisor->quit_at_ns = 0;
+    supervisor->kill_at_ns = clock_now_ns() + QUIT_GRACE_NS;
+    control_send(supervisor->run, "quit");
+}
+
+static void request_end(struct supervisor *supervisor)
+{
+    struct run *run = supervisor->run;
+
+    switch (supervisor->end_requests++) {
+    case 0:
+        terminal_say(&run->terminal,
+                     "tenon: asking the guest to power down; the same once more ends the VM");
+        control_send(run, "system_powerdown");
+        break;
+    case 1:
+        terminal_say(&run->terminal, "tenon: ending the VM");
+        end_now(supervisor);
+        break;
+    default:
+        supervisor->run->forced = true;
+        kill(run->vmm, SIGKILL);
+    }
+}
+
+static void on_escape(void *opaque, int letter)
+{
+    struct supervisor *supervisor = opaque;
+    struct run *run = supervisor->run;
+
+    switch (letter) {
+    case RELAY_QUIT:
+        control_send(run, "quit");
+        supervisor->kill_at_ns = clock_now_ns() + QUIT_GRACE_NS;
+        break;
+    case RELAY_POWER:
+        terminal_say(&run->terminal, "tenon: asking the guest to power down");
+        control_send(run, "system_powerdown");
+        break;
+    default:
+        terminal_say(&run->terminal, "tenon: Ctrl-] then: q ends the VM at once, p presses the "
+                                     "power button, Ctrl-] sends itself");
+    }
+}
+
+/* ---- signals ---- */
+
+static void suspend(struct supervisor *supervisor)
+{
+    struct run *run = supervisor->run;
+
+    /* A suspended job uses no CPU: the guest rests as well. */
+    control_send(run, "stop");
+    supervisor->paused_by_us = true;
+    terminal_restore(&run->terminal);
+    kill(getpid(), SIGSTOP);
+}
+
+static void on_signal(struct supervisor *supervisor)
+{
+    struct signalfd_siginfo info;
+
+    if (read(supervisor->signal_fd, &info, sizeof(info)) != sizeof(info))
+        return;
+    switch (info.ssi_signo) {
+    case SIGTSTP:
+        suspend(supervisor);
+        break;
+    case SIGCONT:
+        terminal_continue(&supervisor->run->terminal);
+        if (supervisor->paused_by_us)
+            control_send(supervisor->run, "cont");
+        supervisor->paused_by_us = false;
+        break;
+    case SIGHUP:
+        supervisor->quit_at_ns = clock_now_ns() + HANGUP_GRACE_NS;
+        request_end(supervisor);
+        break;
+    default:
+        request_end(supervisor);
+    }
+}
+
+/* ---- the loop ---- */
+
+static void on_slirp_end(struct supervisor *supervisor, unsigned net)
+{
+    struct run *run = supervisor->run;
+    char text[80];
+    int status;
+
+    if (waitpid(run->slirp[net], &status, WNOHANG) != run->slirp[net])
+        return;
+    spawn_status_text(status, text, sizeof(text));
+    terminal_say(&run->terminal, "tenon: net '%s': tenon-slirp %s; the guest has lost this network",
+                 run->launch.config.net[net].id, text);
+    run->slirp[net] = 0;
+    close(supervisor->slirp_fd[net]);
+    supervisor->slirp_fd[net] = -1;
+}
+
+static int next_timeout_ms(const struct supervisor *supervisor)
+{
+    uint64_t next = supervisor->quit_at_ns, now = clock_now_ns();
+
+    if (supervisor->kill_at_ns && (!next || supervisor->kill_at_ns < next))
+        next = supervisor->kill_at_ns;
+    if (!next)
+        return -1;
+    return next <= now ? 0 : (int)((next - now) / NSEC_PER_MSEC) + 1;
+}
+
+static void on_deadlines(struct supervisor *supervisor)
+{
+    uint64_t now = clock_now_ns();
+
+    if (supervisor->kill_at_ns && now >= supervisor->kill_at_ns) {
+        supervisor->kill_at_ns = 0;
+        kill(supervisor->run->vmm, SIGKILL);
+    }
+    if (supervisor->quit_at_ns && now >= supervisor->quit_at_ns)
+        end_now(supervisor);
+}
+
+static void loop_until_vmm_ends(struct supervisor *supervisor)
+{
+    struct run *run = supervisor->run;
+    struct pollfd fds[POLL_COUNT];
+
+    for (;;) {
+        fds[POLL_SIGNAL] = (struct pollfd){.fd = supervisor->signal_fd, .events = POLLIN};
+        fds[POLL_VMM] = (struct pollfd){.fd = supervisor->vmm_fd, .events = POLLIN};
+        fds[POLL_CONTROL] = (struct pollfd){.fd = run->control_fd, .events = POLLIN};
+        fds[POLL_STDERR] = (struct pollfd){.fd = run->stderr_fd, .events = POLLIN};
+        for (unsigned i = 0; i < VM_NETS_MAX; i++)
+            fds[POLL_SLIRP + i] =
+                (struct pollfd){.fd = supervisor->slirp_fd[i], .events = POLLIN};
+        relay_want(&supervisor->relay, &fds[POLL_RELAY]);
+        if (poll(fds, POLL_COUNT, next_timeout_ms(supervisor)) < 0)
+            continue;
+        if (fds[POLL_SIGNAL].revents)
+            on_signal(supervisor);
+        if (fds[POLL_CONTROL].revents)
+            control_read(supervisor);
+        if (fds[POLL_STDERR].revents)
+            stderr_read(run);
+        relay_serve(&supervisor->relay, &fds[POLL_RELAY]);
+        if (fds[POLL_VMM].revents)
+            return;
+        for (unsigned i = 0; i < VM_NETS_MAX; i++)
+            if (fds[POLL_SLIRP + i].revents)
+                on_slirp_end(supervisor, i);
+        on_deadlines(supervisor);
+    }
+}
+
+/* The socket to the VMM is closed with it, so each tenon-slirp ends by itself; not for ever. */
+static void reap_slirps(struct supervisor *supervisor)
+{
+    struct run *run = supervisor->run;
+
+    for (unsigned i = 0; i < VM_NETS_MAX; i++) {
+        struct pollfd poll_fd = {.fd = supervisor->slirp_fd[i], .events = POLLIN};
+
+        if (run->slirp[i] <= 0)
+            continue;
+        if (poll(&poll_fd, 1, SLIRP_GRACE_MS) <= 0)
+            kill(run->slirp[i], SIGKILL);
+        waitpid(run->slirp[i], NULL, 0);
+        run->slirp[i] = 0;
+    }
+}
+
+static struct err *supervisor_init(struct supervisor *supervisor, struct run *run)
+{
+    sigset_t signals;
+
+    run_signals(&signals);
+    memset(supervisor, 0, sizeof(*supervisor));
+    supervisor->run = run;
+    supervisor->signal_fd = supervisor->vmm_fd = -1;
+    for (unsigned i = 0; i < VM_NETS_MAX; i++)
+        supervisor->slirp_fd[i] = -1;
+    relay_init(&supervisor->relay, &run->terminal, run->console_fd,
+               run->json ? STDERR_FILENO : STDOUT_FILENO, on_escape, supervisor);
+    run->console_fd = -1;
+    supervisor->signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+    supervisor->vmm_fd = pidfd_open_cloexec(run->vmm);
+    if (supervisor->signal_fd < 0 || supervisor->vmm_fd < 0)
+        return err_errno(errno, "cannot watch the VM");
+    for (unsigned i = 0; i < VM_NETS_MAX; i++)
+        if (run->slirp[i] > 0 && (supervisor->slirp_fd[i] = pidfd_open_cloexec(run->slirp[i])) < 0)
+            return err_errno(errno, "cannot watch tenon-slirp");
+    return NULL;
+}
+
+static void supervisor_fini(struct supervisor *supervisor)
+{
+    relay_fini(&supervisor->relay);
+    buf_fini(&supervisor->control_in);
+    if (supervisor->signal_fd >= 0)
+        close(supervisor->signal_fd);
+    if (supervisor->vmm_fd >= 0)
+        close(supervisor->vmm_fd);
+    for (unsigned i = 0; i < VM_NETS_MAX; i++)
+        if (supervisor->slirp_fd[i] >= 0)
+            close(supervisor->slirp_fd[i]);
+}
+
+struct err *run_supervise(struct run *run)
+{
+    struct supervisor supervisor;
+    struct err *err = supervisor_init(&supervisor, run);
+
+    if (err) {
+        kill(run->vmm, SIGKILL);
+        waitpid(run->vmm, &run->vmm_status, 0);
+    } else {
+        terminal_raw(&run->terminal);
+        loop_until_vmm_ends(&supervisor);
+        waitpid(run->vmm, &run->vmm_status, 0);
+        while (control_read(&supervisor))
+            ;
+        while (stderr_read(run))
+            ;
+        relay_drain(&supervisor.relay, DRAIN_MS);
+    }
+    run->vmm = 0;
+    terminal_restore(&run->terminal);
+    reap_slirps(&supervisor);
+    while (stderr_read(run))
+        ;
+    supervisor_fini(&supervisor);
+    return err;
+}

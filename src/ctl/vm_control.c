@@ -1,0 +1,298 @@
+/*
+ * QMP commands and events of one VM. Names and shapes are those of QEMU's QAPI schema
+ * (qapi/run-state.json, qapi/stats.json, qapi/machine.json), where it has the thing; TENON_REPORT is
+ * ours. All on the control loop.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "ctl/vm_control.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "ctl/qmp.h"
+
+enum vm_status { STATUS_PRELAUNCH, STATUS_RUNNING, STATUS_PAUSED, STATUS_SHUTDOWN };
+
+struct vm_control {
+    struct vm *vm;
+    char *name;
+    const struct timeline *timeline;
+    struct qmp_server *server;
+    enum vm_status status;
+};
+
+static const char *status_name(enum vm_status status)
+{
+    switch (status) {
+    case STATUS_PRELAUNCH:
+        return "prelaunch";
+    case STATUS_RUNNING:
+        return "running";
+    case STATUS_PAUSED:
+        return "paused";
+    case STATUS_SHUTDOWN:
+        break;
+    }
+    return "shutdown";
+}
+
+static struct err *query_status(void *opaque, const json_t *arguments, json_t **result)
+{
+    const struct vm_control *control = opaque;
+
+    *result = json_pack("{s:b, s:b, s:s}", "running", control->status == STATUS_RUNNING,
+                        "singlestep", 0, "status", status_name(control->status));
+    return NULL;
+}
+
+static struct err *query_name(void *opaque, const json_t *arguments, json_t **result)
+{
+    const struct vm_control *control = opaque;
+
+    *result = json_pack("{s:s}", "name", control->name);
+    return NULL;
+}
+
+static struct err *query_kvm(void *opaque, const json_t *arguments, json_t **result)
+{
+    const struct vm_control *control = opaque;
+
+    *result = json_pack("{s:b, s:b}", "enabled", !strcmp(vm_accel_name(control->vm), "kvm"),
+                        "present", 1);
+    return NULL;
+}
+
+static struct err *stop(void *opaque, const json_t *arguments, json_t **result)
+{
+    struct vm_control *control = opaque;
+
+    if (control->status == STATUS_PRELAUNCH)
+        return err_new("the VM has not started yet");
+    if (control->status == STATUS_RUNNING) {
+        vm_pause(control->vm);
+        control->status = STATUS_PAUSED;
+        qmp_server_event(control->server, "STOP", NULL);
+    }
+    return NULL;
+}
+
+static struct err *cont(void *opaque, const json_t *arguments, json_t **result)
+{
+    struct vm_control *control = opaque;
+
+    if (control->status == STATUS_PRELAUNCH)
+        return err_new("the VM has not started yet");
+    if (control->status == STATUS_PAUSED) {
+        vm_resume(control->vm);
+        control->status = STATUS_RUNNING;
+        qmp_server_event(control->server, "RESUME", NULL);
+    }
+    return NULL;
+}
+
+static struct err *system_powerdown(void *opaque, const json_t *arguments, json_t **result)
+{
+    struct vm_control *control = opaque;
+
+    if (control->status != STATUS_RUNNING)
+        return err_new("the VM is not running, its guest cannot be asked to power down");
+    vm_powerdown(control->vm);
+    qmp_server_event(control->server, "POWERDOWN", NULL);
+    return NULL;
+}
+
+static struct err *quit(void *opaque, const json_t *arguments, json_t **result)
+{
+    struct vm_control *control = opaque;
+
+    vm_quit(control->vm);
+    return NULL;
+}
+
+/* The engine's counters by name. */
+struct stat_field {
+    const char *name;
+    size_t offset;
+};
+
+#define STAT(field) {#field, offsetof(struct accel_stats, field)}
+static const struct stat_field stat_fields[] = {
+    STAT(instructions), STAT(exits),      STAT(pio),          STAT(mmio),          STAT(halts),
+    STAT(interrupts),   STAT(tlb_misses), STAT(translations), STAT(invalidations),
+};
+
+static uint64_t stat_value(const struct accel_stats *stats, const struct stat_field *field)
+{
+    uint64_t value;
+
+    memcpy(&value, (const char *)stats + field->offset, sizeof(value));
+    return value;
+}
+
+/* QAPI: a list of results, one a provider; ours has one, the engine. */
+static struct err *query_stats(void *opaque, const json_t *arguments, json_t **result)
+{
+    struct vm_control *control = opaque;
+    const json_t *target = json_object_get(arguments, "target");
+    struct accel_stats stats = {0};
+    json_t *list;
+
+    if (target && (!json_is_string(target) || strcmp(json_string_value(target), "vm")))
+        return err_new("query-stats: only the target 'vm' has statistics");
+    vm_stats(control->vm, &stats);
+    list = json_array();
+    for (size_t i = 0; i < ARRAY_SIZE(stat_fields); i++)
+        json_array_append_new(list, json_pack("{s:s, s:I}", "name", stat_fields[i].name, "value",
+                                              (json_int_t)stat_value(&stats, &stat_fields[i])));
+    *result = json_pack("[{s:s, s:o}]", "provider", vm_accel_name(control->vm), "stats", list);
+    return NULL;
+}
+
+static const struct qmp_command commands[] = {
+    {"query-status", query_status},
+    {"query-name", query_name},
+    {"query-kvm", query_kvm},
+    {"query-stats", query_stats},
+    {"stop", stop},
+    {"cont", cont},
+    {"system_powerdown", system_powerdown},
+    {"quit", quit},
+    {NULL, NULL},
+};
+
+/* Whoever started the VM is gone: nobody would ever end it. */
+static void on_owner_gone(void *opaque)
+{
+    struct vm_control *control = opaque;
+
+    vm_quit(control->vm);
+}
+
+struct err *vm_control_new(const struct vm_control_config *config, struct vm_control **result)
+{
+    struct vm_control *control = xcalloc(1, sizeof(*control));
+    int listen_fd = config->listen_fd;
+    struct err *err = NULL;
+
+    control->vm = config->vm;
+    control->name = xstrdup(config->name);
+    control->timeline = config->timeline;
+    control->server = qmp_server_new(config->loop, commands, control);
+    if (config->owner_fd >= 0)
+        err = qmp_server_add(control->server, config->owner_fd, true, on_owner_gone, control);
+    if (!err && listen_fd >= 0) {
+        err = qmp_server_listen(control->server, listen_fd);
+        listen_fd = -1;
+    }
+    if (err) {
+        if (listen_fd >= 0)
+            close(listen_fd);
+        vm_control_free(control);
+        return err;
+    }
+    *result = control;
+    return NULL;
+}
+
+void vm_control_free(struct vm_control *control)
+{
+    if (!control)
+        return;
+    qmp_server_free(control->server);
+    free(control->name);
+    free(control);
+}
+
+void vm_control_started(struct vm_control *control)
+{
+    control->status = STATUS_RUNNING;
+    qmp_server_event(control->server, "RESUME", NULL);
+}
+
+static const char *result_name(enum vm_end end)
+{
+    switch (end) {
+    case VM_END_POWEROFF:
+        return "poweroff";
+    case VM_END_RESET:
+        return "reset";
+    case VM_END_EXIT:
+        return "exit";
+    case VM_END_QUIT:
+        return "quit";
+    case VM_END_CRASH:
+        break;
+    }
+    return "crash";
+}
+
+/* QAPI's ShutdownCause. */
+static const char *shutdown_reason(enum vm_end end)
+{
+    switch (end) {
+    case VM_END_POWEROFF:
+    case VM_END_EXIT:
+        return "guest-shutdown";
+    case VM_END_RESET:
+        return "guest-reset";
+    case VM_END_QUIT:
+        return "host-qmp-quit";
+    case VM_END_CRASH:
+        break;
+    }
+    return "guest-panic";
+}
+
+static json_t *timeline_list(const struct timeline *timeline)
+{
+    json_t *list = json_array();
+    uint64_t first = 0;
+
+    for (int mark = 0; mark < TIMELINE_MARKS; mark++) {
+        uint64_t at = __atomic_load_n(&timeline->at_ns[mark], __ATOMIC_RELAXED);
+
+        if (!at)
+            continue;
+        if (!first || at < first)
+            first = at;
+    }
+    for (int mark = 0; mark < TIMELINE_MARKS; mark++) {
+        uint64_t at = __atomic_load_n(&timeline->at_ns[mark], __ATOMIC_RELAXED);
+
+        if (at)
+            json_array_append_new(list, json_pack("{s:s, s:I, s:f}", "stage",
+                                                  timeline_name((enum timeline_mark)mark), "at_ns",
+                                                  (json_int_t)at, "at_ms",
+                                                  (double)(at - first) / 1e6));
+    }
+    return list;
+}
+
+json_t *vm_control_report(const struct vm_control *control, const struct vm_result *result)
+{
+    struct accel_stats stats = {0};
+    json_t *counters = json_object();
+
+    vm_stats(control->vm, &stats);
+    for (size_t i = 0; i < ARRAY_SIZE(stat_fields); i++)
+        json_object_set_new(counters, stat_fields[i].name,
+                            json_integer((json_int_t)stat_value(&stats, &stat_fields[i])));
+    return json_pack("{s:s, s:s, s:s, s:i, s:s, s:o, s:o}", "name", control->name, "engine",
+                     vm_accel_name(control->vm), "result", result_name(result->end), "status",
+                     (int)result->status, "reason", result->reason, "timeline",
+                     timeline_list(control->timeline), "stats", counters);
+}
+
+void vm_control_ended(struct vm_control *control, const struct vm_result *result)
+{
+    json_t *report = vm_control_report(control, result);
+
+    control->status = STATUS_SHUTDOWN;
+    qmp_server_event(control->server, "SHUTDOWN",
+                     json_pack("{s:b, s:s}", "guest", result->end != VM_END_QUIT, "reason",
+                               shutdown_reason(result->end)));
+    qmp_server_event(control->server, "TENON_REPORT", report);
+    qmp_server_drain(control->server, 2000);
+}

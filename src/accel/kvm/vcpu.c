@@ -266,9 +266,9 @@ static void offer_extint(struct accel_vcpu *vcpu)
     struct kvm_run *run = vcpu->run;
 
     run->request_interrupt_window = 0;
-    if (vcpu->index || vcpu->half_done || !__atomic_load_n(&vm->extint, __ATOMIC_SEQ_CST))
+    if (vcpu->index || !__atomic_load_n(&vm->extint, __ATOMIC_SEQ_CST))
         return;
-    if (!run->ready_for_interrupt_injection) {
+    if (vcpu->half_done || !run->ready_for_interrupt_injection) {
         run->request_interrupt_window = 1;
         return;
     }

@@ -250,7 +250,7 @@ void x86_state_reset(struct x86_state *s, unsigned apic_id, bool bsp)
     s->dr[7] = 0x400;
     s->msr.apic_base = 0xfee00000 | APIC_BASE_EN | (bsp ? 1u << 8 : 0);
     s->msr.pat = 0x0007040600070406ull;
-    s->msr.misc_enable = 1; /* fast strings */
+    s->msr.misc_enable = 0x1801; /* fast strings; no branch trace store, no PEBS */
     put_le16(s->xsave, 0x40);     /* FCW */
     s->xsave[4] = 0xff;           /* no register is empty: tags are "zero" after power-on */
     put_le32(s->xsave + 24, 0x1f80);

@@ -27,12 +27,20 @@ enum block_cache {
     BLOCK_CACHE_UNSAFE,       /* flush does nothing: throw-away guests */
 };
 
+/* How a file's requests reach the kernel. */
+enum block_engine {
+    BLOCK_ENGINE_AUTO,  /* io_uring, or threads where the host does not permit it */
+    BLOCK_ENGINE_URING,
+    BLOCK_ENGINE_THREADS,
+};
+
 struct block_options {
     const char *id;         /* for errors: "disk 'd0'" */
     int fd;                 /* raw file or block device, locked by whoever opened it; taken */
     bool readonly;
     enum block_cache cache; /* NONE wants the fd opened with O_DIRECT */
     bool discard;           /* punch holes; otherwise discards are ignored */
+    enum block_engine engine;
 };
 
 struct block_info {
@@ -59,8 +67,17 @@ struct block_req {
     /* On the submitting loop: 0 or -errno. A short transfer never happens. */
     void (*done)(struct block_req *req, int result);
     void *opaque;
-    struct list link;        /* the node's, until done */
-    uint64_t driver[4];      /* the driver's */
+
+    /* The node's, until done. */
+    struct list link;
+    struct block_queue *queue;
+    uint64_t moved;          /* bytes of the current step that are through */
+    struct iovec held;       /* the original of the segment that a short transfer cut in two */
+    unsigned held_index;     /* ... and its place in iov; iov_count: none is cut */
+    uint8_t step;
+    uint8_t retries;
+    bool bounced;
+    int result;
 };
 
 /* Opens a raw node. On error the descriptor is closed. */
@@ -77,7 +94,15 @@ struct block_queue;
 struct err *block_queue_new(struct block *block, struct loop *loop, struct block_queue **queue);
 /* No request is in flight. */
 void block_queue_free(struct block_queue *queue);
-/* On the queue's loop. An invalid request completes with -EINVAL (or -EROFS, -ENOSPC) through done. */
+/*
+ * Optional: called on the queue's loop after each batch of `done` calls, block_drain's included. Set
+ * before the first request.
+ */
+void block_queue_on_batch(struct block_queue *queue, void (*fn)(void *opaque), void *opaque);
+/*
+ * On the queue's loop. `done` is never called from here: also an invalid request completes later, with
+ * -EINVAL, -EROFS (node is read-only) or -ENOSPC (write beyond the end).
+ */
 void block_submit(struct block_queue *queue, struct block_req *req);
 /* Hands the collected submissions to the kernel: once after a batch. */
 void block_flush_submissions(struct block_queue *queue);
@@ -90,5 +115,8 @@ void block_drain(struct block_queue *queue);
  * descriptor and its duplicates. ERR_BUSY names the file and says that another VM uses it.
  */
 struct err *block_lock_file(int fd, const char *path, bool readonly);
+
+/* "io_uring" or "threads". */
+const char *block_engine_name(const struct block_queue *queue);
 
 #endif

@@ -22,7 +22,6 @@ struct hpet_timer {
     struct loop_timer timer;
     uint64_t config, comparator, period;
     bool level;        /* the line as we drive it */
-    bool value_set;    /* Tn_VAL_SET_CNF: the next write sets the accumulator */
 };
 
 struct hpet {

@@ -21,7 +21,8 @@ struct lpc {
 
     /* Own. */
     struct io_region rcba_region;
-    uint8_t pirq_levels; /* a bit a PIRQ, A..H */
+    uint8_t pirq_levels; /* a bit a PIRQ, A..H; covered by the PCI bus's lock */
+    uint8_t routes[8];   /* copy of the routing registers, covered likewise */
 };
 
 extern const struct device_class lpc_class;

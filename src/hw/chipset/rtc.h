@@ -22,7 +22,6 @@ struct rtc {
     uint8_t index;
     uint8_t cmos[128];
     int64_t offset_ns;      /* guest's clock minus the host's UTC */
-    uint64_t stopped_ns;    /* guest's time while SET is on */
     uint64_t seen_ns;       /* guest's time up to which flags were worked out */
 };
 

@@ -37,6 +37,8 @@ struct device *device_new(const struct device_class *class, struct hw_env *env, 
     device->id = xstrdup(id);
     lock_init(&device->lock, LOCK_DEVICE);
     list_init(&device->link);
+    if (class->init)
+        class->init(device);
     return device;
 }
 

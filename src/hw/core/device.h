@@ -29,6 +29,8 @@ struct device_class {
     const char *description; /* one line for listings */
     size_t size;             /* sizeof the struct that starts with `struct device` */
     const struct state_table *state;
+    /* Called by device_new: locks and lists that others may use before realize. Optional. */
+    void (*init)(struct device *device);
     /* Connects the device: maps registers, starts queues. On error the device is freed by its owner. */
     struct err *(*realize)(struct device *device);
     /* To the power-on state. vCPUs are stopped or do not exist. */

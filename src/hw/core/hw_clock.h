@@ -19,6 +19,9 @@ struct hw_clock {
     bool held;
 };
 
+/* A restored device time beyond this (146 years) is refused: sums with it stay within 64 bits. */
+#define HW_CLOCK_MAX (1ull << 62)
+
 static inline uint64_t hw_clock_now(const struct hw_clock *clock)
 {
     return clock->held ? clock->held_ns : clock_now_ns() - clock->base_ns;

@@ -39,6 +39,13 @@ static struct pci_device *lookup(struct pci_bus *bus, unsigned bus_number, unsig
     return __atomic_load_n(&bus->function[devfn & 0xff], __ATOMIC_ACQUIRE);
 }
 
+void pci_bus_locked(struct pci_bus *bus, void (*fn)(void *opaque), void *opaque)
+{
+    lock_take(&bus->lock);
+    fn(opaque);
+    lock_drop(&bus->lock);
+}
+
 struct pci_device *pci_bus_device(struct pci_bus *bus, uint8_t devfn)
 {
     return lookup(bus, 0, devfn);

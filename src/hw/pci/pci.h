@@ -158,6 +158,8 @@ void pci_bus_detach(struct pci_device *pci);
  * finds a finished bus. Again after each reset of the machine, which clears all BARs.
  */
 struct err *pci_bus_assign(struct pci_bus *bus);
+/* Runs `fn` under the bus's lock, which also covers every change of its interrupt lines. */
+void pci_bus_locked(struct pci_bus *bus, void (*fn)(void *opaque), void *opaque);
 /* The function at `devfn`, or NULL. */
 struct pci_device *pci_bus_device(struct pci_bus *bus, uint8_t devfn);
 /* Port 0xcf8's register, which the host bridge saves for the bus. */

@@ -26,11 +26,12 @@ struct uart16550 {
     uint16_t divisor;
     uint8_t ier, fcr, lcr, mcr, scr;
     uint8_t line_errors;  /* overrun of the line status, until read */
-    uint8_t msr_delta;    /* changed modem inputs, until read */
-    uint8_t modem_inputs; /* the four modem lines as last seen */
+    uint8_t modem_delta;  /* changed modem inputs, until read */
+    uint8_t modem_inputs; /* the four modem inputs of the line, as in the high half of MSR */
     bool thr_empty_pending; /* the "transmitter empty" interrupt waits to be told */
     bool irq_level;
-    bool connected;
+    bool quiesced;
+    struct loop_timer rx_timer; /* brings stream_rx_ready to the loop */
     uint8_t rx[UART_FIFO];
     uint8_t rx_head, rx_len;
     bool input_waits;     /* a stream byte was refused: call stream_rx_ready when there is room */

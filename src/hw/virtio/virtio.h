@@ -11,6 +11,7 @@
 #ifndef TENON_HW_VIRTIO_VIRTIO_H
 #define TENON_HW_VIRTIO_VIRTIO_H
 
+#include <pthread.h>
 #include <sys/uio.h>
 
 #include "base/base.h"
@@ -45,7 +46,7 @@ struct virtq_req {
     unsigned in_count;        /* device-writable segments */
     struct iovec *out, *in;   /* host addresses, borrowed from guest memory */
     uint64_t out_len, in_len; /* bytes in each direction */
-    void *device_data;        /* the device's own */
+    void *device_data;        /* the device's own: request_extra bytes of this slot, kept over reuse */
     struct list link;         /* the device's own, while it holds the request */
 };
 
@@ -79,13 +80,17 @@ struct virtio_ops {
     void (*config_read)(struct virtio_device *device, unsigned offset, void *bytes, unsigned len);
     void (*config_write)(struct virtio_device *device, unsigned offset, const void *bytes,
                          unsigned len); /* optional */
-    /* DRIVER_OK was set: queues may be used. */
+    /* DRIVER_OK was set: queues may be used. Optional. */
     void (*activate)(struct virtio_device *device);
+    /* The device was reset, its queues are drained: back to the configuration's defaults. Optional. */
+    void (*reset)(struct virtio_device *device);
     /* The driver rang the doorbell of a queue that is ready. On the queue's loop, lock held. */
     void (*queue_kick)(struct virtio_device *device, struct virtq *queue);
     /*
      * One queue is about to be reset, or (device reset, quiesce) all in turn: when it returns the
-     * device holds no request of that queue.
+     * device holds no request of that queue. On the queue's loop, lock held; it may drop the lock while
+     * it waits and take it again. virtq_pop() returns nothing meanwhile. Optional for a device that
+     * completes every request before queue_kick returns.
      */
     void (*queue_drain)(struct virtio_device *device, struct virtq *queue);
 };
@@ -98,6 +103,11 @@ struct virtio_device {
     uint16_t queue_size;      /* largest size of each ring, default 256 */
     struct virtq *queues;     /* owned */
     struct loop *loop;        /* where queue_kick runs; set before virtio_realize, default env->loop */
+    /* Set before virtio_realize, optional: queue i runs on queue_loops[i % queue_loop_count]. */
+    struct loop *const *queue_loops;
+    unsigned queue_loop_count;
+    uint32_t request_extra;   /* set before virtio_realize: bytes at each request's device_data */
+    uint64_t features_off;    /* set before virtio_realize: not to be offered, ring features included */
 
     uint64_t offered, accepted; /* feature bits */
     uint8_t status;
@@ -108,9 +118,22 @@ struct virtio_device {
     uint16_t queue_select;
     bool needs_reset;
     struct log_limit complaints;
+
+    /* virtio.c: work that stops or goes on. */
+    bool quiesced;            /* between quiesce and resume: nothing is popped */
+    bool resetting;           /* the driver wrote 0 to the status, requests are still in flight */
+    unsigned drains_left;     /* queues whose loops have been asked to drain */
+    pthread_cond_t drained;   /* with the device lock */
+    unsigned window;          /* offset of the configuration access capability */
 };
 
-/* From the device's realize, after ops and queue_count are set. Builds the PCI function. */
+/*
+ * From the device's realize, after ops and queue_count are set. Builds the PCI function. The loops of
+ * the queues must not run during realize and fini.
+ *
+ * virtio_reset, virtio_quiesce and virtio_resume take the device lock. They wait for the loops of other
+ * threads, so these must still run (or run no more: then the caller does their part).
+ */
 struct err *virtio_realize(struct virtio_device *device);
 void virtio_reset(struct virtio_device *device);
 void virtio_quiesce(struct virtio_device *device);

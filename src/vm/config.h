@@ -19,7 +19,12 @@
 #define VM_FORWARDS_MAX 32
 #define VM_QUEUES_MAX 16
 
-enum vm_accel { VM_ACCEL_AUTO, VM_ACCEL_KVM, VM_ACCEL_SOFT };
+enum vm_accel {
+    VM_ACCEL_AUTO,
+    VM_ACCEL_KVM,
+    VM_ACCEL_SOFT,
+    VM_ACCEL_NONE, /* unit tests: devices without a running guest; no user can ask for it */
+};
 enum vm_board { VM_BOARD_MICRO, VM_BOARD_Q35 };
 enum vm_on_reset { VM_RESET_REBOOT, VM_RESET_EXIT };
 enum vm_net_kind { VM_NET_USER, VM_NET_TAP, VM_NET_NONE };

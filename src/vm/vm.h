@@ -31,15 +31,19 @@ struct vm_result {
 
 /*
  * Builds everything and loads the kernel: memory, accelerator, board, devices. Takes the descriptors
- * out of `config` (sets them to -1). `loop` is the control loop, which the caller runs. Nothing runs
+ * out of `config` (sets them to -1), all but control_fd; `config` and `timeline` are borrowed until
+ * vm_free. VM_ACCEL_AUTO takes KVM if kvm_fd is open and the hardware has it. `loop` is the control loop, which the caller runs. Nothing runs
  * in the guest yet: the caller enters its sandbox between this and vm_start.
  */
 struct err *vm_new(struct vm_config *config, struct loop *loop, struct timeline *timeline,
                    struct vm **vm);
-/* `ended` runs once on the control loop. */
+/*
+ * Starts the vCPU threads and the I/O thread. `ended` runs once on the control loop, when the vCPUs
+ * and the devices have stopped; it may call vm_free.
+ */
 struct err *vm_start(struct vm *vm, void (*ended)(void *opaque, const struct vm_result *result),
                      void *opaque);
-/* Presses the ACPI power button. On the control loop. */
+/* Presses the ACPI power button. Any thread. */
 void vm_powerdown(struct vm *vm);
 /* Ends the guest now. Any thread. */
 void vm_quit(struct vm *vm);
@@ -49,13 +53,19 @@ void vm_resume(struct vm *vm);
 /* Sum over vCPUs, and the engine's name. */
 void vm_stats(struct vm *vm, struct accel_stats *stats);
 const char *vm_accel_name(const struct vm *vm);
-/* Ends the vCPU threads and frees all. NULL is fine. */
+/* The engine, for the system calls that its sandbox needs. */
+const struct accel_ops *vm_accel(const struct vm *vm);
+/* How the kernel is started: "Linux, 64-bit entry", "PVH". */
+const char *vm_boot_protocol(const struct vm *vm);
+bool vm_is_paused(const struct vm *vm);
+/* Ends the vCPU threads and frees all. On the control loop, or when it runs no more. NULL is fine. */
 void vm_free(struct vm *vm);
 
 /*
  * The whole machine's state: RAM is not included (snapshots add it). The VM is paused, or not started.
+ * vm_load wants a VM of the same configuration; after an error it must not run.
  */
-void vm_save(struct vm *vm, struct state_writer *writer);
+struct err *vm_save(struct vm *vm, struct state_writer *writer);
 struct err *vm_load(struct vm *vm, struct state_reader *reader);
 
 #endif

@@ -1,0 +1,104 @@
+/*
+ * The virtio devices that a VM's configuration asks for, with their back ends.
+ *
+ * Disks and nets run on the I/O loop; consoles and rng, which move little, on the control loop.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <string.h>
+
+#include "hw/virtio/virtio_blk.h"
+#include "hw/virtio/virtio_console.h"
+#include "hw/virtio/virtio_net.h"
+#include "hw/virtio/virtio_rng.h"
+#include "vm/board.h"
+
+static struct err *add_disk(struct board *board, unsigned index)
+{
+    struct vm_disk *disk = &board->config->disk[index];
+    const struct block_options options = {
+        .id = disk->id,
+        .fd = disk->fd,
+        .readonly = disk->readonly,
+        .cache = (enum block_cache)disk->cache,
+        .discard = disk->discard,
+    };
+
+    if (disk->fd < 0)
+        return err_new("'%s' was not opened", disk->path);
+    disk->fd = -1; /* taken, also by an error */
+    TRY(block_open_raw(&options, &board->block[index]));
+
+    struct virtio_blk *blk =
+        (struct virtio_blk *)device_new(&virtio_blk_class, board->env, disk->id);
+    blk->block = board->block[index];
+    blk->serial = disk->serial;
+    blk->queues = disk->queues;
+    blk->io_loops = &board->wiring.io_loop;
+    blk->io_loop_count = 1;
+    return board_add_pci(board, &blk->virtio.pci, -1);
+}
+
+/* The peers of a card's queue pairs. */
+static struct err *open_ports(struct board *board, unsigned index)
+{
+    struct vm_net *net = &board->config->net[index];
+    unsigned wanted = net->kind == VM_NET_TAP ? net->queues : net->kind == VM_NET_USER;
+
+    for (unsigned q = 0; q < wanted; q++) {
+        int fd = net->fd[q];
+        if (fd < 0)
+            return err_new("queue %u was not opened", q);
+        net->fd[q] = -1;
+        if (net->kind == VM_NET_TAP)
+            TRY(net_tap_new(board->wiring.io_loop, fd, &board->port[index][q]));
+        else
+            TRY(net_user_new(board->wiring.io_loop, fd, &board->port[index][q]));
+    }
+    return NULL;
+}
+
+static struct err *add_net(struct board *board, unsigned index)
+{
+    const struct vm_net *config = &board->config->net[index];
+
+    TRY(open_ports(board, index));
+    struct virtio_net *net =
+        (struct virtio_net *)device_new(&virtio_net_class, board->env, config->id);
+    net->virtio.loop = board->wiring.io_loop;
+    memcpy(net->mac, config->mac, sizeof(net->mac));
+    net->pairs = config->queues;
+    for (unsigned q = 0; q < config->queues; q++)
+        net->peer[q] = board->port[index][q];
+    return board_add_pci(board, &net->virtio.pci, -1);
+}
+
+static struct err *add_console(struct board *board, unsigned index)
+{
+    struct virtio_console *console = (struct virtio_console *)device_new(
+        &virtio_console_class, board->env, board->config->console[index].id);
+
+    console->port_count = 1;
+    console->port[0].stream = board->stream[index];
+    return board_add_pci(board, &console->virtio.pci, -1);
+}
+
+struct err *board_add_virtio(struct board *board)
+{
+    const struct vm_config *config = board->config;
+
+    for (unsigned i = 0; i < config->disk_count; i++)
+        TRY(err_wrap(add_disk(board, i), "disk '%s'", config->disk[i].id));
+    for (unsigned i = 0; i < config->net_count; i++)
+        TRY(err_wrap(add_net(board, i), "net '%s'", config->net[i].id));
+    for (unsigned i = 0; i < config->console_count; i++) {
+        if (config->console[i].device == VM_CONSOLE_VIRTIO)
+            TRY(err_wrap(add_console(board, i), "console '%s'", config->console[i].id));
+    }
+    if (config->rng) {
+        struct virtio_rng *rng =
+            (struct virtio_rng *)device_new(&virtio_rng_class, board->env, "rng");
+        TRY(board_add_pci(board, &rng->virtio.pci, -1));
+    }
+    return NULL;
+}

@@ -1,0 +1,106 @@
+/*
+ * A running VM, inside: what the files vm*.c share.
+ *
+ * Threads. The control loop belongs to the caller: building, events, pause, reset, the end. One thread
+ * a vCPU runs guest code and calls device registers. One I/O thread serves disks and nets. `lock`
+ * (LOCK_VM) and the two conditions govern who may run; whatever a device may call while it holds its own
+ * lock (power events) uses `event_lock`, a leaf.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef TENON_VM_VM_INTERNAL_H
+#define TENON_VM_VM_INTERNAL_H
+
+#include <pthread.h>
+
+#include "base/lock.h"
+#include "vm/board.h"
+#include "vm/vm.h"
+
+/* What makes the control loop act. */
+enum vm_event {
+    VM_EVENT_NONE,
+    VM_EVENT_OFF,
+    VM_EVENT_RESET,
+    VM_EVENT_TRIPLE_FAULT,
+    VM_EVENT_EXIT,
+    VM_EVENT_ERROR, /* the engine gave up */
+    VM_EVENT_QUIT,
+};
+
+struct vm_cpu {
+    struct vm *vm;
+    unsigned index;
+    struct accel_vcpu *vcpu;
+    pthread_t thread;
+    bool thread_started;
+};
+
+struct vm {
+    struct vm_config *config; /* borrowed */
+    struct loop *loop;        /* control loop, borrowed */
+    struct timeline *timeline; /* borrowed; may be NULL */
+    int kernel_fd, initrd_fd, kvm_fd;
+
+    const struct accel_ops *accel;
+    struct accel_vm *accel_vm;
+    struct gmem *gmem;
+    struct io_bus *pio, *mmio;
+    struct hw_env env;
+    struct board board;
+    struct boot_result boot;
+    struct loop *io_loop;
+    struct loop_thread *io_thread;
+    struct vm_cpu *cpu;
+    unsigned cpu_count; /* created so far */
+
+    struct lock lock;
+    pthread_cond_t park_changed; /* a vCPU thread parked */
+    pthread_cond_t run_changed;  /* vCPU threads may go on, or must end */
+    bool stop;                   /* vCPU threads shall park; atomic, cleared under `lock` */
+    bool quit;                   /* vCPU threads shall end */
+    unsigned threads, parked;
+
+    struct lock event_lock; /* LOCK_LEAF: the next three */
+    enum vm_event event;
+    unsigned event_status;
+    char event_text[160];
+    int event_fd; /* wakes the control loop */
+    struct loop_fd event_watch;
+
+    /* Control loop only. */
+    bool started, paused, finished;
+    void (*ended)(void *opaque, const struct vm_result *result);
+    void *ended_opaque;
+
+    bool com_divisor; /* a write to COM1's data port is a divisor, not output; atomic */
+};
+
+/* vm_io.c */
+extern const struct accel_io vm_accel_io;
+extern const struct hw_env_ops vm_env_ops;
+void vm_wire_board(struct vm *vm, struct board_wiring *wiring);
+
+/* vm_cpu.c */
+/* The vCPUs with their CPUID; *phys_bits is how wide guest-physical addresses are. */
+struct err *vm_cpus_create(struct vm *vm, struct cpuid_table *supported);
+struct err *vm_cpuid_supported(struct vm *vm, struct cpuid_table *table, unsigned *phys_bits);
+/* All vCPUs to power-on state, the kernel loaded, the first vCPU at its entry. */
+struct err *vm_cpus_reset(struct vm *vm);
+struct err *vm_cpus_start(struct vm *vm);
+/* Returns when every vCPU thread is outside the guest. */
+void vm_cpus_stop(struct vm *vm);
+void vm_cpus_go(struct vm *vm);
+/* Ends and joins the threads. */
+void vm_cpus_end(struct vm *vm);
+void vm_cpus_free(struct vm *vm);
+
+/*
+ * vm_event.c. Any thread, device locks may be held: takes the vCPUs out of the guest and lets the control
+ * loop act. The first event counts, but VM_EVENT_QUIT always does.
+ */
+void vm_raise(struct vm *vm, enum vm_event event, unsigned status, const char *text);
+struct err *vm_events_init(struct vm *vm);
+void vm_events_fini(struct vm *vm);
+
+#endif

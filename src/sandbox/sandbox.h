@@ -77,6 +77,8 @@ struct sandbox_policy {
     size_t path_count;
     /* Leaves TCP bind and connect to seccomp's judgement instead of denying them by Landlock. */
     bool network;
+    /* Does as on a kernel without Landlock, so that what follows from it can be tested. */
+    bool without_landlock;
     /* The kernel logs each denied call (audit or dmesg): for finding what a policy lacks. */
     bool log_denied;
 };

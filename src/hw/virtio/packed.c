@@ -118,10 +118,27 @@ static void put_used(struct virtq *queue, const struct virtq_req *req, uint32_t 
                                 (req->in_count ? VIRTQ_DESC_WRITE : 0));
     put_le32(at + 8, written);
     put_le16(at + 12, req->id);
-    __atomic_store_n((uint16_t *)(void *)(at + 14), htole16(flags), __ATOMIC_RELEASE);
+    if (queue->held) {
+        __atomic_store_n((uint16_t *)(void *)(at + 14), htole16(flags), __ATOMIC_RELEASE);
+    } else {
+        queue->held = true;
+        queue->held_at = queue->used;
+        queue->held_flags = flags;
+    }
     virtq_wrote(queue, RING, (size_t)queue->used * VIRTQ_DESC_SIZE, VIRTQ_DESC_SIZE);
     advance(queue, &queue->used, &queue->used_wrap, req->chain_len);
     queue->unsignalled = (uint16_t)MIN((unsigned)queue->unsignalled + req->chain_len, 0xffffu);
+}
+
+/* The driver looks at used descriptors in order: all wait for the first one's flags. */
+static void publish(struct virtq *queue)
+{
+    if (!queue->held)
+        return;
+    queue->held = false;
+    __atomic_store_n((uint16_t *)(void *)(entry(queue, queue->held_at) + 14),
+                     htole16(queue->held_flags), __ATOMIC_RELEASE);
+    virtq_wrote(queue, RING, (size_t)queue->held_at * VIRTQ_DESC_SIZE, VIRTQ_DESC_SIZE);
 }
 
 static bool wants_interrupt(struct virtq *queue)
@@ -159,6 +176,7 @@ const struct virtq_ring virtq_packed = {
     .gather = gather,
     .ungather = ungather,
     .put_used = put_used,
+    .publish = publish,
     .wants_interrupt = wants_interrupt,
     .set_kicks = set_kicks,
 };

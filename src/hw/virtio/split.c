@@ -125,6 +125,10 @@ static void put_used(struct virtq *queue, const struct virtq_req *req, uint32_t 
     virtq_wrote(queue, USED, at, USED_ENTRY);
     queue->used++;
     queue->unsignalled++;
+}
+
+static void publish(struct virtq *queue)
+{
     store16(queue->host[USED] + RING_INDEX, queue->used);
     virtq_wrote(queue, USED, RING_INDEX, 2);
 }
@@ -158,6 +162,7 @@ const struct virtq_ring virtq_split = {
     .gather = gather,
     .ungather = ungather,
     .put_used = put_used,
+    .publish = publish,
     .wants_interrupt = wants_interrupt,
     .set_kicks = set_kicks,
 };

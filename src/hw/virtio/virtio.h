@@ -58,6 +58,12 @@ size_t virtq_req_read(const struct virtq_req *req, uint64_t offset, void *bytes,
 size_t virtq_req_write(struct virtq_req *req, uint64_t offset, const void *bytes, size_t len);
 /* Completes the request: `written` device-writable bytes from the start were filled. Frees `req`. */
 void virtq_push(struct virtq *queue, struct virtq_req *req, uint32_t written);
+/*
+ * The same for several requests that the driver must see all at once: the buffers of one received
+ * frame.
+ */
+void virtq_push_many(struct virtq *queue, struct virtq_req *const *reqs, const uint32_t *written,
+                     unsigned count);
 /* Puts the most recent popped request back, as if it had not been popped. */
 void virtq_unpop(struct virtq *queue, struct virtq_req *req);
 /* Interrupts the driver if it wants it, after one or many pushes. */

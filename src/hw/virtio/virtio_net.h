@@ -1,7 +1,8 @@
 /*
  * virtio-net (virtio 1.2, section 5.1): a network card whose peers are network ports.
  *
- * The builder sets the fields of the first part, then calls device_realize(), which links the ports.
+ * The builder sets the fields of the first part, then calls device_realize(), which links the
+ * ports.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -20,9 +21,10 @@ struct virtio_net_pair {
     struct virtio_net *net;
     struct net_port port;
     unsigned index;
-    bool rx_waiting;   /* the peer got -EAGAIN and wants net_port_ready */
-    bool tx_waiting;   /* the peer answered -EAGAIN; its peer_ready goes on */
-    bool tx_more;      /* the budget of a round was used up */
+    bool rx_waiting;     /* the peer got -EAGAIN and wants net_port_ready */
+    bool rx_wake;        /* there is something new to try it with */
+    bool tx_waiting;     /* the peer answered -EAGAIN; its peer_ready goes on */
+    bool tx_more;        /* the budget of a round was used up */
     unsigned rx_starved; /* buffers that were there and did not suffice for the waiting frame */
 };
 
@@ -33,8 +35,8 @@ struct virtio_net {
     uint8_t mac[6];
     uint16_t mtu;   /* offered to the driver; 0: not */
     unsigned pairs; /* 0: one; at most VIRTIO_NET_PAIRS_MAX */
-    /* The peer of each pair, on virtio.loop (default env->loop); borrowed, closed by its owner after
-     * the device is freed. NULL: nothing is plugged in. */
+    /* The peer of each pair, on virtio.loop (default env->loop); borrowed, closed by its owner
+     * after the device is freed. NULL: nothing is plugged in. */
     struct net_port *peer[VIRTIO_NET_PAIRS_MAX];
 
     /* The device's own. */
@@ -44,8 +46,8 @@ struct virtio_net {
     uint32_t pairs_now;      /* that the driver uses */
     uint32_t offload_now;    /* NET_OFFLOAD_* that the driver takes */
     bool link_down;
-    bool stopped;            /* between quiesce and resume */
-    uint8_t *bounce;         /* for requests in very many pieces */
+    bool stopped;               /* between quiesce and resume */
+    uint8_t *bounce;            /* for requests in very many pieces */
     struct virtq_req **rx_reqs; /* one frame's buffers while it is written */
     struct log_limit complaints;
 };

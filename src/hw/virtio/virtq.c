@@ -236,7 +236,21 @@ void virtq_push(struct virtq *queue, struct virtq_req *req, uint32_t written)
     written = (uint32_t)MIN((uint64_t)written, req->in_len);
     return_segments(queue, req, written);
     queue->ring->put_used(queue, req, written);
+    queue->ring->publish(queue);
     release(queue, req);
+}
+
+void virtq_push_many(struct virtq *queue, struct virtq_req *const *reqs, const uint32_t *written,
+                     unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        uint32_t len = (uint32_t)MIN((uint64_t)written[i], reqs[i]->in_len);
+        return_segments(queue, reqs[i], len);
+        queue->ring->put_used(queue, reqs[i], len);
+        release(queue, reqs[i]);
+    }
+    if (count)
+        queue->ring->publish(queue);
 }
 
 void virtq_unpop(struct virtq *queue, struct virtq_req *req)

@@ -73,6 +73,8 @@ struct virtq_ring {
     /* Steps back over the chain that was gathered last. */
     void (*ungather)(struct virtq *queue, const struct virtq_req *req);
     void (*put_used)(struct virtq *queue, const struct virtq_req *req, uint32_t written);
+    /* Shows the driver what put_used() added. */
+    void (*publish)(struct virtq *queue);
     /* Does the driver want to hear of the last `queue->unsignalled` used entries? */
     bool (*wants_interrupt)(struct virtq *queue);
     void (*set_kicks)(struct virtq *queue, bool on);
@@ -94,6 +96,8 @@ struct virtq {
     /* Place in the ring. Split: free-running; packed: slot and wrap counter. */
     uint16_t avail, used;
     bool avail_wrap, used_wrap;
+    bool held; /* packed: the first used descriptor that publish() is to show */
+    uint16_t held_at, held_flags;
     uint16_t unsignalled; /* used entries (packed: descriptors) since the last interrupt decision */
 
     /* Derived while enabled. */

@@ -115,15 +115,22 @@ static void drain_here(struct virtq *queue)
     virtq_notify(queue);
 }
 
+static void reset_one(struct virtq *queue)
+{
+    struct virtio_device *device = queue->device;
+    queue->resetting = false;
+    virtq_reset_registers(queue);
+    virtio_pci_doorbells(device);
+    if (device->ops->queue_reset)
+        device->ops->queue_reset(device, queue);
+}
+
 static void drain_done(struct virtq *queue)
 {
     struct virtio_device *device = queue->device;
     queue->drain_wanted = false;
-    if (queue->resetting) {
-        queue->resetting = false;
-        virtq_reset_registers(queue);
-        virtio_pci_doorbells(device);
-    }
+    if (queue->resetting)
+        reset_one(queue);
     if (--device->drains_left)
         return;
     if (device->resetting)
@@ -179,10 +186,15 @@ static void kicked(void *opaque, uint32_t events)
     (void)events;
     (void)!read(queue->kick_fd, &count, sizeof(count));
     lock_take(device_lock(device));
-    if (queue->drain_wanted)
+    if (queue->drain_wanted) {
         drain_start(queue);
-    else if (virtq_running(queue))
+    } else if (virtq_running(queue)) {
+        queue->turn = 2u * queue->size + 1;
         device->ops->queue_kick(device, queue);
+        if (queue->turn == 1)
+            virtq_signal(queue);
+        queue->turn = 0;
+    }
     lock_drop(device_lock(device));
 }
 
@@ -194,9 +206,7 @@ void virtq_guest_reset(struct virtq *queue)
     if (queue->ring || queue->drain_wanted) {
         drain_start(queue);
     } else {
-        queue->resetting = false;
-        virtq_reset_registers(queue);
-        virtio_pci_doorbells(queue->device);
+        reset_one(queue);
     }
 }
 

@@ -90,8 +90,14 @@ struct virtio_ops {
     void (*activate)(struct virtio_device *device);
     /* The device was reset, its queues are drained: back to the configuration's defaults. Optional. */
     void (*reset)(struct virtio_device *device);
-    /* The driver rang the doorbell of a queue that is ready. On the queue's loop, lock held. */
+    /*
+     * The driver rang the doorbell of a queue that is ready. On the queue's loop, lock held. Pops until
+     * there is nothing more; a driver that adds faster than that is cut off after two rounds of the
+     * ring, and served again after the loop's other work.
+     */
     void (*queue_kick)(struct virtio_device *device, struct virtq *queue);
+    /* A single queue was reset by the driver, after its drain. Optional. */
+    void (*queue_reset)(struct virtio_device *device, struct virtq *queue);
     /*
      * One queue is about to be reset, or (device reset, quiesce) all in turn: when it returns the
      * device holds no request of that queue. On the queue's loop, lock held; it may drop the lock while

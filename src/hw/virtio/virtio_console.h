@@ -39,7 +39,7 @@ struct virtio_console {
 
     /* The device's own. */
     uint16_t columns, rows;
-    bool multiport;
+    bool multiport;      /* offered */
     bool driver_ready;   /* the guest said DEVICE_READY */
 };
 

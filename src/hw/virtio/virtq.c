@@ -160,8 +160,11 @@ static int available(struct virtq *queue)
 
 struct virtq_req *virtq_pop(struct virtq *queue)
 {
-    if (!virtq_running(queue) || available(queue) <= 0)
+    /* At the end of its turn the queue's loop comes back by itself, so no doorbell is asked for. */
+    if (!virtq_running(queue) || queue->turn == 1 || available(queue) <= 0)
         return NULL;
+    if (queue->turn)
+        queue->turn--;
     /* With an event index the driver stops by itself once it has passed the index. */
     if (queue->kicks_on && !queue->event_idx)
         set_kicks(queue, false);

@@ -140,13 +140,15 @@ static struct err *set_choice(const struct schema_field *field, void *member, co
     struct buf list = BUF_INIT;
 
     for (int i = 0; field->choices[i]; i++) {
-        if (!strcmp(text, field->choices[i])) {
-            if (field->narrow)
-                *(bool *)member = i;
-            else
-                *(int *)member = i;
-            return NULL;
-        }
+        if (strcmp(text, field->choices[i]))
+            continue;
+        if (field->narrow)
+            *(bool *)member = i;
+        else
+            *(int *)member = i;
+        return NULL;
+    }
+    for (int i = 0; field->choices[i]; i++) {
         const char *joint = !i ? "" : field->choices[i + 1] ? ", " : " or ";
         buf_printf(&list, "%s%s", joint, field->choices[i]);
     }

@@ -165,6 +165,9 @@ struct err *boot_load_bzimage(struct boot *boot)
     TRY(boot_put_zero_page(boot, boot->head + SETUP_HEADER, header.header_len,
                            header.cmdline_max));
     if (header.xloadflags & XLF_KERNEL_64) {
+        if (header.payload_size <= ENTRY64_OFFSET)
+            return boot_file_error(&boot->kernel, err_new("is truncated: it ends before its entry; "
+                                                          "get a whole copy"));
         result->protocol = BOOT_LINUX64;
         result->entry = header.load + ENTRY64_OFFSET;
         return boot_cpu_long(boot, result->entry, BOOT_ZERO_PAGE);

@@ -233,8 +233,6 @@ static struct err *start(struct run *run)
     TRY(run_open_nets(run));
     TRY(start_vmm(run));
     close_handed(run);
-    if (!run->quiet)
-        run_print_start(run);
     if (uses_stdio(&run->launch.config))
         TRY(terminal_init(&run->terminal, STDIN_FILENO));
     return NULL;
@@ -244,7 +242,7 @@ static struct err *start(struct run *run)
 
 static void write_report(const struct run *run)
 {
-    char *text = json_dumps(run->report, JSON_INDENT(2));
+    char *text = json_dumps(run->report, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
 
     if (!text)
         return;

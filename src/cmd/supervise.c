@@ -45,6 +45,7 @@ struct supervisor {
     struct buf control_in;
     unsigned end_requests;
     uint64_t quit_at_ns, kill_at_ns; /* 0: not planned */
+    bool ready;                      /* the VM is built; before that the terminal is not ours */
     bool paused_by_us;               /* SIGTSTP */
 };
 
@@ -78,6 +79,19 @@ static void control_send(struct run *run, const char *command)
         terminal_say(&run->terminal, "tenon: the VM does not listen to '%s'", command);
 }
 
+/* The VM is built and about to run: a start that fails leaves its one sentence alone. */
+static void on_greeting(struct supervisor *supervisor)
+{
+    struct run *run = supervisor->run;
+
+    if (supervisor->ready)
+        return;
+    supervisor->ready = true;
+    if (!run->quiet)
+        run_print_start(run);
+    terminal_raw(&run->terminal);
+}
+
 static void on_message(struct supervisor *supervisor, const json_t *message)
 {
     struct run *run = supervisor->run;
@@ -94,6 +108,8 @@ static void on_message(struct supervisor *supervisor, const json_t *message)
             run->failure = err_of((enum err_kind)kind, "%s", text);
         else
             terminal_say(&run->terminal, "tenon: %s", text);
+    } else if (json_object_get(message, "QMP")) {
+        on_greeting(supervisor);
     } else if (event && !strcmp(event, "TENON_REPORT") && !run->report) {
         run->report = json_incref(json_object_get(message, "data"));
     }
@@ -244,7 +260,8 @@ static void on_signal(struct supervisor *supervisor)
         suspend(supervisor);
         break;
     case SIGCONT:
-        terminal_continue(&supervisor->run->terminal);
+        if (supervisor->ready)
+            terminal_continue(&supervisor->run->terminal);
         if (supervisor->paused_by_us)
             control_send(supervisor->run, "cont");
         supervisor->paused_by_us = false;
@@ -393,7 +410,6 @@ struct err *run_supervise(struct run *run)
         kill(run->vmm, SIGKILL);
         waitpid(run->vmm, &run->vmm_status, 0);
     } else {
-        terminal_raw(&run->terminal);
         loop_until_vmm_ends(&supervisor);
         waitpid(run->vmm, &run->vmm_status, 0);
         while (control_read(&supervisor))

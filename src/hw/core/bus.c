@@ -162,7 +162,10 @@ void io_bus_remove(struct io_region *region)
     lock_drop(&bus->lock);
 }
 
-/* One try at finding the segment of `address`; *found.region is NULL where nobody is. */
+/*
+ * One try at finding the segment of `address`. found->region is NULL where nobody is; found->last is how
+ * far that goes.
+ */
 static void search(const struct segment_table *table, size_t count, uint64_t address,
                    struct segment *found)
 {
@@ -175,12 +178,15 @@ static void search(const struct segment_table *table, size_t count, uint64_t add
             high = middle;
     }
     found->region = NULL;
-    found->first = found->last = address;
+    found->last = UINT64_MAX;
     if (low == count)
         return;
     const struct segment *at = &table->segment[low];
-    if (__atomic_load_n(&at->first, __ATOMIC_RELAXED) > address)
+    uint64_t first = __atomic_load_n(&at->first, __ATOMIC_RELAXED);
+    if (first > address) {
+        found->last = first - 1;
         return;
+    }
     found->last = __atomic_load_n(&at->last, __ATOMIC_RELAXED);
     found->base = __atomic_load_n(&at->base, __ATOMIC_RELAXED);
     found->region = __atomic_load_n(&at->region, __ATOMIC_RELAXED);
@@ -211,7 +217,7 @@ static uint64_t find(struct io_bus *bus, uint64_t address, struct segment *found
 
 /*
  * Finds the region of `address` and takes its lock. NULL where nobody is. *size shrinks to the power
- * of two that the region still holds.
+ * of two that the region, or the gap, still holds.
  */
 static struct io_region *enter(struct io_bus *bus, uint64_t address, unsigned *size,
                                uint64_t *offset)
@@ -220,8 +226,11 @@ static struct io_region *enter(struct io_bus *bus, uint64_t address, unsigned *s
         struct segment found;
         uint64_t sequence = find(bus, address, &found);
         struct io_region *region = found.region;
-        if (!region)
+        if (!region) {
+            while (found.last - address < *size - 1)
+                *size /= 2;
             return NULL;
+        }
         if (region->lock)
             lock_take(region->lock);
         if (likely(__atomic_load_n(&bus->sequence, __ATOMIC_ACQUIRE) == sequence)) {
@@ -255,8 +264,7 @@ uint64_t io_bus_read(struct io_bus *bus, uint64_t address, unsigned size)
             if (region->lock)
                 lock_drop(region->lock);
         } else {
-            piece = 1;
-            part = 0xff;
+            part = UINT64_MAX;
         }
         value |= (part & size_mask(piece)) << (8 * done);
         done += piece;
@@ -278,8 +286,6 @@ void io_bus_write(struct io_bus *bus, uint64_t address, unsigned size, uint64_t 
                                (value >> (8 * done)) & size_mask(piece));
             if (lock)
                 lock_drop(lock);
-        } else {
-            piece = 1;
         }
         done += piece;
     }

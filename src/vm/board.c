@@ -14,7 +14,8 @@
 
 #define VIDEO_HOLE 0xa0000u
 #define VIDEO_HOLE_END 0xc0000u
-/* Where conventional memory ends for a kernel: the last KiB before 640 KiB was always the BIOS's. */
+/* Where conventional memory ends for a kernel: the last KiB before 640 KiB was always the BIOS's.
+ */
 #define CONVENTIONAL_END 0x9fc00u
 
 const struct board_kind *board_kind(enum vm_board board)
@@ -51,8 +52,10 @@ struct err *board_init(struct board *board, struct vm_config *config, struct hw_
     if (config->memory > board->low_end)
         board->high_end = LAYOUT_HIGH_RAM_BASE + (config->memory - board->low_end);
     if (board->high_end > limit)
-        return err_of(ERR_USAGE, "%" PRIu64 "M of memory do not fit into the %u address bits of this "
-                      "engine's CPU: give less --memory", config->memory / MIB(1), phys_bits);
+        return err_of(ERR_USAGE,
+                      "%" PRIu64 "M of memory do not fit into the %u address bits of this "
+                      "engine's CPU: give less --memory",
+                      config->memory / MIB(1), phys_bits);
     board->mmio64_base = layout_mmio64_base(board->high_end);
     board->mmio64_size = LAYOUT_MMIO64_SIZE;
     if (board->mmio64_base + board->mmio64_size > limit)
@@ -197,7 +200,7 @@ struct err *board_reset(struct board *board)
 {
     struct device *device;
 
-    list_for_each(device, &board->devices, link)
+    list_for_each (device, &board->devices, link)
         device_reset(device);
     TRY(pci_bus_assign(board->bus));
     return board_load_tables(board);
@@ -207,7 +210,7 @@ void board_quiesce(struct board *board)
 {
     struct device *device;
 
-    list_for_each(device, &board->devices, link)
+    list_for_each (device, &board->devices, link)
         device_quiesce(device);
 }
 
@@ -215,7 +218,7 @@ void board_resume(struct board *board)
 {
     struct device *device;
 
-    list_for_each(device, &board->devices, link)
+    list_for_each (device, &board->devices, link)
         device_resume(device);
 }
 
@@ -241,8 +244,8 @@ void board_boot_request(const struct board *board, struct boot_request *request)
     request->range[n++] = (struct boot_range){
         kind->ecam_base, kind->ecam_buses * LAYOUT_ECAM_BUS_SIZE, BOOT_RESERVED};
     if (board->high_end)
-        request->range[n++] = (struct boot_range){
-            LAYOUT_HIGH_RAM_BASE, board->high_end - LAYOUT_HIGH_RAM_BASE, BOOT_RAM};
+        request->range[n++] = (struct boot_range){LAYOUT_HIGH_RAM_BASE,
+                                                  board->high_end - LAYOUT_HIGH_RAM_BASE, BOOT_RAM};
     request->range_count = n;
     request->gmem = board->env->gmem;
     request->low_end = board->low_end;

@@ -1,7 +1,7 @@
 /*
- * Boards: which chipset devices a machine has, where they are and how their interrupts run; and what
- * every board has alike: guest RAM, the PCI bus, virtio devices for the configured disks, nets and
- * consoles, the firmware tables.
+ * Boards: which chipset devices a machine has, where they are and how their interrupts run; and
+ * what every board has alike: guest RAM, the PCI bus, virtio devices for the configured disks, nets
+ * and consoles, the firmware tables.
  *
  * Built and freed on the control loop, while no vCPU and no I/O loop runs.
  *
@@ -27,13 +27,13 @@ struct board;
 /* One constant table a board. */
 struct board_kind {
     const char *name;
-    uint64_t low_ram_max;      /* RAM below the PCI windows */
-    bool video_hole;           /* no RAM from 640 KiB to 768 KiB */
+    uint64_t low_ram_max; /* RAM below the PCI windows */
+    bool video_hole;      /* no RAM from 640 KiB to 768 KiB */
     uint64_t ecam_base;
     unsigned ecam_buses;
     uint64_t mmio32_base, mmio32_size;
-    bool pio_bars;             /* has room for I/O BARs, and ports 0xcf8/0xcfc */
-    bool reduced;              /* hardware-reduced ACPI */
+    bool pio_bars; /* has room for I/O BARs, and ports 0xcf8/0xcfc */
+    bool reduced;  /* hardware-reduced ACPI */
     /* Creates the interrupt controllers and everything before the PCI bus. */
     struct err *(*build_core)(struct board *board, struct pci_bus_config *pci);
     /* Adds the rest, when the bus is there. */
@@ -65,9 +65,9 @@ struct board {
     struct pci_bus *bus;
     struct isa_irqs isa;
     struct ioapic *ioapic;
-    struct pic *pic;     /* q35 */
-    struct hpet *hpet;   /* q35 */
-    struct device *power; /* who has the power button: pm or ged */
+    struct pic *pic;                 /* q35 */
+    struct hpet *hpet;               /* q35 */
+    struct device *power;            /* who has the power button: pm or ged */
     struct device *lpc, *reset_port; /* q35, until they are realized */
 
     /* The host's side, freed after the devices. */
@@ -90,8 +90,8 @@ struct err *board_build(struct board *board, const struct board_wiring *wiring);
 void board_fini(struct board *board);
 
 /*
- * To power-on state, for the first start and for each reset: devices, BAR addresses, firmware tables.
- * The vCPUs are stopped and the devices quiesced.
+ * To power-on state, for the first start and for each reset: devices, BAR addresses, firmware
+ * tables. The vCPUs are stopped and the devices quiesced.
  */
 struct err *board_reset(struct board *board);
 void board_quiesce(struct board *board);

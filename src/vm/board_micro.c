@@ -1,6 +1,7 @@
 /*
- * Board micro: what a directly booted Linux needs and nothing else, for the fastest start. An IOAPIC,
- * the ACPI event device, a PCI Express root bus by ECAM; no PIC, PIT, RTC, no ports for PCI.
+ * Board micro: what a directly booted Linux needs and nothing else, for the fastest start. An
+ * IOAPIC, the ACPI event device, a PCI Express root bus by ECAM; no PIC, PIT, RTC, no ports for
+ * PCI.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -61,11 +61,11 @@ static struct err *check_ids(const struct schema_object *object, const void *ent
                              unsigned count)
 {
     for (unsigned i = 0; i < count; i++) {
-        const char *id = *(char *const *)schema_at(entries, i * object->size +
-                                                                object->fields[0].offset);
+        const char *id =
+            *(char *const *)schema_at(entries, i * object->size + object->fields[0].offset);
         for (unsigned j = 0; j < i; j++) {
-            const char *other = *(char *const *)schema_at(entries, j * object->size +
-                                                                       object->fields[0].offset);
+            const char *other =
+                *(char *const *)schema_at(entries, j * object->size + object->fields[0].offset);
             if (!strcmp(id, other))
                 return err_of(ERR_USAGE, "two %ss have the id '%s': rename one", object->what, id);
         }
@@ -84,8 +84,10 @@ static struct err *finish_disks(struct vm_config *config)
         if (!disk->serial)
             disk->serial = xasprintf("%.*s", DISK_SERIAL_MAX, disk->id);
         if (strlen(disk->serial) > DISK_SERIAL_MAX)
-            return err_of(ERR_USAGE, "disk '%s': the serial '%s' is longer than %d characters: "
-                          "shorten it", disk->id, disk->serial, DISK_SERIAL_MAX);
+            return err_of(ERR_USAGE,
+                          "disk '%s': the serial '%s' is longer than %d characters: "
+                          "shorten it",
+                          disk->id, disk->serial, DISK_SERIAL_MAX);
     }
     return check_ids(&schema_disk, config->disk, config->disk_count);
 }
@@ -115,19 +117,25 @@ static struct err *check_forwards(const struct vm_config *config)
     for (unsigned i = 0; i < config->net_count; i++) {
         const struct vm_net *net = &config->net[i];
         if (net->forward_count && net->kind != VM_NET_USER)
-            return err_of(ERR_USAGE, "net '%s': forwards need kind user: remove them or change the "
-                          "kind", net->id);
+            return err_of(ERR_USAGE,
+                          "net '%s': forwards need kind user: remove them or change the "
+                          "kind",
+                          net->id);
         for (unsigned f = 0; f < net->forward_count; f++) {
             const struct vm_forward *forward = &net->forward[f];
             if (!forward->host_port || !forward->guest_port)
-                return err_of(ERR_USAGE, "net '%s': forward %u needs host-port and guest-port: add "
-                              "them", net->id, f);
+                return err_of(ERR_USAGE,
+                              "net '%s': forward %u needs host-port and guest-port: add "
+                              "them",
+                              net->id, f);
             for (unsigned s = 0; s < count; s++) {
                 if (seen[s]->udp == forward->udp && seen[s]->host_port == forward->host_port &&
                     !strcmp(seen[s]->host_address, forward->host_address))
-                    return err_of(ERR_USAGE, "net '%s': %s port %s:%u is forwarded twice: remove "
-                                  "one", net->id, forward->udp ? "udp" : "tcp",
-                                  forward->host_address, forward->host_port);
+                    return err_of(ERR_USAGE,
+                                  "net '%s': %s port %s:%u is forwarded twice: remove "
+                                  "one",
+                                  net->id, forward->udp ? "udp" : "tcp", forward->host_address,
+                                  forward->host_port);
             }
             seen[count++] = forward;
         }
@@ -146,11 +154,15 @@ static struct err *finish_nets(struct vm_config *config)
         if (net->kind == VM_NET_TAP && !net->ifname)
             return err_of(ERR_USAGE, "net '%s' is a tap without a name: add ifname", net->id);
         if (net->kind == VM_NET_TAP && strlen(net->ifname) > 15)
-            return err_of(ERR_USAGE, "net '%s': '%s' is longer than the 15 characters of an "
-                          "interface name", net->id, net->ifname);
+            return err_of(ERR_USAGE,
+                          "net '%s': '%s' is longer than the 15 characters of an "
+                          "interface name",
+                          net->id, net->ifname);
         if (net->kind != VM_NET_TAP && net->ifname)
-            return err_of(ERR_USAGE, "net '%s': ifname needs kind tap: remove it or change the "
-                          "kind", net->id);
+            return err_of(ERR_USAGE,
+                          "net '%s': ifname needs kind tap: remove it or change the "
+                          "kind",
+                          net->id);
         if (net->kind != VM_NET_TAP && net->queues > 1)
             return err_of(ERR_USAGE, "net '%s': %u queues need kind tap: give 1", net->id,
                           net->queues);
@@ -172,8 +184,10 @@ static struct err *check_console(const struct vm_console *console)
         return err_of(ERR_USAGE, "console '%s' is a %s without a path: add one", console->id,
                       console->backend == VM_BACKEND_SOCKET ? "socket" : "file");
     if (!wants && console->path)
-        return err_of(ERR_USAGE, "console '%s': a path needs backend socket or file: remove it or "
-                      "change the backend", console->id);
+        return err_of(ERR_USAGE,
+                      "console '%s': a path needs backend socket or file: remove it or "
+                      "change the backend",
+                      console->id);
     return NULL;
 }
 
@@ -190,8 +204,10 @@ static struct err *finish_consoles(struct vm_config *config)
         terminals += console->backend == VM_BACKEND_STDIO;
     }
     if (terminals > 1)
-        return err_of(ERR_USAGE, "%u consoles use stdio: there is one terminal, give the others "
-                      "another backend", terminals);
+        return err_of(ERR_USAGE,
+                      "%u consoles use stdio: there is one terminal, give the others "
+                      "another backend",
+                      terminals);
     if (by_device[VM_CONSOLE_SERIAL] > SERIAL_MAX)
         return err_of(ERR_USAGE, "%u serial consoles: a board has %d, make the others virtio",
                       by_device[VM_CONSOLE_SERIAL], SERIAL_MAX);
@@ -226,8 +242,10 @@ static struct err *check_slots(const struct vm_config *config)
     for (unsigned i = 0; i < config->console_count; i++)
         devices += config->console[i].device == VM_CONSOLE_VIRTIO;
     if (devices > PCI_DEVICES_MAX)
-        return err_of(ERR_USAGE, "%u disks, nets, virtio consoles and rng together: the board has "
-                      "room for %d, remove some", devices, PCI_DEVICES_MAX);
+        return err_of(ERR_USAGE,
+                      "%u disks, nets, virtio consoles and rng together: the board has "
+                      "room for %d, remove some",
+                      devices, PCI_DEVICES_MAX);
     return NULL;
 }
 
@@ -237,7 +255,7 @@ struct err *schema_finish(struct vm_config *config)
         config->name = xstrdup("vm");
     if (!config->kernel)
         return err_of(ERR_USAGE, "there is no kernel to start: give --kernel PATH, or kernel: in "
-                      "the VM file");
+                                 "the VM file");
     TRY(finish_disks(config));
     TRY(finish_nets(config));
     TRY(finish_consoles(config));

@@ -2,8 +2,8 @@
  * One VM, resolved: every default filled in, every path opened. The product of the schema
  * (vm/schema.h), the input of vm_new().
  *
- * The same struct serves both sides of the sandbox: the tenon command fills in paths and opens them,
- * and hands descriptors with a JSON text of this struct to tenon-vmm, which opens nothing.
+ * The same struct serves both sides of the sandbox: the tenon command fills in paths and opens
+ * them, and hands descriptors with a JSON text of this struct to tenon-vmm, which opens nothing.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -30,7 +30,7 @@ enum vm_on_reset { VM_RESET_REBOOT, VM_RESET_EXIT };
 enum vm_net_kind { VM_NET_USER, VM_NET_TAP, VM_NET_NONE };
 enum vm_console_device { VM_CONSOLE_SERIAL, VM_CONSOLE_VIRTIO, VM_CONSOLE_DEBUG };
 enum vm_console_backend {
-    VM_BACKEND_STDIO,  /* the terminal of `tenon run`, or its standard input and output */
+    VM_BACKEND_STDIO, /* the terminal of `tenon run`, or its standard input and output */
     VM_BACKEND_PTY,
     VM_BACKEND_SOCKET, /* listening unix socket */
     VM_BACKEND_FILE,   /* output only */
@@ -39,9 +39,9 @@ enum vm_console_backend {
 
 struct vm_disk {
     char *id, *path;
-    int fd;           /* -1 until opened */
+    int fd; /* -1 until opened */
     bool readonly;
-    int cache;        /* enum block_cache */
+    int cache; /* enum block_cache */
     bool discard;
     unsigned queues;
     char *serial;
@@ -56,7 +56,7 @@ struct vm_forward {
 struct vm_net {
     char *id;
     enum vm_net_kind kind;
-    char *ifname;     /* tap */
+    char *ifname; /* tap */
     uint8_t mac[6];
     unsigned queues;
     int fd[VM_QUEUES_MAX]; /* tap queues, or fd[0]: the socket to tenon-slirp */
@@ -75,13 +75,13 @@ struct vm_console {
 struct vm_config {
     char *name;
     unsigned cpus;
-    uint64_t memory;  /* bytes */
+    uint64_t memory; /* bytes */
     enum vm_accel accel;
-    char *cpu_model;  /* "host", "x86-64-v2", ... with ",+feature,-feature" */
+    char *cpu_model; /* "host", "x86-64-v2", ... with ",+feature,-feature" */
     enum vm_board board;
     char *kernel, *initrd, *append; /* paths; NULL when absent */
     int kernel_fd, initrd_fd;
-    bool debug_exit;  /* test devices: ports 0xf4 and 0xe9 */
+    bool debug_exit; /* test devices: ports 0xf4 and 0xe9 */
     enum vm_on_reset on_reset;
     struct vm_disk disk[VM_DISKS_MAX];
     unsigned disk_count;
@@ -90,8 +90,8 @@ struct vm_config {
     struct vm_console console[VM_CONSOLES_MAX];
     unsigned console_count;
     bool rng;
-    int kvm_fd;       /* -1 unless accel is kvm */
-    int control_fd;   /* connected socket to the tenon command; -1: none */
+    int kvm_fd;     /* -1 unless accel is kvm */
+    int control_fd; /* connected socket to the tenon command; -1: none */
 };
 
 /* Defaults, all descriptors -1. */

@@ -19,17 +19,17 @@ struct node {
     unsigned line, column; /* from 1; line 0: not from a text */
     char *name;            /* key, when the parent is a map */
     unsigned name_line, name_column;
-    char *text;            /* NODE_SCALAR */
-    bool quoted;           /* a quoted "" is empty text, a plain nothing is no value */
-    struct node **items;   /* NODE_LIST, NODE_MAP; owned */
+    char *text;          /* NODE_SCALAR */
+    bool quoted;         /* a quoted "" is empty text, a plain nothing is no value */
+    struct node **items; /* NODE_LIST, NODE_MAP; owned */
     size_t count;
 };
 
 void node_free(struct node *node);
 
 /*
- * Parses one YAML document. Tags, anchors, aliases, merge keys, several documents, duplicate keys and
- * more than 16 levels or 10000 nodes are errors. Errors begin with "name:line:column: ".
+ * Parses one YAML document. Tags, anchors, aliases, merge keys, several documents, duplicate keys
+ * and more than 16 levels or 10000 nodes are errors. Errors begin with "name:line:column: ".
  */
 struct err *node_parse_yaml(const char *text, size_t len, const char *name, struct node **node);
 /* The same tree out of JSON. */

@@ -149,8 +149,9 @@ static void make_absolute(const struct source *source, const struct schema_field
 
 static const char *kind_name(const struct node *node)
 {
-    return node->kind == NODE_LIST ? "a list" : node->kind == NODE_MAP ? "keys with values" :
-           "a single value";
+    return node->kind == NODE_LIST  ? "a list"
+           : node->kind == NODE_MAP ? "keys with values"
+                                    : "a single value";
 }
 
 static struct err *read_fds(const struct node *node, int *fds)
@@ -224,8 +225,7 @@ static struct err *read_field(const struct source *source, const struct node *no
 }
 
 static struct err *read_object(const struct source *source, const struct node *node,
-                               const struct schema_object *object, const char *thing,
-                               void *element)
+                               const struct schema_object *object, const char *thing, void *element)
 {
     if (node->kind != NODE_MAP)
         return at(source, node, thing,
@@ -233,8 +233,7 @@ static struct err *read_object(const struct source *source, const struct node *n
                          object->what, kind_name(node)));
     for (size_t i = 0; i < node->count; i++) {
         const struct node *child = node->items[i];
-        const struct schema_field *field =
-            find_field(object, child->name, source->descriptors);
+        const struct schema_field *field = find_field(object, child->name, source->descriptors);
         if (!field) {
             const struct node key = {.line = child->name_line, .column = child->name_column};
             return at(source, &key, thing, unknown_key(object, child->name));
@@ -295,8 +294,7 @@ static const struct schema_field *find_flag(const char *flag, const struct schem
 static const struct schema_field *find_negated(const char *flag)
 {
     const struct schema_object *owner;
-    const struct schema_field *field =
-        strncmp(flag, "no-", 3) ? NULL : find_flag(flag + 3, &owner);
+    const struct schema_field *field = strncmp(flag, "no-", 3) ? NULL : find_flag(flag + 3, &owner);
 
     return field && field->kind == SCHEMA_SWITCH ? field : NULL;
 }
@@ -339,8 +337,7 @@ static char *short_id(const char *text)
     return NULL;
 }
 
-static struct err *apply_list_flag(const struct schema_field *list, void *object,
-                                   const char *value)
+static struct err *apply_list_flag(const struct schema_field *list, void *object, const char *value)
 {
     scoped(free_cleanup) char *id = list->object->id_prefix ? short_id(value) : NULL;
     void *element = id ? schema_find_id(list, object, id) : NULL;
@@ -387,9 +384,9 @@ struct err *schema_apply_flag(struct vm_config *config, const char *flag, const 
     }
     if (!field) {
         const char *nearest = schema_flag_nearest(flag);
-        return nearest ? err_of(ERR_USAGE, "unknown option --%.64s: did you mean --%s?", flag,
-                                nearest)
-                       : err_of(ERR_USAGE, "unknown option --%.64s", flag);
+        return nearest
+                   ? err_of(ERR_USAGE, "unknown option --%.64s: did you mean --%s?", flag, nearest)
+                   : err_of(ERR_USAGE, "unknown option --%.64s", flag);
     }
     if (!value && field->kind == SCHEMA_SWITCH)
         value = "true";

@@ -34,8 +34,10 @@ struct err *schema_read_forward(const char *text, void *element)
     }
     char *dash = strchr(at, '-');
     if (!dash)
-        return err_of(ERR_USAGE, "expected [PROTO:][ADDRESS:]PORT-GUESTPORT such as "
-                      "tcp:127.0.0.1:2222-22, found '%.60s'", text);
+        return err_of(ERR_USAGE,
+                      "expected [PROTO:][ADDRESS:]PORT-GUESTPORT such as "
+                      "tcp:127.0.0.1:2222-22, found '%.60s'",
+                      text);
     *dash = 0;
     TRY(set_by_key(element, "host-port", at));
     return set_by_key(element, "guest-port", dash + 1);

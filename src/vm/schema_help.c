@@ -63,8 +63,7 @@ static char *full_help(const struct schema_field *field)
     if (!standard || field->object)
         return xstrdup(field->help);
     if (field->kind == SCHEMA_SWITCH)
-        return xasprintf("%s Default: %s.", field->help,
-                         strcmp(standard, "true") ? "off" : "on");
+        return xasprintf("%s Default: %s.", field->help, strcmp(standard, "true") ? "off" : "on");
     return xasprintf("%s Default: %s.", field->help, standard);
 }
 

@@ -4,8 +4,8 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#include "vm/config.h"
 #include "vm/schema_table.h"
+#include "vm/config.h"
 
 /* The engine "none" of unit tests stands behind the end: it can be written, but not asked for. */
 static const char *const accel_names[] = {"auto", "kvm", "soft", NULL, "none"};
@@ -16,6 +16,9 @@ static const char *const net_names[] = {"user", "tap", "none", NULL};
 static const char *const proto_names[] = {"tcp", "udp", NULL};
 static const char *const console_names[] = {"serial", "virtio", "debug", NULL};
 static const char *const backend_names[] = {"stdio", "pty", "socket", "file", "null", NULL};
+
+/* A row is read as a row. */
+/* clang-format off */
 
 static const struct schema_field disk_fields[] = {
     {.key = "id", .kind = SCHEMA_WORD, .offset = offsetof(struct vm_disk, id), .metavar = "ID",
@@ -157,3 +160,5 @@ const struct schema_object schema_console = {.what = "console", .id_prefix = "c"
     .size = sizeof(struct vm_console), FIELDS(console_fields), .first_key = "device"};
 const struct schema_object schema_vm = {.what = "VM", .size = sizeof(struct vm_config),
     FIELDS(vm_fields)};
+
+/* clang-format on */

@@ -29,8 +29,8 @@ enum schema_kind {
 struct schema_object;
 
 struct schema_field {
-    const char *key;            /* in files and JSON */
-    const char *flag;           /* of `tenon run`; NULL: none */
+    const char *key;  /* in files and JSON */
+    const char *flag; /* of `tenon run`; NULL: none */
     enum schema_kind kind;
     size_t offset;
     uint64_t min, max;          /* SCHEMA_COUNT, SCHEMA_PORT, SCHEMA_SIZE */
@@ -46,12 +46,12 @@ struct schema_field {
 };
 
 struct schema_object {
-    const char *what;          /* "disk" */
-    const char *id_prefix;     /* "d": entries are d0, d1, ...; NULL: no ids */
+    const char *what;      /* "disk" */
+    const char *id_prefix; /* "d": entries are d0, d1, ...; NULL: no ids */
     size_t size;
     const struct schema_field *fields;
     size_t count;
-    const char *first_key;     /* what a bare first word of the short form means; NULL: none */
+    const char *first_key; /* what a bare first word of the short form means; NULL: none */
     /* Reads the whole short form itself, instead of "word,key=value". Optional. */
     struct err *(*read_short)(const char *text, void *element);
 };

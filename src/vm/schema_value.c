@@ -186,9 +186,10 @@ static struct err *set_size(const struct schema_field *field, void *member, cons
         buf_text(&range, " to ");
         write_size(field->max, &range);
         const char *hint = isdigit((unsigned char)text[strlen(text) - 1]) && value < field->min
-                               ? ", with its unit" : "";
-        struct err *err = err_of(ERR_USAGE, "%s is out of range: give %.*s%s", text,
-                                 (int)range.len, (const char *)range.data, hint);
+                               ? ", with its unit"
+                               : "";
+        struct err *err = err_of(ERR_USAGE, "%s is out of range: give %.*s%s", text, (int)range.len,
+                                 (const char *)range.data, hint);
         buf_fini(&range);
         return err;
     }

@@ -35,7 +35,8 @@ const char *timeline_name(enum timeline_mark mark);
 /* A table of stages with milliseconds since the first mark and since the one before. */
 void timeline_print(const struct timeline *timeline, struct buf *out);
 
-/* [{"stage", "at_ms", "took_ms"}], the stages that were reached, in order of time. The caller owns it. */
+/* [{"stage", "at_ms", "took_ms"}], the stages that were reached, in order of time. The caller owns
+ * it. */
 json_t *timeline_to_json(const struct timeline *timeline);
 
 #endif

@@ -1,5 +1,6 @@
 /*
- * Building, starting, pausing and freeing a VM. See vm.h; the threads are explained in vm_internal.h.
+ * Building, starting, pausing and freeing a VM. See vm.h; the threads are explained in
+ * vm_internal.h.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

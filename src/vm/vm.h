@@ -30,10 +30,11 @@ struct vm_result {
 };
 
 /*
- * Builds everything and loads the kernel: memory, accelerator, board, devices. Takes the descriptors
- * out of `config` (sets them to -1), all but control_fd; `config` and `timeline` are borrowed until
- * vm_free. VM_ACCEL_AUTO takes KVM if kvm_fd is open and the hardware has it. `loop` is the control loop, which the caller runs. Nothing runs
- * in the guest yet: the caller enters its sandbox between this and vm_start.
+ * Builds everything and loads the kernel: memory, accelerator, board, devices. Takes the
+ * descriptors out of `config` (sets them to -1), all but control_fd; `config` and `timeline` are
+ * borrowed until vm_free. VM_ACCEL_AUTO takes KVM if kvm_fd is open and the hardware has it. `loop`
+ * is the control loop, which the caller runs. Nothing runs in the guest yet: the caller enters its
+ * sandbox between this and vm_start.
  */
 struct err *vm_new(struct vm_config *config, struct loop *loop, struct timeline *timeline,
                    struct vm **vm);
@@ -58,12 +59,13 @@ const struct accel_ops *vm_accel(const struct vm *vm);
 /* How the kernel is started: "Linux, 64-bit entry", "PVH". */
 const char *vm_boot_protocol(const struct vm *vm);
 bool vm_is_paused(const struct vm *vm);
-/* Ends the vCPU threads and frees all. On the control loop, or when it runs no more. NULL is fine. */
+/* Ends the vCPU threads and frees all. On the control loop, or when it runs no more. NULL is fine.
+ */
 void vm_free(struct vm *vm);
 
 /*
- * The whole machine's state: RAM is not included (snapshots add it). The VM is paused, or not started.
- * vm_load wants a VM of the same configuration; after an error it must not run.
+ * The whole machine's state: RAM is not included (snapshots add it). The VM is paused, or not
+ * started. vm_load wants a VM of the same configuration; after an error it must not run.
  */
 struct err *vm_save(struct vm *vm, struct state_writer *writer);
 struct err *vm_load(struct vm *vm, struct state_reader *reader);

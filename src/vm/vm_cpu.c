@@ -82,7 +82,8 @@ static struct err *create_cpu(struct vm *vm, const struct cpuid_table *supported
     TRY(vm->accel->vcpu_create(vm->accel_vm, index, &cpu->vcpu));
     vm->cpu_count = index + 1;
     TRY(err_wrap(cpuid_build(supported, model, index, vm->config->cpus,
-                             vm->accel->tsc_khz(vm->accel_vm), table), "--cpu"));
+                             vm->accel->tsc_khz(vm->accel_vm), table),
+                 "--cpu"));
     return vm->accel->vcpu_set_cpuid(cpu->vcpu, table);
 }
 

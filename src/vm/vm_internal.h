@@ -1,10 +1,10 @@
 /*
  * A running VM, inside: what the files vm*.c share.
  *
- * Threads. The control loop belongs to the caller: building, events, pause, reset, the end. One thread
- * a vCPU runs guest code and calls device registers. One I/O thread serves disks and nets. `lock`
- * (LOCK_VM) and the two conditions govern who may run; whatever a device may call while it holds its own
- * lock (power events) uses `event_lock`, a leaf.
+ * Threads. The control loop belongs to the caller: building, events, pause, reset, the end. One
+ * thread a vCPU runs guest code and calls device registers. One I/O thread serves disks and nets.
+ * `lock` (LOCK_VM) and the two conditions govern who may run; whatever a device may call while it
+ * holds its own lock (power events) uses `event_lock`, a leaf.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -37,8 +37,8 @@ struct vm_cpu {
 };
 
 struct vm {
-    struct vm_config *config; /* borrowed */
-    struct loop *loop;        /* control loop, borrowed */
+    struct vm_config *config;  /* borrowed */
+    struct loop *loop;         /* control loop, borrowed */
     struct timeline *timeline; /* borrowed; may be NULL */
     int kernel_fd, initrd_fd, kvm_fd;
 
@@ -96,8 +96,8 @@ void vm_cpus_end(struct vm *vm);
 void vm_cpus_free(struct vm *vm);
 
 /*
- * vm_event.c. Any thread, device locks may be held: takes the vCPUs out of the guest and lets the control
- * loop act. The first event counts, but VM_EVENT_QUIT always does.
+ * vm_event.c. Any thread, device locks may be held: takes the vCPUs out of the guest and lets the
+ * control loop act. The first event counts, but VM_EVENT_QUIT always does.
  */
 void vm_raise(struct vm *vm, enum vm_event event, unsigned status, const char *text);
 struct err *vm_events_init(struct vm *vm);

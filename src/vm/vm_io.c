@@ -1,5 +1,6 @@
 /*
- * Between accelerator and board: port and memory accesses go to the buses, interrupts to the engine.
+ * Between accelerator and board: port and memory accesses go to the buses, interrupts to the
+ * engine.
  *
  * vCPU threads, and for interrupts any thread.
  *
@@ -12,8 +13,8 @@
 #define UART_LCR_DLAB 0x80
 
 /*
- * The boot timeline's marks that only the guest can set. Each costs a load once it is set: the data port
- * of the first serial port is the hottest port of a boot.
+ * The boot timeline's marks that only the guest can set. Each costs a load once it is set: the data
+ * port of the first serial port is the hottest port of a boot.
  */
 static void watch_output(struct vm *vm, uint16_t port, uint32_t value)
 {

@@ -22,8 +22,12 @@ static const struct state_field machine_fields[] = {
 };
 
 static const struct state_table machine_table = {
-    .name = "machine", .version = 1, .min_version = 1, .size = sizeof(struct machine),
-    .fields = machine_fields, .field_count = ARRAY_SIZE(machine_fields),
+    .name = "machine",
+    .version = 1,
+    .min_version = 1,
+    .size = sizeof(struct machine),
+    .fields = machine_fields,
+    .field_count = ARRAY_SIZE(machine_fields),
 };
 
 static struct machine describe(const struct vm *vm)
@@ -57,7 +61,7 @@ struct err *vm_save(struct vm *vm, struct state_writer *writer)
 
     TRY(check_idle(vm));
     state_save(writer, &machine_table, "machine", &machine);
-    list_for_each(device, &vm->board.devices, link)
+    list_for_each (device, &vm->board.devices, link)
         device_save(device, writer);
     for (unsigned i = 0; i < vm->cpu_count; i++)
         TRY(save_cpu(vm, i, writer));
@@ -85,7 +89,8 @@ static struct err *check_machine(const struct machine *have, const struct machin
                        loaded->cpus);
     if (have->memory != loaded->memory)
         return err_new("the state is of a VM with %" PRIu64 "M of memory: give --memory %" PRIu64
-                       "M", loaded->memory / MIB(1), loaded->memory / MIB(1));
+                       "M",
+                       loaded->memory / MIB(1), loaded->memory / MIB(1));
     return NULL;
 }
 
@@ -98,7 +103,7 @@ struct err *vm_load(struct vm *vm, struct state_reader *reader)
     TRY(state_load(reader, &machine_table, "machine", &loaded));
     TRY(check_machine(&machine, &loaded));
     board_quiesce(&vm->board);
-    list_for_each(device, &vm->board.devices, link)
+    list_for_each (device, &vm->board.devices, link)
         TRY(device_load(device, reader));
     for (unsigned i = 0; i < vm->cpu_count; i++)
         TRY(load_cpu(vm, i, reader));

@@ -1,6 +1,6 @@
 /*
- * VM files: YAML 1.1 through libyaml, cut down to what a configuration needs (maps, lists, scalars),
- * with line and column in every error. See node.h.
+ * VM files: YAML 1.1 through libyaml, cut down to what a configuration needs (maps, lists,
+ * scalars), with line and column in every error. See node.h.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -86,8 +86,8 @@ static struct err *check_plainness(const struct reader *reader, const yaml_event
         break;
     }
     if (anchor)
-        return complain(reader, &event->start_mark,
-                        "anchors ('&%s') are not supported: remove it", (const char *)anchor);
+        return complain(reader, &event->start_mark, "anchors ('&%s') are not supported: remove it",
+                        (const char *)anchor);
     if (tag)
         return complain(reader, &event->start_mark, "tags ('%s') are not supported: remove it",
                         (const char *)tag);
@@ -98,8 +98,7 @@ static void node_add(struct node *parent, struct node *take_child)
 {
     /* Grown by doubling: a hostile file has thousands of items. */
     if (!(parent->count & (parent->count + 1)))
-        parent->items =
-            xrealloc(parent->items, (parent->count + 1) * 2, sizeof(*parent->items));
+        parent->items = xrealloc(parent->items, (parent->count + 1) * 2, sizeof(*parent->items));
     parent->items[parent->count++] = take_child;
 }
 

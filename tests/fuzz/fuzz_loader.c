@@ -1,6 +1,6 @@
 /*
- * Fuzz target: the kernel loaders. The first byte chooses how much RAM there is and whether the input
- * serves as initrd too; the rest is the kernel file.
+ * Fuzz target: the kernel loaders. The first byte chooses how much RAM there is and whether the
+ * input serves as initrd too; the rest is the kernel file.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -49,8 +49,10 @@ struct err *boot_put_cmdline(struct boot *boot, uint64_t limit)
 
     limit = MIN(limit, (uint64_t)BOOT_CMDLINE_SIZE - 1);
     if (len > limit)
-        return err_of(ERR_USAGE, "the command line has %zu characters, and this kernel takes "
-                      "%" PRIu64 ": shorten --append", len, limit);
+        return err_of(ERR_USAGE,
+                      "the command line has %zu characters, and this kernel takes "
+                      "%" PRIu64 ": shorten --append",
+                      len, limit);
     return boot_put(boot, BOOT_CMDLINE, text, len + 1, "the command line");
 }
 
@@ -60,15 +62,18 @@ struct err *boot_no_room(const struct boot *boot, uint64_t needed)
     if (boot->request->high_end > GIB(4))
         memory += boot->request->high_end - GIB(4);
 
-    char *extra = boot->has_initrd ? xasprintf(" with initrd '%s'", boot->initrd.name)
-                                   : xstrdup("");
+    char *extra =
+        boot->has_initrd ? xasprintf(" with initrd '%s'", boot->initrd.name) : xstrdup("");
     scoped(free_cleanup) void *owned = extra;
     if (needed > LAYOUT_Q35_LOW_RAM_MAX || needed <= boot->request->low_end)
-        return err_of(ERR_USAGE, "kernel '%s'%s does not fit into the memory below 4 GiB: give "
-                      "smaller files", boot->kernel.name, extra);
-    return err_of(ERR_USAGE, "kernel '%s'%s does not fit into %" PRIu64 "M of memory: give --memory "
-                  "%" PRIu64 "M or more", boot->kernel.name, extra, memory / MIB(1),
-                  ALIGN_UP(needed, MIB(1)) / MIB(1));
+        return err_of(ERR_USAGE,
+                      "kernel '%s'%s does not fit into the memory below 4 GiB: give "
+                      "smaller files",
+                      boot->kernel.name, extra);
+    return err_of(ERR_USAGE,
+                  "kernel '%s'%s does not fit into %" PRIu64 "M of memory: give --memory "
+                  "%" PRIu64 "M or more",
+                  boot->kernel.name, extra, memory / MIB(1), ALIGN_UP(needed, MIB(1)) / MIB(1));
 }
 
 struct err *boot_place_initrd(struct boot *boot, uint64_t limit, bool high_allowed)
@@ -102,14 +107,20 @@ static const char *recognise(const struct boot *boot)
         const char *magic, *name;
     } kinds[] = {
         {0, 2, "\x1f\x8b", "gzip data (unpack it first)"},
-        {0, 6, "\xfd" "7zXZ", "xz data (unpack it first)"},
+        {0, 6,
+         "\xfd"
+         "7zXZ",
+         "xz data (unpack it first)"},
         {0, 4, "\x28\xb5\x2f\xfd", "zstd data (unpack it first)"},
         {0, 3, "BZh", "bzip2 data (unpack it first)"},
         {0, 4, "QFI\xfb", "a qcow2 disk image"},
         {0, 6, "070701", "a cpio archive (an initrd?)"},
         {0, 2, "#!", "a script"},
         {56, 4, "ARM\x64", "a kernel for arm64"},
-        {0, 4, "\x7f" "ELF", "an ELF file, but not an x86 executable"},
+        {0, 4,
+         "\x7f"
+         "ELF",
+         "an ELF file, but not an x86 executable"},
         {0, 2, "MZ", "a Windows or EFI program without a Linux boot header"},
         {510, 2, "\x55\xaa", "a boot sector or disk image"},
     };
@@ -137,7 +148,8 @@ static struct err *load(struct boot *boot)
         return boot_load_elf(boot);
     return boot_file_error(&boot->kernel,
                            err_new("is not a kernel but %s: give a Linux bzImage or vmlinux, or a "
-                                   "Multiboot image", recognise(boot)));
+                                   "Multiboot image",
+                                   recognise(boot)));
 }
 
 struct err *boot_load(const struct boot_request *request, struct x86_state *state,

@@ -1,6 +1,6 @@
 /*
- * Direct boot: puts a kernel and what it needs to know into guest memory, and the first CPU into the
- * state in which that kernel expects it. Linux bzImage and vmlinux, PVH, Multiboot 1.
+ * Direct boot: puts a kernel and what it needs to know into guest memory, and the first CPU into
+ * the state in which that kernel expects it. Linux bzImage and vmlinux, PVH, Multiboot 1.
  *
  * Kernel files are untrusted: every offset is checked, and a bad file is an error, never a crash.
  *
@@ -35,11 +35,11 @@ struct boot_request {
     struct gmem *gmem;
     struct boot_range range[BOOT_RANGES_MAX]; /* memory map, in rising order */
     unsigned range_count;
-    uint64_t low_end;  /* end of the RAM from 1 MiB up, below 4 GiB */
-    uint64_t high_end; /* end of the RAM from 4 GiB up; 0 when there is none */
-    uint64_t rsdp;     /* address of the ACPI root pointer; 0: no ACPI */
-    int kernel_fd;     /* regular files; read, never moved or closed */
-    int initrd_fd;     /* -1: none */
+    uint64_t low_end;            /* end of the RAM from 1 MiB up, below 4 GiB */
+    uint64_t high_end;           /* end of the RAM from 4 GiB up; 0 when there is none */
+    uint64_t rsdp;               /* address of the ACPI root pointer; 0: no ACPI */
+    int kernel_fd;               /* regular files; read, never moved or closed */
+    int initrd_fd;               /* -1: none */
     const char *kernel, *initrd; /* names, for errors */
     const char *append;          /* command line; NULL is "" */
 };

@@ -52,8 +52,8 @@ static void set_segments(struct x86_state *state, uint32_t code_size)
     const uint32_t flat = X86_ATTR_S | X86_ATTR_P | X86_ATTR_G;
 
     for (unsigned i = 0; i < X86_SEGS; i++)
-        state->seg[i] = (struct x86_segment){0, 0xffffffff, flat | X86_ATTR_DB | TYPE_DATA,
-                                             SELECTOR_DATA};
+        state->seg[i] =
+            (struct x86_segment){0, 0xffffffff, flat | X86_ATTR_DB | TYPE_DATA, SELECTOR_DATA};
     state->seg[X86_CS] =
         (struct x86_segment){0, 0xffffffff, flat | code_size | TYPE_CODE, SELECTOR_CODE};
     state->tr = (struct x86_segment){0, 0x67, X86_ATTR_P | TYPE_TSS_BUSY, SELECTOR_TSS};

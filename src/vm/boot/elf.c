@@ -1,6 +1,6 @@
 /*
- * ELF executables of both classes (System V ABI, chapters 4 and 5) at their physical addresses, and the
- * entry into a vmlinux.
+ * ELF executables of both classes (System V ABI, chapters 4 and 5) at their physical addresses, and
+ * the entry into a vmlinux.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -66,7 +66,8 @@ static struct err *load_segment(struct boot *boot, const struct segment *segment
         return boot_file_error(&boot->kernel,
                                err_new("has a segment of %" PRIu64 " bytes at 0x%" PRIx64
                                        ", outside 1 MiB to 4 GiB: it is not a kernel for direct "
-                                       "boot", segment->memsz, segment->paddr));
+                                       "boot",
+                                       segment->memsz, segment->paddr));
     if (end > boot->request->low_end)
         return boot_no_room(boot, end);
     TRY(boot_file_copy(&boot->kernel, segment->offset, boot->request->gmem, segment->paddr,
@@ -109,19 +110,19 @@ struct err *boot_load_segments(struct boot *boot, struct boot_elf *elf)
     bool wide = head[EI_CLASS] == ELFCLASS64;
     uint64_t table = wide ? get_le64(head + offsetof(Elf64_Ehdr, e_phoff))
                           : get_le32(head + offsetof(Elf32_Ehdr, e_phoff));
-    unsigned size = get_le16(head + (wide ? offsetof(Elf64_Ehdr, e_phentsize)
-                                          : offsetof(Elf32_Ehdr, e_phentsize)));
-    unsigned count = get_le16(head + (wide ? offsetof(Elf64_Ehdr, e_phnum)
-                                           : offsetof(Elf32_Ehdr, e_phnum)));
+    unsigned size = get_le16(
+        head + (wide ? offsetof(Elf64_Ehdr, e_phentsize) : offsetof(Elf32_Ehdr, e_phentsize)));
+    unsigned count =
+        get_le16(head + (wide ? offsetof(Elf64_Ehdr, e_phnum) : offsetof(Elf32_Ehdr, e_phnum)));
     unsigned wanted = wide ? sizeof(Elf64_Phdr) : sizeof(Elf32_Phdr);
 
     *elf = (struct boot_elf){.wide = wide, .low = UINT64_MAX};
     elf->entry = wide ? get_le64(head + offsetof(Elf64_Ehdr, e_entry))
                       : get_le32(head + offsetof(Elf32_Ehdr, e_entry));
     if (size != wanted || !count || count > SEGMENTS_MAX)
-        return boot_file_error(&boot->kernel,
-                               err_new("has a damaged ELF header (%u program headers of %u bytes)",
-                                       count, size));
+        return boot_file_error(
+            &boot->kernel,
+            err_new("has a damaged ELF header (%u program headers of %u bytes)", count, size));
     for (unsigned i = 0; i < count; i++) {
         uint8_t raw[sizeof(Elf64_Phdr)];
         struct segment segment;
@@ -148,8 +149,8 @@ static struct err *check_entry(const struct boot *boot, const struct boot_elf *e
         return NULL;
     return boot_file_error(&boot->kernel,
                            err_new("begins at 0x%" PRIx64 ", outside what it loads (0x%" PRIx64
-                                   " to 0x%" PRIx64 "): it is not a kernel for direct boot", entry,
-                                   elf->low, elf->high));
+                                   " to 0x%" PRIx64 "): it is not a kernel for direct boot",
+                                   entry, elf->low, elf->high));
 }
 
 struct err *boot_load_elf(struct boot *boot)

@@ -1,6 +1,6 @@
 /*
- * Kernel and initrd files: read by descriptor in checked ranges. They are not mapped, because a file
- * that shrinks under a mapping kills the process that reads it.
+ * Kernel and initrd files: read by descriptor in checked ranges. They are not mapped, because a
+ * file that shrinks under a mapping kills the process that reads it.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -43,8 +43,9 @@ static struct err *read_all(const struct boot_file *file, uint64_t offset, uint8
         if (got < 0)
             return boot_file_error(file, err_errno(errno, "cannot be read"));
         if (!got)
-            return boot_file_error(file, err_new("is truncated: it ends at byte %" PRIu64
-                                                 " while being read", offset));
+            return boot_file_error(
+                file,
+                err_new("is truncated: it ends at byte %" PRIu64 " while being read", offset));
         bytes += got;
         offset += (uint64_t)got;
         len -= (size_t)got;
@@ -57,7 +58,8 @@ static struct err *check_range(const struct boot_file *file, uint64_t offset, ui
     if (range_within(offset, len, file->size))
         return NULL;
     return boot_file_error(file, err_new("is truncated: it has %" PRIu64 " bytes, and names some "
-                                         "beyond; get a whole copy", file->size));
+                                         "beyond; get a whole copy",
+                                         file->size));
 }
 
 struct err *boot_file_read(const struct boot_file *file, uint64_t offset, void *bytes, size_t len)
@@ -74,8 +76,8 @@ struct err *boot_file_copy(const struct boot_file *file, uint64_t offset, struct
         size_t mapped;
         void *host = gmem_map(gmem, gpa, len, GMEM_WRITE, &mapped);
         if (!host)
-            return boot_file_error(file, err_new("wants to lie at 0x%" PRIx64
-                                                 ", where there is no memory", gpa));
+            return boot_file_error(
+                file, err_new("wants to lie at 0x%" PRIx64 ", where there is no memory", gpa));
         struct err *err = read_all(file, offset, host, mapped);
         gmem_unmap(gmem, host, mapped, GMEM_WRITE, mapped);
         if (err)

@@ -69,10 +69,10 @@ struct err *boot_load_multiboot(struct boot *boot, uint32_t header);
 
 bool boot_is_elf(const struct boot *boot);
 struct boot_elf {
-    bool wide;           /* ELF64 */
+    bool wide; /* ELF64 */
     uint64_t entry;
-    uint64_t low, high;  /* what the segments cover */
-    uint32_t pvh_entry;  /* 0: no PVH note */
+    uint64_t low, high; /* what the segments cover */
+    uint32_t pvh_entry; /* 0: no PVH note */
 };
 /* Loads all segments at their physical addresses, and finds the PVH note. */
 struct err *boot_load_segments(struct boot *boot, struct boot_elf *elf);

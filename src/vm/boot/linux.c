@@ -2,8 +2,8 @@
  * Linux bzImage by the x86 boot protocol, 2.06 to 2.15, and the zero page (Linux
  * Documentation/arch/x86/boot.rst and zero-page.rst).
  *
- * The 64-bit entry skips the kernel's real-mode and protected-mode parts; kernels that lack it start by
- * the 32-bit entry.
+ * The 64-bit entry skips the kernel's real-mode and protected-mode parts; kernels that lack it
+ * start by the 32-bit entry.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -64,7 +64,7 @@ struct setup_header {
     uint64_t payload_offset; /* of the protected-mode kernel in the file */
     uint64_t payload_size;
     uint64_t load, init_size;
-    uint64_t initrd_max;     /* first address behind the highest initrd */
+    uint64_t initrd_max; /* first address behind the highest initrd */
     uint64_t cmdline_max;
     size_t header_len;
 };
@@ -77,19 +77,22 @@ static struct err *read_header(const struct boot *boot, struct setup_header *hea
     header->version = get_le16(head + SETUP_VERSION);
     if (header->version < 0x0206)
         return err_new("speaks boot protocol %u.%02u, and 2.06 is needed: take a kernel of Linux "
-                       "2.6.22 or newer", header->version >> 8, header->version & 0xff);
+                       "2.6.22 or newer",
+                       header->version >> 8, header->version & 0xff);
     if (!(head[SETUP_LOADFLAGS] & LOADED_HIGH))
         return err_new("is a zImage, which loads low: take a bzImage");
     header->header_len = (size_t)(SETUP_MAGIC + head[SETUP_JUMP + 1]) - SETUP_HEADER;
     header->payload_offset = (sectors + 1) * 512;
     if (header->payload_offset >= boot->kernel.size)
         return err_new("is truncated: it has %" PRIu64 " bytes and ends within its setup code; get "
-                       "a whole copy", boot->kernel.size);
+                       "a whole copy",
+                       boot->kernel.size);
     header->payload_size = boot->kernel.size - header->payload_offset;
     uint64_t told = (uint64_t)get_le32(head + SETUP_SYSSIZE) * 16;
     if (told > ALIGN_UP(header->payload_size, 16))
         return err_new("is truncated: it should have %" PRIu64 " bytes and has %" PRIu64
-                       "; get a whole copy", header->payload_offset + told, boot->kernel.size);
+                       "; get a whole copy",
+                       header->payload_offset + told, boot->kernel.size);
 
     header->initrd_max = (uint64_t)get_le32(head + SETUP_INITRD_ADDR_MAX) + 1;
     header->cmdline_max = get_le32(head + SETUP_CMDLINE_SIZE);
@@ -154,7 +157,8 @@ struct err *boot_load_bzimage(struct boot *boot)
         end > GIB(4))
         return boot_file_error(&boot->kernel,
                                err_new("wants to lie at 0x%" PRIx64 ", outside 1 MiB to 4 GiB: the "
-                                       "file is damaged", header.load));
+                                       "file is damaged",
+                                       header.load));
     if (end > boot->request->low_end)
         return boot_no_room(boot, end);
     result->kernel_base = header.load;
@@ -162,8 +166,7 @@ struct err *boot_load_bzimage(struct boot *boot)
     TRY(boot_file_copy(&boot->kernel, header.payload_offset, boot->request->gmem, header.load,
                        header.payload_size));
     TRY(boot_place_initrd(boot, header.initrd_max, header.xloadflags & XLF_ABOVE_4G));
-    TRY(boot_put_zero_page(boot, boot->head + SETUP_HEADER, header.header_len,
-                           header.cmdline_max));
+    TRY(boot_put_zero_page(boot, boot->head + SETUP_HEADER, header.header_len, header.cmdline_max));
     if (header.xloadflags & XLF_KERNEL_64) {
         if (header.payload_size <= ENTRY64_OFFSET)
             return boot_file_error(&boot->kernel, err_new("is truncated: it ends before its entry; "

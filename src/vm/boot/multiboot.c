@@ -1,6 +1,6 @@
 /*
- * Multiboot 1 (Multiboot Specification 0.6.96): the header within the first 8 KiB, an image by ELF or
- * by address fields, one module (the initrd), memory map and command line.
+ * Multiboot 1 (Multiboot Specification 0.6.96): the header within the first 8 KiB, an image by ELF
+ * or by address fields, one module (the initrd), memory map and command line.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -74,7 +74,8 @@ static struct err *read_addresses(const struct boot *boot, uint32_t header,
 
     if (header_addr < load || header_addr - load > header)
         return err_new("has a damaged Multiboot header: load address 0x%" PRIx64
-                       ", header at 0x%" PRIx64, load, header_addr);
+                       ", header at 0x%" PRIx64,
+                       load, header_addr);
     uint64_t offset = header - (header_addr - load);
     uint64_t size = boot->kernel.size - offset;
     if (load_end) {
@@ -82,7 +83,8 @@ static struct err *read_addresses(const struct boot *boot, uint32_t header,
             return err_new("has a damaged Multiboot header: it ends before it begins");
         if (load_end - load > size)
             return err_new("is truncated: its header promises %" PRIu64 " bytes and there are "
-                           "%" PRIu64 "; get a whole copy", load_end - load, size);
+                           "%" PRIu64 "; get a whole copy",
+                           load_end - load, size);
         size = load_end - load;
     }
     uint64_t end = MAX(load + size, bss_end);
@@ -101,8 +103,7 @@ static struct err *load_by_addresses(struct boot *boot, uint32_t header, uint32_
     struct placement at = {0};
 
     if (!range_within(header, 32, MIN(boot->kernel.size, (uint64_t)sizeof(boot->head))))
-        return boot_file_error(&boot->kernel,
-                               err_new("is truncated within its Multiboot header"));
+        return boot_file_error(&boot->kernel, err_new("is truncated within its Multiboot header"));
     TRY(boot_file_error(&boot->kernel, read_addresses(boot, header, &at)));
     if (at.end > boot->request->low_end)
         return boot_no_room(boot, at.end);
@@ -122,13 +123,13 @@ static struct err *load_image(struct boot *boot, uint32_t header, uint32_t *entr
 
     struct boot_elf elf;
     if (!boot_is_elf(boot))
-        return boot_file_error(&boot->kernel,
-                               err_new("has a Multiboot header without addresses, and is not an x86 "
-                                       "ELF executable"));
+        return boot_file_error(
+            &boot->kernel, err_new("has a Multiboot header without addresses, and is not an x86 "
+                                   "ELF executable"));
     TRY(boot_load_segments(boot, &elf));
     if (elf.entry < elf.low || elf.entry >= elf.high)
-        return boot_file_error(&boot->kernel,
-                               err_new("begins at 0x%" PRIx64 ", outside what it loads", elf.entry));
+        return boot_file_error(
+            &boot->kernel, err_new("begins at 0x%" PRIx64 ", outside what it loads", elf.entry));
     *entry = (uint32_t)elf.entry;
     return NULL;
 }
@@ -187,9 +188,9 @@ struct err *boot_load_multiboot(struct boot *boot, uint32_t header)
 
     /* A graphics mode is a wish that a machine without a display may leave unmet. */
     if (demands & ~(DEMANDS_MET | DEMAND_VIDEO))
-        return boot_file_error(&boot->kernel,
-                               err_new("demands Multiboot features that do not exist (flags 0x%x)",
-                                       demands));
+        return boot_file_error(
+            &boot->kernel,
+            err_new("demands Multiboot features that do not exist (flags 0x%x)", demands));
     TRY(load_image(boot, header, &entry));
     TRY(load_module(boot));
     TRY(boot_put_cmdline(boot, BOOT_CMDLINE_SIZE - 1));

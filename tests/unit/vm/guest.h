@@ -1,5 +1,6 @@
 /*
- * Tiny guests for tests of the VM: a Multiboot image of a few instructions, 32-bit code at 1 MiB + 64.
+ * Tiny guests for tests of the VM: a Multiboot image of a few instructions, 32-bit code at 1 MiB
+ * + 64.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

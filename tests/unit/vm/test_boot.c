@@ -1,6 +1,6 @@
 /*
- * The kernel loaders, with images made here, and with the demonstration guest's kernels when they have
- * been built.
+ * The kernel loaders, with images made here, and with the demonstration guest's kernels when they
+ * have been built.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -239,7 +239,7 @@ static void test_linux_initrd_above_4g(void **state)
     put_le16(image.bytes + 0x236, 0x1);
     set_kernel(&f, image.bytes, image.len);
     refuses(&f, "kernel 'k' with initrd 'i' does not fit into 96M of memory: give --memory 34M or "
-            "more");
+                "more");
     free(image.bytes);
     fini(&f);
 }
@@ -250,10 +250,11 @@ static void test_linux_errors(void **state)
     struct linux_image image = make_linux(8192);
 
     set_kernel(&f, image.bytes, image.len - 100);
-    refuses(&f, "kernel 'k': is truncated: it should have 9216 bytes and has 9116; get a whole copy");
+    refuses(&f,
+            "kernel 'k': is truncated: it should have 9216 bytes and has 9116; get a whole copy");
     set_kernel(&f, image.bytes, 1024);
     refuses(&f, "kernel 'k': is truncated: it has 1024 bytes and ends within its setup code; get a "
-            "whole copy");
+                "whole copy");
     image.bytes[0x211] = 0;
     set_kernel(&f, image.bytes, image.len);
     refuses(&f, "kernel 'k': is a zImage, which loads low: take a bzImage");
@@ -261,14 +262,15 @@ static void test_linux_errors(void **state)
     put_le16(image.bytes + 0x206, 0x0203);
     set_kernel(&f, image.bytes, image.len);
     refuses(&f, "kernel 'k': speaks boot protocol 2.03, and 2.06 is needed: take a kernel of Linux "
-            "2.6.22 or newer");
+                "2.6.22 or newer");
     put_le16(image.bytes + 0x206, 0x020f);
     put_le32(image.bytes + 0x260, MIB(60));
     set_kernel(&f, image.bytes, image.len);
     refuses(&f, "kernel 'k' does not fit into 64M of memory: give --memory 76M or more");
     put_le64(image.bytes + 0x258, UINT64_MAX - 4096);
     set_kernel(&f, image.bytes, image.len);
-    refuses(&f, "kernel 'k': wants to lie at 0xffffffffffffefff, outside 1 MiB to 4 GiB: the file is "
+    refuses(&f,
+            "kernel 'k': wants to lie at 0xffffffffffffefff, outside 1 MiB to 4 GiB: the file is "
             "damaged");
     put_le64(image.bytes + 0x258, MIB(16));
     put_le32(image.bytes + 0x260, MIB(4));
@@ -281,10 +283,10 @@ static void test_linux_errors(void **state)
     refuses(&f, "initrd 'i': is empty: give another file");
     assert_int_equal(ftruncate(f.request.initrd_fd, MIB(50)), 0);
     refuses(&f, "kernel 'k' with initrd 'i' does not fit into 64M of memory: give --memory 70M or "
-            "more");
+                "more");
     assert_int_equal(ftruncate(f.request.initrd_fd, (off_t)GIB(4)), 0);
     refuses(&f, "kernel 'k' with initrd 'i' does not fit into the memory below 4 GiB: give smaller "
-            "files");
+                "files");
     free(image.bytes);
     fini(&f);
 }
@@ -395,7 +397,8 @@ static void check_pvh(bool wide)
     /* An entry outside what was loaded. */
     put_pvh_note(b, 2048, MIB(9));
     set_kernel(&f, b, sizeof(b));
-    refuses(&f, "kernel 'k': begins at 0x900000, outside what it loads (0x100000 to 0x101000): it is "
+    refuses(&f,
+            "kernel 'k': begins at 0x900000, outside what it loads (0x100000 to 0x101000): it is "
             "not a kernel for direct boot");
     fini(&f);
 }
@@ -415,19 +418,20 @@ static void test_elf_errors(void **state)
     elf_segment(b, true, 0, PT_LOAD, 4096, MIB(2), 8192, 8192);
     set_kernel(&f, b, sizeof(b));
     refuses(&f, "kernel 'k': is truncated: it has 8192 bytes, and names some beyond; get a whole "
-            "copy");
+                "copy");
     elf_segment(b, true, 0, PT_LOAD, UINT64_MAX - 10, MIB(2), 100, 100);
     set_kernel(&f, b, sizeof(b));
     refuses(&f, "kernel 'k': is truncated: it has 8192 bytes, and names some beyond; get a whole "
-            "copy");
+                "copy");
     elf_segment(b, true, 0, PT_LOAD, 0, 0x1000, 100, 100);
     set_kernel(&f, b, sizeof(b));
-    refuses(&f, "kernel 'k': has a segment of 100 bytes at 0x1000, outside 1 MiB to 4 GiB: it is not "
+    refuses(&f,
+            "kernel 'k': has a segment of 100 bytes at 0x1000, outside 1 MiB to 4 GiB: it is not "
             "a kernel for direct boot");
     elf_segment(b, true, 0, PT_LOAD, 0, UINT64_MAX - 50, 100, 100);
     set_kernel(&f, b, sizeof(b));
     refuses(&f, "kernel 'k': has a segment of 100 bytes at 0xffffffffffffffcd, outside 1 MiB to 4 "
-            "GiB: it is not a kernel for direct boot");
+                "GiB: it is not a kernel for direct boot");
     elf_segment(b, true, 0, PT_LOAD, 0, MIB(31), 100, MIB(9));
     set_kernel(&f, b, sizeof(b));
     refuses(&f, "kernel 'k' does not fit into 32M of memory: give --memory 40M or more");
@@ -441,14 +445,14 @@ static void test_elf_errors(void **state)
     put_le64(b + 32, UINT64_MAX - 8);
     set_kernel(&f, b, sizeof(b));
     refuses(&f, "kernel 'k': is truncated: it has 8192 bytes, and names some beyond; get a whole "
-            "copy");
+                "copy");
 
     memset(b, 0, sizeof(b));
     elf_header(b, false, MIB(2), 1);
     elf_segment(b, false, 0, PT_LOAD, 4096, MIB(2), 100, 100);
     set_kernel(&f, b, sizeof(b));
     refuses(&f, "kernel 'k': is a 32-bit ELF file with neither a Multiboot header nor a PVH note: "
-            "give a Linux bzImage or vmlinux, or a Multiboot image");
+                "give a Linux bzImage or vmlinux, or a Multiboot image");
     fini(&f);
 }
 
@@ -508,17 +512,18 @@ static void test_multiboot_addresses(void **state)
 
     put_le32(b + 532, MIB(1) + 4096);
     set_kernel(&f, b, sizeof(b));
-    refuses(&f, "kernel 'k': is truncated: its header promises 4096 bytes and there are 1792; get a "
+    refuses(&f,
+            "kernel 'k': is truncated: its header promises 4096 bytes and there are 1792; get a "
             "whole copy");
     put_le32(b + 532, 0);
     put_le32(b + 536, MIB(100));
     set_kernel(&f, b, sizeof(b));
     refuses(&f, "kernel 'k' with initrd 'i' does not fit into 32M of memory: give --memory 100M or "
-            "more");
+                "more");
     put_le32(b + 524, MIB(2));
     set_kernel(&f, b, sizeof(b));
     refuses(&f, "kernel 'k': has a damaged Multiboot header: load address 0x100000, header at "
-            "0x200000");
+                "0x200000");
     multiboot_header(b + 512, 0x10008);
     set_kernel(&f, b, sizeof(b));
     refuses(&f, "kernel 'k': demands Multiboot features that do not exist (flags 0x8)");
@@ -545,7 +550,7 @@ static void test_multiboot_elf(void **state)
     memset(b, 0, 4096);
     set_kernel(&f, b, sizeof(b));
     refuses(&f, "kernel 'k': has a Multiboot header without addresses, and is not an x86 ELF "
-            "executable");
+                "executable");
     fini(&f);
 }
 
@@ -562,7 +567,9 @@ static void test_not_a_kernel(void **state)
         {"QFI\xfb\0\0", 6, "a qcow2 disk image"},
         {"#!/bin/sh\n", 10, "a script"},
         {"hello\n", 6, "text"},
-        {"\x7f" "ELF\x02\x01", 6, "an ELF file, but not an x86 executable"},
+        {"\x7f"
+         "ELF\x02\x01",
+         6, "an ELF file, but not an x86 executable"},
         {"MZ\x90\0", 4, "a Windows or EFI program without a Linux boot header"},
         {"070701", 6, "a cpio archive (an initrd?)"},
         {"\x01\x02\x03", 3, "data of an unknown kind"},
@@ -571,8 +578,10 @@ static void test_not_a_kernel(void **state)
 
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         char text[200];
-        snprintf(text, sizeof(text), "kernel 'k': is not a kernel but %s: give a Linux bzImage or "
-                 "vmlinux, or a Multiboot image", cases[i].found);
+        snprintf(text, sizeof(text),
+                 "kernel 'k': is not a kernel but %s: give a Linux bzImage or "
+                 "vmlinux, or a Multiboot image",
+                 cases[i].found);
         set_kernel(&f, cases[i].bytes, cases[i].len);
         refuses(&f, text);
     }

@@ -1,6 +1,6 @@
 /*
- * A whole machine's state: save, load into a fresh machine, save again: equal bytes, for both boards with
- * every device. A cut or flipped stream is refused with a sentence and harms nothing.
+ * A whole machine's state: save, load into a fresh machine, save again: equal bytes, for both
+ * boards with every device. A cut or flipped stream is refused with a sentence and harms nothing.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -44,7 +44,8 @@ static void give_descriptors(struct vm_config *config)
         config->disk[i].fd = memfd_create("disk", MFD_CLOEXEC);
         assert_int_equal(ftruncate(config->disk[i].fd, MIB(1)), 0);
     }
-    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair),
+                     0);
     config->net[0].fd[0] = pair[0];
     close(pair[1]);
 }
@@ -137,7 +138,8 @@ static void check_round_trip(enum vm_board board)
     assert_int_equal(first.out.len, second.out.len);
     assert_memory_equal(first.out.data, second.out.data, first.out.len);
     assert_int_equal(io_bus_read(b.vm->pio, LAYOUT_PORT_COM1 + 7, 1), 0x42);
-    assert_int_equal(io_bus_read(b.vm->mmio, b.vm->board.kind->ecam_base + 0x10000 + 0x0c, 1), 0x20);
+    assert_int_equal(io_bus_read(b.vm->mmio, b.vm->board.kind->ecam_base + 0x10000 + 0x0c, 1),
+                     0x20);
     state_writer_fini(&first);
     state_writer_fini(&second);
     fini(&a);
@@ -236,10 +238,8 @@ static void test_runs_after_load(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip_micro),
-        cmocka_unit_test(test_round_trip_q35),
-        cmocka_unit_test(test_damaged),
-        cmocka_unit_test(test_other_machine),
+        cmocka_unit_test(test_round_trip_micro), cmocka_unit_test(test_round_trip_q35),
+        cmocka_unit_test(test_damaged),          cmocka_unit_test(test_other_machine),
         cmocka_unit_test(test_runs_after_load),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

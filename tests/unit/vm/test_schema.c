@@ -64,7 +64,8 @@ static const char full[] =
     "debug-exit: yes\n"
     "rng: false\n"
     "disks:\n"
-    "  - {id: root, path: root.img, readonly: true, cache: none, discard: off, queues: 3, serial: S1}\n"
+    "  - {id: root, path: root.img, readonly: true, cache: none, discard: off, queues: 3, serial: "
+    "S1}\n"
     "  - data.img\n"
     "nets:\n"
     "  - kind: user\n"
@@ -253,26 +254,31 @@ static void test_flag_errors(void **state)
     flag_refused("cpus", "-1", "--cpus: expected a whole number, found '-1'");
     flag_refused("cpus", "", "--cpus: expected a whole number, found nothing");
     flag_refused("accel", "xen", "--accel: expected auto, kvm or soft, found 'xen'");
-    flag_refused("name", "a b", "--name: expected 1 to 64 letters, digits, '.', '_' or '-', found "
+    flag_refused("name", "a b",
+                 "--name: expected 1 to 64 letters, digits, '.', '_' or '-', found "
                  "'a b'");
     flag_refused("no-rng", "on", "--no-rng takes no value");
     flag_refused("disk", "x.img,queue=2", "--disk: unknown key 'queue': did you mean 'queues'?");
     flag_refused("disk", "x.img,serial", "--disk: serial needs a value: serial=TEXT");
-    flag_refused("disk", "x.img,cache=fast", "--disk: cache: expected writeback, none, "
+    flag_refused("disk", "x.img,cache=fast",
+                 "--disk: cache: expected writeback, none, "
                  "writethrough or unsafe, found 'fast'");
     flag_refused("disk", "", "--disk: path: expected a path, found nothing");
     flag_refused("disk", "x,fd=3", "--disk: unknown key 'fd': did you mean 'id'?");
     flag_refused("net", "usr", "--net: kind: expected user, tap or none, found 'usr'");
-    flag_refused("net", "user,mac=52:54:00:1", "--net: mac: expected a MAC address such as "
+    flag_refused("net", "user,mac=52:54:00:1",
+                 "--net: mac: expected a MAC address such as "
                  "52:54:00:12:34:56, found '52:54:00:1'");
     flag_refused("net", "user,mac=01:00:5e:00:00:01",
                  "--net: mac: 01:00:5e:00:00:01 is a group address: make its first byte even");
-    flag_refused("forward", "2222", "--forward: expected [PROTO:][ADDRESS:]PORT-GUESTPORT such as "
+    flag_refused("forward", "2222",
+                 "--forward: expected [PROTO:][ADDRESS:]PORT-GUESTPORT such as "
                  "tcp:127.0.0.1:2222-22, found '2222'");
     flag_refused("forward", "sctp:1-2", "--forward: proto: expected tcp or udp, found 'sctp'");
     flag_refused("forward", "tcp:1.2.3:1-2",
                  "--forward: host-address: expected an IPv4 address, found '1.2.3'");
-    flag_refused("forward", "70000-22", "--forward: host-port: 70000 is out of range: give 1 to "
+    flag_refused("forward", "70000-22",
+                 "--forward: host-port: 70000 is out of range: give 1 to "
                  "65535");
     flag_refused("append", "\xff", "--append: the text is not UTF-8");
 }
@@ -280,33 +286,35 @@ static void test_flag_errors(void **state)
 static void test_file_errors(void **state)
 {
     parse_refused("memroy: 1G", "vms/demo.yaml:1:1: unknown key 'memroy': did you mean 'memory'?");
-    parse_refused("a: 1\nzzzzz: 1", "vms/demo.yaml:1:1: unknown key 'a': a VM has name, cpus, "
+    parse_refused("a: 1\nzzzzz: 1",
+                  "vms/demo.yaml:1:1: unknown key 'a': a VM has name, cpus, "
                   "memory, accel, cpu-model, board, kernel, initrd, append, on-reset, debug-exit, "
                   "rng, disks, nets, consoles");
     parse_refused("cpus: 1\ncpus: 2", "vms/demo.yaml:2:1: key 'cpus' appears twice (first in line "
-                  "1): remove one");
+                                      "1): remove one");
     parse_refused("cpus: two", "vms/demo.yaml:1:7: cpus: expected a whole number, found 'two'");
     parse_refused("cpus: [1]", "vms/demo.yaml:1:7: cpus: expected a single value, found a list");
     parse_refused("cpus:", "vms/demo.yaml:1:6: cpus: expected a value, found nothing: add one or "
-                  "remove the key");
+                           "remove the key");
     parse_refused("rng: maybe", "vms/demo.yaml:1:6: rng: expected true or false, found 'maybe'");
     parse_refused("disks: x", "vms/demo.yaml:1:8: disks: expected a list of disks ('- ...'), found "
-                  "a single value");
+                              "a single value");
     parse_refused("disks:\n  - path: a\n    queues: 99",
                   "vms/demo.yaml:3:13: disks[0].queues: 99 is out of range: give 1 to 16");
     parse_refused("disks:\n  - [a]", "vms/demo.yaml:2:5: disks[0]: expected the keys of a disk "
-                  "('key: value'), found a list");
+                                     "('key: value'), found a list");
     parse_refused("disks:\n  - a,cach=none", "vms/demo.yaml:2:5: disks[0]: unknown key 'cach': did "
-                  "you mean 'cache'?");
+                                             "you mean 'cache'?");
     parse_refused("nets:\n  - kind: user\n    forwards:\n      - tcp:x-1",
                   "vms/demo.yaml:4:9: nets[0].forwards[0]: host-port: expected a whole number, "
                   "found 'x'");
     parse_refused("initrd-f: 3", "vms/demo.yaml:1:1: unknown key 'initrd-f': did you mean "
-                  "'initrd'?");
-    parse_refused("disks: [{fd: 3}]", "vms/demo.yaml:1:10: disks[0]: unknown key 'fd': did you mean "
+                                 "'initrd'?");
+    parse_refused("disks: [{fd: 3}]",
+                  "vms/demo.yaml:1:10: disks[0]: unknown key 'fd': did you mean "
                   "'id'?");
     parse_refused("- a", "vms/demo.yaml:1:1: expected the keys of a VM ('key: value'), found a "
-                  "list");
+                         "list");
     parse_refused("nets: [user,user,user,user,user,user,user,user,user]",
                   "vms/demo.yaml:1:48: nets[8]: more than 8 nets: remove one");
 }
@@ -314,38 +322,46 @@ static void test_file_errors(void **state)
 static void test_finish_errors(void **state)
 {
     finish_refused("name: x", "there is no kernel to start: give --kernel PATH, or kernel: in the "
-                   "VM file");
+                              "VM file");
     finish_refused("{kernel: k, disks: [{readonly: true}]}", "disk 'd0' has no path: add one "
-                   "(path: FILE)");
+                                                             "(path: FILE)");
     finish_refused("{kernel: k, disks: [\"a,id=x\", \"b,id=x\"]}", "two disks have the id 'x': "
-                   "rename one");
-    finish_refused("{kernel: k, disks: [\"a,serial=123456789012345678901\"]}", "disk 'd0': the "
+                                                                   "rename one");
+    finish_refused("{kernel: k, disks: [\"a,serial=123456789012345678901\"]}",
+                   "disk 'd0': the "
                    "serial '123456789012345678901' is longer than 20 characters: shorten it");
     finish_refused("{kernel: k, nets: [tap]}", "net 'n0' is a tap without a name: add ifname");
     finish_refused("{kernel: k, nets: [\"user,ifname=t\"]}", "net 'n0': ifname needs kind tap: "
-                   "remove it or change the kind");
+                                                             "remove it or change the kind");
     finish_refused("{kernel: k, nets: [\"user,queues=2\"]}", "net 'n0': 2 queues need kind tap: "
-                   "give 1");
-    finish_refused("{kernel: k, nets: [{kind: none, forwards: [1-1]}]}", "net 'n0': forwards need "
+                                                             "give 1");
+    finish_refused("{kernel: k, nets: [{kind: none, forwards: [1-1]}]}",
+                   "net 'n0': forwards need "
                    "kind user: remove them or change the kind");
-    finish_refused("{kernel: k, nets: [{forwards: [{host-port: 1}]}]}", "net 'n0': forward 0 needs "
+    finish_refused("{kernel: k, nets: [{forwards: [{host-port: 1}]}]}",
+                   "net 'n0': forward 0 needs "
                    "host-port and guest-port: add them");
     finish_refused("{kernel: k, nets: [{forwards: [1-1, 1-2]}]}", "net 'n0': tcp port 127.0.0.1:1 "
-                   "is forwarded twice: remove one");
+                                                                  "is forwarded twice: remove one");
     finish_refused("{kernel: k, nets: [\"user,mac=52:54:00:00:00:01\", "
-                   "\"user,mac=52:54:00:00:00:01\"]}", "nets 'n0' and 'n1' have the same mac: "
+                   "\"user,mac=52:54:00:00:00:01\"]}",
+                   "nets 'n0' and 'n1' have the same mac: "
                    "change one");
-    finish_refused("{kernel: k, consoles: [serial, virtio]}", "2 consoles use stdio: there is one "
+    finish_refused("{kernel: k, consoles: [serial, virtio]}",
+                   "2 consoles use stdio: there is one "
                    "terminal, give the others another backend");
     finish_refused("{kernel: k, consoles: [\"serial,backend=file\"]}", "console 'c0' is a file "
-                   "without a path: add one");
-    finish_refused("{kernel: k, consoles: [\"serial,path=x\"]}", "console 'c0': a path needs "
+                                                                       "without a path: add one");
+    finish_refused("{kernel: k, consoles: [\"serial,path=x\"]}",
+                   "console 'c0': a path needs "
                    "backend socket or file: remove it or change the backend");
     finish_refused("{kernel: k, consoles: [\"serial,backend=null\", \"serial,backend=null\", "
-                   "\"serial,backend=null\"]}", "3 serial consoles: a board has 2, make the others "
+                   "\"serial,backend=null\"]}",
+                   "3 serial consoles: a board has 2, make the others "
                    "virtio");
     finish_refused("{kernel: k, disks: [a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a], nets: "
-                   "[user,user,user,user]}", "29 disks, nets, virtio consoles and rng together: "
+                   "[user,user,user,user]}",
+                   "29 disks, nets, virtio consoles and rng together: "
                    "the board has room for 28, remove some");
 }
 
@@ -417,14 +433,13 @@ static void json_refused(const char *text, const char *error)
 
 static void test_json_errors(void **state)
 {
-    json_refused("{\"cpus\": \"x\"}",
-                 "VM description: cpus: expected a whole number, found 'x'");
+    json_refused("{\"cpus\": \"x\"}", "VM description: cpus: expected a whole number, found 'x'");
     json_refused("{\"disks\": [{\"fd\": -2}]}",
                  "VM description: disks[0].fd: expected a descriptor number, found '-2'");
     json_refused("{\"nets\": [{\"fds\": [[]]}]}",
                  "VM description: nets[0].fds: expected a descriptor number");
     json_refused("7", "VM description: expected the keys of a VM ('key: value'), found a single "
-                 "value");
+                      "value");
     json_refused("[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]",
                  "VM description: JSON is nested deeper than 16 levels");
 }
@@ -462,16 +477,11 @@ static void test_help(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_file),
-        cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_mac_is_stable),
-        cmocka_unit_test(test_flags),
-        cmocka_unit_test(test_flag_errors),
-        cmocka_unit_test(test_file_errors),
-        cmocka_unit_test(test_finish_errors),
-        cmocka_unit_test(test_json_round_trip),
-        cmocka_unit_test(test_json_errors),
-        cmocka_unit_test(test_help),
+        cmocka_unit_test(test_file),          cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_mac_is_stable), cmocka_unit_test(test_flags),
+        cmocka_unit_test(test_flag_errors),   cmocka_unit_test(test_file_errors),
+        cmocka_unit_test(test_finish_errors), cmocka_unit_test(test_json_round_trip),
+        cmocka_unit_test(test_json_errors),   cmocka_unit_test(test_help),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 /*
- * Whole VMs with tiny guests: two side by side, every way to end, reset, pause; on each engine that this
- * host has.
+ * Whole VMs with tiny guests: two side by side, every way to end, reset, pause; on each engine that
+ * this host has.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -288,7 +288,8 @@ static void test_free_in_callback(void **state)
     loop_free(loop);
 }
 
-/* Each vCPU reaches its own place: the first sends INIT and SIPI to the others through its local APIC. */
+/* Each vCPU reaches its own place: the first sends INIT and SIPI to the others through its local
+ * APIC. */
 static void test_application_processors(void **state)
 {
     /* clang-format off */

@@ -92,9 +92,9 @@ static void test_refused(void **state)
     refused("\"a\\0\": 1", "f:1:1: a key must not hold a zero byte");
     refused("a: 1\n b: 2", "f:2:3: not valid YAML: mapping values are not allowed in this context");
     refused("a: [1", "f:2:1: not valid YAML: while parsing a flow sequence, did not find expected "
-            "',' or ']'");
+                     "',' or ']'");
     refused("a:\n\t- b", "f:2:1: not valid YAML: while scanning for the next token, found "
-            "character that cannot start any token");
+                         "character that cannot start any token");
     refused_bytes("a: \xff\xfe", 5,
                   "f:1:1: not readable as YAML text: invalid leading UTF-8 octet");
     refused("[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]",

@@ -55,6 +55,18 @@ struct err *launch_write(const struct launch *launch, int *result)
     return NULL;
 }
 
+/* Standard input, output and error are never handed over: a number below 3 is a mistake. */
+static struct err *check_fds(const struct launch *launch)
+{
+    int fds[LAUNCH_FDS_MAX];
+    size_t count = launch_fds(launch, fds, ARRAY_SIZE(fds));
+
+    for (size_t i = 0; i < count; i++)
+        if (fds[i] <= STDERR_FILENO)
+            return err_new("the hand-over names descriptor %d", fds[i]);
+    return NULL;
+}
+
 static struct err *launch_parse(const char *text, size_t len, struct launch *launch)
 {
     json_error_t where;
@@ -76,7 +88,7 @@ static struct err *launch_parse(const char *text, size_t len, struct launch *lau
             json_object_get(marks, timeline_name((enum timeline_mark)mark)));
     err = schema_from_json(vm, &launch->config);
     json_decref(root);
-    return err;
+    return err ? err : check_fds(launch);
 }
 
 struct err *launch_read(int take_fd, struct launch *launch)

@@ -97,7 +97,7 @@ struct err *run_listen(struct run *run, const char *what, const char *path, int 
     if (err)
         return err_wrap(err, "%s", what);
     run->socket_path[run->socket_count++] = xstrdup(path);
-    if (listen(fd, 4) != 0)
+    if (listen(fd, 32) != 0)
         return err_errno(errno, "%s: cannot listen on '%s'", what, path);
     *result = fd;
     fd = -1;

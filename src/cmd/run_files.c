@@ -8,10 +8,14 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "block/block.h"
 #include "cmd/run.h"
+
+#define LOCK_TRIES 30 /* of 10 ms each */
 
 static struct err *open_error(const char *what, const char *path, int error)
 {
@@ -100,6 +104,24 @@ static struct err *disk_error(const struct vm_disk *disk, int error)
     return err_errno(error, "cannot open '%s'", disk->path);
 }
 
+/*
+ * A VM that has just ended, or whose tenon was killed, may still be on its way out in the kernel, and
+ * its lock with it: a lock that is held for longer is a living VM's.
+ */
+static struct err *lock_disk(const struct vm_disk *disk)
+{
+    const struct timespec pause = {.tv_nsec = 10 * NSEC_PER_MSEC};
+    struct err *err;
+
+    for (unsigned tries = 0;; tries++) {
+        err = block_lock_file(disk->fd, disk->path, disk->readonly);
+        if (!err || err_kind(err) != ERR_BUSY || tries == LOCK_TRIES)
+            return err;
+        err_free(err);
+        nanosleep(&pause, NULL);
+    }
+}
+
 static struct err *open_disk(struct vm_disk *disk)
 {
     int flags = (disk->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK;
@@ -111,7 +133,7 @@ static struct err *open_disk(struct vm_disk *disk)
         return disk_error(disk, errno);
     TRY(check_type("image", disk->path, disk->fd, true));
     TRY(make_blocking(disk->path, disk->fd));
-    return block_lock_file(disk->fd, disk->path, disk->readonly);
+    return lock_disk(disk);
 }
 
 struct err *run_open_files(struct run *run)

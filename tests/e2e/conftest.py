@@ -73,6 +73,7 @@ class Tenon:
         self.directory = directory
         self.mark = 'TENON_TEST=' + uuid.uuid4().hex
         self.processes = []
+        self.known = {}  # pid: command line, of those that have been seen
 
     def guest(self, name, code):
         path = self.directory / name
@@ -113,8 +114,10 @@ class Tenon:
                                            err.decode(errors='replace'))
 
     def left(self):
-        """Living processes that carry the mark: (pid, command line)."""
-        found = []
+        """
+        Processes that carry the mark and have not ended: (pid, command line). One that dies loses
+        its memory, and the mark, before its files: it counts until it is gone.
+        """
         for entry in os.listdir('/proc'):
             if not entry.isdigit():
                 continue
@@ -124,8 +127,15 @@ class Tenon:
             except OSError:
                 continue
             if self.mark.encode() in environment and command:
-                found.append((int(entry), command.replace(b'\0', b' ').decode()))
-        return found
+                self.known[int(entry)] = command.replace(b'\0', b' ').decode()
+        for pid in list(self.known):
+            try:
+                state = pathlib.Path('/proc/%d/stat' % pid).read_text().rsplit(')', 1)[1].split()[0]
+            except OSError:
+                state = 'X'
+            if state in 'XZ':
+                del self.known[pid]
+        return sorted(self.known.items())
 
     def find(self, program, timeout=10):
         """The pid of a child program, once it is there."""
@@ -145,6 +155,9 @@ class Tenon:
                 if stream:
                     stream.close()
             process.wait()
+        end = time.monotonic() + 3
+        while self.left() and time.monotonic() < end:
+            time.sleep(0.01)
         left = self.left()
         for pid, _ in left:
             os.kill(pid, signal.SIGKILL)
@@ -190,7 +203,7 @@ class Qmp:
             try:
                 self.socket.connect(str(path))
                 return True
-            except (FileNotFoundError, ConnectionRefusedError):
+            except (FileNotFoundError, ConnectionRefusedError, BlockingIOError):
                 return False
         wait_for(connect, timeout, 'the control socket')
         self.file = self.socket.makefile('rb')

@@ -1,9 +1,9 @@
 /*
- * libFuzzer target: configuration space of a q35's functions, and the MSI-X table, as a guest reaches
- * them. The input is a run of accesses of 11 bytes: kind and size, address, value.
+ * libFuzzer target: configuration space of a q35's functions, and the MSI-X table, as a guest
+ * reaches them. The input is a run of accesses of 11 bytes: kind and size, address, value.
  *
- * A finding is a crash or a sanitizer's report; and after each run, what the guest may not change must be
- * as it was.
+ * A finding is a crash or a sanitizer's report; and after each run, what the guest may not change
+ * must be as it was.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -158,7 +158,11 @@ static void access_once(struct machine *m, const uint8_t *record)
     switch (record[0] & 3) {
     case 0: /* ECAM of one of the functions */
         at = LAYOUT_Q35_ECAM_BASE +
-             ((uint64_t)m->function[address >> 12 & 1 ? 1 : address >> 13 & 3 ? 2 : 0]->devfn << 12) +
+             ((uint64_t)m->function[address >> 12 & 1   ? 1
+                                    : address >> 13 & 3 ? 2
+                                                        : 0]
+                  ->devfn
+              << 12) +
              (address & 0xfff);
         break;
     case 1: /* the ports */

@@ -27,11 +27,8 @@ static const struct io_ops exit_ops = {exit_read, exit_write};
 static struct err *exit_realize(struct device *device)
 {
     struct debug_exit *debug = (struct debug_exit *)device;
-    debug->region = (struct io_region){.name = "debug-exit",
-                                       .size = 4,
-                                       .ops = &exit_ops,
-                                       .opaque = debug,
-                                       .lock = &device->lock};
+    debug->region = (struct io_region){
+        .name = "debug-exit", .size = 4, .ops = &exit_ops, .opaque = debug, .lock = &device->lock};
     io_bus_add(device->env->pio, &debug->region, LAYOUT_PORT_DEBUG_EXIT);
     return NULL;
 }

@@ -1,6 +1,6 @@
 /*
- * Test devices: debug exit (port 0xf4) ends the VM with a status, debug console (port 0xe9) writes bytes
- * to a stream.
+ * Test devices: debug exit (port 0xf4) ends the VM with a status, debug console (port 0xe9) writes
+ * bytes to a stream.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

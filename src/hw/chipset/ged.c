@@ -32,7 +32,7 @@ static void ged_write(void *opaque, uint64_t offset, unsigned size, uint64_t val
     if (offset == GED_SLEEP_CONTROL && value & SLP_EN && (value >> 2 & 7) == GED_SLEEP_S5)
         env->ops->power(env->opaque, HW_POWER_OFF, 0);
     else if (offset == GED_SLEEP_STATUS)
-        ged->sleep_status &= (uint8_t)~(value & WAK_STS);
+        ged->sleep_status &= (uint8_t) ~(value & WAK_STS);
     else if (offset == GED_RESET && value == GED_RESET_VALUE)
         env->ops->power(env->opaque, HW_POWER_RESET, 0);
 }

@@ -10,10 +10,10 @@
 #include "hw/core/device.h"
 
 /* Offsets in the block at LAYOUT_GED_BASE. */
-#define GED_EVENTS 0x0         /* 32 bits, read clears: GED_EVENT_* */
-#define GED_SLEEP_CONTROL 0x8  /* 8 bits */
-#define GED_SLEEP_STATUS 0x9   /* 8 bits */
-#define GED_RESET 0xa          /* 8 bits: GED_RESET_VALUE resets */
+#define GED_EVENTS 0x0        /* 32 bits, read clears: GED_EVENT_* */
+#define GED_SLEEP_CONTROL 0x8 /* 8 bits */
+#define GED_SLEEP_STATUS 0x9  /* 8 bits */
+#define GED_RESET 0xa         /* 8 bits: GED_RESET_VALUE resets */
 #define GED_SIZE 0x10
 #define GED_RESET_VALUE 0x06
 #define GED_SLEEP_S5 5

@@ -1,16 +1,17 @@
 /*
  * The high precision event timer (IA-PC HPET specification 1.0a).
  *
- * The main counter does not count: it is worked out from device time. A timer that is to interrupt has a
- * timer on the loop; one whose comparator lies in the past waits for the counter to come around.
+ * The main counter does not count: it is worked out from device time. A timer that is to interrupt
+ * has a timer on the loop; one whose comparator lies in the past waits for the counter to come
+ * around.
  *
- * Lock: the device's. Loop timers run on the control loop and take it. PIT and RTC pull our wires under
- * their own locks, so the flag that cuts them off is atomic.
+ * Lock: the device's. Loop timers run on the control loop and take it. PIT and RTC pull our wires
+ * under their own locks, so the flag that cuts them off is atomic.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#include "base/bytes.h"
 #include "hw/chipset/hpet.h"
+#include "base/bytes.h"
 #include "hw/core/env.h"
 
 #define REGION_SIZE 0x400
@@ -92,7 +93,8 @@ static uint64_t distance(const struct hpet *hpet, const struct hpet_timer *timer
 static void schedule(struct hpet *hpet, struct hpet_timer *timer)
 {
     uint64_t ahead = distance(hpet, timer);
-    /* Without an interrupt to give, periodic comparators still move; reading them works that out. */
+    /* Without an interrupt to give, periodic comparators still move; reading them works that out.
+     */
     if (hpet->clock.held || !(hpet->config & CONFIG_ENABLE) ||
         !(timer->config & (T_ENABLE | T_LEVEL)) || ahead > INT64_MAX / HPET_TICK_NS) {
         loop_timer_cancel(&timer->timer);
@@ -202,8 +204,7 @@ static void timer_config_write(struct hpet *hpet, struct hpet_timer *timer, uint
         timer->comparator &= UINT32_MAX;
         timer->period &= UINT32_MAX;
     }
-    if (timer->config & T_LEVEL && timer->config & T_ENABLE &&
-        hpet->status >> timer->index & 1) {
+    if (timer->config & T_LEVEL && timer->config & T_ENABLE && hpet->status >> timer->index & 1) {
         timer->level = true;
         irq_set(wire(hpet, timer), true);
     }
@@ -211,8 +212,8 @@ static void timer_config_write(struct hpet *hpet, struct hpet_timer *timer, uint
 }
 
 /*
- * In periodic mode a write sets the period; right after the guest asked for it, the comparator as well.
- * `keep` masks the bits that the access did not touch.
+ * In periodic mode a write sets the period; right after the guest asked for it, the comparator as
+ * well. `keep` masks the bits that the access did not touch.
  */
 static void comparator_write(struct hpet *hpet, struct hpet_timer *timer, uint64_t value,
                              uint64_t keep)
@@ -298,11 +299,8 @@ static struct err *realize(struct device *device)
         hpet->timer[i].index = i;
         loop_timer_init(device->env->loop, &hpet->timer[i].timer, expired, &hpet->timer[i]);
     }
-    hpet->region = (struct io_region){.name = "hpet",
-                                      .size = REGION_SIZE,
-                                      .ops = &ops,
-                                      .opaque = hpet,
-                                      .lock = &device->lock};
+    hpet->region = (struct io_region){
+        .name = "hpet", .size = REGION_SIZE, .ops = &ops, .opaque = hpet, .lock = &device->lock};
     io_bus_add(device->env->mmio, &hpet->region, hpet->base);
     return NULL;
 }

@@ -21,7 +21,7 @@ struct hpet_timer {
     unsigned index;
     struct loop_timer timer;
     uint64_t config, comparator, period;
-    bool level;        /* the line as we drive it */
+    bool level; /* the line as we drive it */
 };
 
 struct hpet {
@@ -36,10 +36,10 @@ struct hpet {
     struct io_region region;
     struct hw_clock clock;
     uint64_t config, status;
-    uint64_t counter;           /* at counter_ns; while disabled, as it stands */
+    uint64_t counter; /* at counter_ns; while disabled, as it stands */
     uint64_t counter_ns;
     struct hpet_timer timer[HPET_TIMERS];
-    bool legacy;                /* legacy replacement: PIT and RTC are cut off. Atomic */
+    bool legacy; /* legacy replacement: PIT and RTC are cut off. Atomic */
 };
 
 extern const struct device_class hpet_class;

@@ -1,9 +1,9 @@
 /*
- * The i8042 keyboard controller (IBM PS/2 technical reference, keyboard and auxiliary device controller)
- * with two empty ports, and port 0x92.
+ * The i8042 keyboard controller (IBM PS/2 technical reference, keyboard and auxiliary device
+ * controller) with two empty ports, and port 0x92.
  *
- * A byte for a device that is not there is answered as the part does after waiting in vain: 0xfe with
- * the time-out bit of the status register.
+ * A byte for a device that is not there is answered as the part does after waiting in vain: 0xfe
+ * with the time-out bit of the status register.
  *
  * Lock: the device's.
  *
@@ -202,8 +202,7 @@ static uint64_t port92_read(void *opaque, uint64_t offset, unsigned size)
 static void port92_write(void *opaque, uint64_t offset, unsigned size, uint64_t value)
 {
     struct i8042 *kbc = opaque;
-    kbc->output_port =
-        (uint8_t)((kbc->output_port & ~OUTPUT_A20) | (value & OUTPUT_A20));
+    kbc->output_port = (uint8_t)((kbc->output_port & ~OUTPUT_A20) | (value & OUTPUT_A20));
     if (value & 1)
         machine_reset(kbc);
 }

@@ -17,10 +17,10 @@ struct i8042 {
 
     /* Own. */
     struct io_region data_region, command_region, port92_region;
-    uint8_t ram[32];     /* byte 0 is the command byte */
+    uint8_t ram[32]; /* byte 0 is the command byte */
     uint8_t status, data;
-    uint8_t command;     /* waits for its data byte; 0: none */
-    uint8_t output_port; /* bit 0 reset (active low), bit 1 A20 */
+    uint8_t command;             /* waits for its data byte; 0: none */
+    uint8_t output_port;         /* bit 0 reset (active low), bit 1 A20 */
     uint8_t queue[4], queue_len; /* answers behind `data` */
     uint8_t queue_status[4];
 };

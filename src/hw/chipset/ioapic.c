@@ -1,8 +1,8 @@
 /*
  * The I/O APIC (Intel 82093AA datasheet; version 0x20 with the EOI register).
  *
- * An asserted pin becomes a message through env->ops->msi_send. Polarity is not looked at: a line here is
- * asserted or not. An edge on a masked pin is lost, as on the part.
+ * An asserted pin becomes a message through env->ops->msi_send. Polarity is not looked at: a line
+ * here is asserted or not. An edge on a masked pin is lost, as on the part.
  *
  * Lock: irq_lock (LOCK_IRQCHIP). Lines, EOIs and registers meet under it.
  *

@@ -26,10 +26,10 @@ struct ioapic {
     /* Own. */
     struct lock irq_lock; /* LOCK_IRQCHIP: covers all below */
     struct io_region region;
-    uint8_t select;               /* IOREGSEL */
-    uint8_t id;                   /* IOAPICID, bits 24..27 */
-    uint32_t levels;              /* a bit a pin: the line is asserted */
-    uint64_t entry[IOAPIC_PINS];  /* redirection table */
+    uint8_t select;              /* IOREGSEL */
+    uint8_t id;                  /* IOAPICID, bits 24..27 */
+    uint32_t levels;             /* a bit a pin: the line is asserted */
+    uint64_t entry[IOAPIC_PINS]; /* redirection table */
 };
 
 extern const struct device_class ioapic_class;

@@ -1,6 +1,6 @@
 /*
- * ISA interrupt lines reach two controllers at once: the PIC, and the IOAPIC, where line 0 is on pin 2.
- * Embedded by the board; either controller may be absent (NULL).
+ * ISA interrupt lines reach two controllers at once: the PIC, and the IOAPIC, where line 0 is on
+ * pin 2. Embedded by the board; either controller may be absent (NULL).
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

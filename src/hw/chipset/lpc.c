@@ -1,15 +1,15 @@
 /*
- * The LPC bridge of the ICH9 (datasheet 316972, 13.1 and 10.1). Addresses that firmware would choose are
- * fixed and show themselves as already chosen; PIRQ routing works.
+ * The LPC bridge of the ICH9 (datasheet 316972, 13.1 and 10.1). Addresses that firmware would
+ * choose are fixed and show themselves as already chosen; PIRQ routing works.
  *
- * Lock: the device's for registers. The routing of lines is covered by the PCI bus's lock, because lines
- * change under that one.
+ * Lock: the device's for registers. The routing of lines is covered by the PCI bus's lock, because
+ * lines change under that one.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
+#include "hw/chipset/lpc.h"
 #include "base/bytes.h"
 #include "hw/chipset/layout.h"
-#include "hw/chipset/lpc.h"
 #include "hw/core/env.h"
 
 #define REG_PMBASE 0x40
@@ -23,7 +23,7 @@
 #define RCBA_SIZE 0x4000
 #define RCBA_OIC 0x31ff /* other interrupt control */
 #define OIC_APIC_ON 0x01
-#define RCBA_GCS 0x3410 /* general control and status */
+#define RCBA_GCS 0x3410    /* general control and status */
 #define GCS_NO_REBOOT 0x20 /* the watchdog is strapped off: there is none */
 
 static unsigned route_register(unsigned pirq)
@@ -117,11 +117,8 @@ static struct err *realize(struct device *device)
     for (unsigned pirq = 0; pirq < 8; pirq++)
         pci->writable[route_register(pirq)] = 0x8f;
     pci->config_written = config_written;
-    lpc->rcba_region = (struct io_region){.name = "rcba",
-                                          .size = RCBA_SIZE,
-                                          .ops = &rcba_ops,
-                                          .opaque = lpc,
-                                          .lock = &device->lock};
+    lpc->rcba_region = (struct io_region){
+        .name = "rcba", .size = RCBA_SIZE, .ops = &rcba_ops, .opaque = lpc, .lock = &device->lock};
     io_bus_add(device->env->mmio, &lpc->rcba_region, LAYOUT_RCBA_BASE);
     return NULL;
 }

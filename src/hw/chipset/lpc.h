@@ -1,5 +1,6 @@
 /*
- * The ICH9 LPC bridge, function 1f.0 of a q35: PIRQ routing registers, PMBASE, root complex registers.
+ * The ICH9 LPC bridge, function 1f.0 of a q35: PIRQ routing registers, PMBASE, root complex
+ * registers.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -15,7 +16,8 @@
 struct lpc {
     struct pci_device pci;
 
-    /* Set before realize; borrowed. pci_bus_attach(bus, &lpc->pci, LPC_DEVFN) is the board's too. */
+    /* Set before realize; borrowed. pci_bus_attach(bus, &lpc->pci, LPC_DEVFN) is the board's too.
+     */
     struct ioapic *ioapic;
     struct pic *pic;
 

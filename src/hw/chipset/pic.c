@@ -1,13 +1,13 @@
 /*
  * The 8259A pair (Intel 8259A datasheet; edge/level control registers of the ICH9, 13.4.9).
  *
- * Lock: irq_lock (LOCK_IRQCHIP) for lines, registers and the acknowledge cycle. The INTR output is told
- * under it.
+ * Lock: irq_lock (LOCK_IRQCHIP) for lines, registers and the acknowledge cycle. The INTR output is
+ * told under it.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#include "hw/chipset/layout.h"
 #include "hw/chipset/pic.h"
+#include "hw/chipset/layout.h"
 #include "hw/core/env.h"
 
 #define CASCADE 2
@@ -51,7 +51,7 @@ static unsigned request(const struct pic_chip *chip, bool master)
         in_service &= (uint8_t)~chip->imr;
     /* Fully nested below a slave in service: the slave itself may ask again. */
     if (chip->special_nested && master)
-        in_service &= (uint8_t)~(1u << CASCADE);
+        in_service &= (uint8_t) ~(1u << CASCADE);
     unsigned busy = first_line(chip, in_service);
     return busy == 8 || rank(chip, line) < rank(chip, busy) ? line : 8;
 }
@@ -121,7 +121,7 @@ uint8_t pic_ack(struct pic *pic)
         chip = &pic->chip[1];
         line = chip_ack(chip, false);
         /* The slave's request is edge for the master: it may ask again with another line. */
-        pic->chip[0].levels &= (uint8_t)~(1u << CASCADE);
+        pic->chip[0].levels &= (uint8_t) ~(1u << CASCADE);
     }
     uint8_t vector = (uint8_t)(chip->vector_base + line);
     update_locked(pic);
@@ -152,7 +152,7 @@ static void end_of_interrupt(struct pic_chip *chip, uint8_t command)
         line = first_line(chip, chip->special_mask ? chip->isr & ~chip->imr : chip->isr);
     if (line == 8)
         return;
-    chip->isr &= (uint8_t)~(1u << line);
+    chip->isr &= (uint8_t) ~(1u << line);
     if (rotate)
         chip->lowest = (uint8_t)line;
 }

@@ -1,15 +1,15 @@
 /*
  * The 8254 interval timer (Intel 8254 datasheet) and port 0x61 (ICH9 datasheet, 13.7.1).
  *
- * Nothing counts: a channel knows when its count began, and a read works out where it would be. Only
- * channel 0 in a mode that interrupts has a timer on the loop.
+ * Nothing counts: a channel knows when its count began, and a read works out where it would be.
+ * Only channel 0 in a mode that interrupts has a timer on the loop.
  *
  * Lock: the device's. The timer runs on the control loop and takes it.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#include "hw/chipset/layout.h"
 #include "hw/chipset/pit.h"
+#include "hw/chipset/layout.h"
 #include "hw/core/env.h"
 
 #define CONTROL 3
@@ -279,8 +279,7 @@ static uint64_t speaker_read(void *opaque, uint64_t offset, unsigned size)
     if (size != 1)
         return UINT64_MAX;
     return (uint64_t)(pit->channel[2].gate | pit->speaker_data << 1 |
-                      (now_ns(pit) / REFRESH_NS & 1) << 4 |
-                      output(pit, &pit->channel[2]) << 5);
+                      (now_ns(pit) / REFRESH_NS & 1) << 4 | output(pit, &pit->channel[2]) << 5);
 }
 
 static void speaker_write(void *opaque, uint64_t offset, unsigned size, uint64_t value)
@@ -359,8 +358,7 @@ static void pre_save(void *object)
 static struct err *check_channel(const void *staged)
 {
     const struct pit_channel *channel = staged;
-    if (channel->mode > 5 || !channel->access || channel->access > 3 ||
-        channel->latched_bytes > 2)
+    if (channel->mode > 5 || !channel->access || channel->access > 3 || channel->latched_bytes > 2)
         return err_new("an 8254 channel is in a state that does not exist");
     if (channel->reload < 1 || channel->reload > modulus(channel))
         return err_new("an 8254 channel's count is out of range");

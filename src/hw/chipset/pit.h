@@ -12,14 +12,14 @@
 #define PIT_HZ 1193182u
 
 struct pit_channel {
-    uint32_t reload;        /* 1..65536; in BCD counting already as binary */
-    uint64_t start_ns;      /* device time when counting (re)started */
-    uint8_t mode;           /* 0..5 */
-    uint8_t access;         /* 1 low, 2 high, 3 low then high */
-    bool bcd, gate, counting; /* counting: a count was loaded (and, modes 1 and 5, triggered) */
+    uint32_t reload;            /* 1..65536; in BCD counting already as binary */
+    uint64_t start_ns;          /* device time when counting (re)started */
+    uint8_t mode;               /* 0..5 */
+    uint8_t access;             /* 1 low, 2 high, 3 low then high */
+    bool bcd, gate, counting;   /* counting: a count was loaded (and, modes 1 and 5, triggered) */
     bool write_high, read_high; /* the second byte of access 3 is next */
     uint8_t write_low;
-    uint8_t latched_bytes;  /* bytes of `latch` still to be read */
+    uint8_t latched_bytes; /* bytes of `latch` still to be read */
     uint16_t latch;
     bool status_latched;
     uint8_t status;

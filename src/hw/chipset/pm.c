@@ -1,5 +1,6 @@
 /*
- * ACPI power management (ACPI 6.4, 4.8; ICH9 datasheet, 13.8): PM1, PM timer, GPE0, SMI command port.
+ * ACPI power management (ACPI 6.4, 4.8; ICH9 datasheet, 13.8): PM1, PM timer, GPE0, SMI command
+ * port.
  *
  * Lock: the device's. The timer runs on the control loop and takes it.
  *
@@ -57,8 +58,8 @@ static void timer_update(struct pm *pm)
         return;
     if (pm->pm1_enable & STATUS_TIMER && !(pm->pm1_status & STATUS_TIMER)) {
         uint64_t next = (now / TIMER_HALF + 1) * TIMER_HALF;
-        loop_timer_arm(&pm->timer, hw_clock_deadline(&pm->clock, mul_div_up(next, NSEC_PER_SEC,
-                                                                            TIMER_HZ)));
+        loop_timer_arm(&pm->timer,
+                       hw_clock_deadline(&pm->clock, mul_div_up(next, NSEC_PER_SEC, TIMER_HZ)));
     } else {
         loop_timer_cancel(&pm->timer);
     }
@@ -94,8 +95,7 @@ static uint64_t pm_read(void *opaque, uint64_t offset, unsigned size)
 static void control_write(struct pm *pm, uint16_t value)
 {
     struct hw_env *env = pm->device.env;
-    pm->pm1_control =
-        (uint16_t)((pm->pm1_control & CONTROL_SCI_EN) | (value & CONTROL_WRITABLE));
+    pm->pm1_control = (uint16_t)((pm->pm1_control & CONTROL_SCI_EN) | (value & CONTROL_WRITABLE));
     if (value & CONTROL_SLP_EN && (value >> 10 & 7) == PM_SLEEP_S5)
         env->ops->power(env->opaque, HW_POWER_OFF, 0);
 }
@@ -103,7 +103,7 @@ static void control_write(struct pm *pm, uint16_t value)
 static void byte_write(struct pm *pm, unsigned offset, uint8_t value)
 {
     unsigned shift = 8 * (offset & 1);
-    uint16_t word = (uint16_t)(value << shift), kept = (uint16_t)~(0xff << shift);
+    uint16_t word = (uint16_t)(value << shift), kept = (uint16_t) ~(0xff << shift);
     switch (offset) {
     case PM_PM1_EVENT:
     case PM_PM1_EVENT + 1:
@@ -272,15 +272,9 @@ static void post_load(void *object)
 }
 
 static const struct state_field fields[] = {
-    STATE_U64(1, pm, clock.held_ns),
-    STATE_U16(2, pm, pm1_status),
-    STATE_U16(3, pm, pm1_enable),
-    STATE_U16(4, pm, pm1_control),
-    STATE_BYTES(5, pm, gpe_status),
-    STATE_BYTES(6, pm, gpe_enable),
-    STATE_U8(7, pm, smi_command),
-    STATE_U8(8, pm, smi_data),
-    STATE_U64(9, pm, timer_seen),
+    STATE_U64(1, pm, clock.held_ns), STATE_U16(2, pm, pm1_status),   STATE_U16(3, pm, pm1_enable),
+    STATE_U16(4, pm, pm1_control),   STATE_BYTES(5, pm, gpe_status), STATE_BYTES(6, pm, gpe_enable),
+    STATE_U8(7, pm, smi_command),    STATE_U8(8, pm, smi_data),      STATE_U64(9, pm, timer_seen),
     STATE_BOOL(10, pm, sci_level),
 };
 

@@ -1,7 +1,7 @@
 /*
  * The reset control register, port 0xcf9 (ICH9 datasheet 13.7.5). The port lies inside the PCI
- * configuration address register, so the PCI bus hands byte accesses on: give reset_port_ops and the
- * device to pci_bus_config.cf9_ops and cf9_opaque.
+ * configuration address register, so the PCI bus hands byte accesses on: give reset_port_ops and
+ * the device to pci_bus_config.cf9_ops and cf9_opaque.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -1,23 +1,38 @@
 /*
- * The MC146818 real-time clock (Motorola MC146818A datasheet), and the CMOS bytes by which PC firmware
- * tells memory sizes.
+ * The MC146818 real-time clock (Motorola MC146818A datasheet), and the CMOS bytes by which PC
+ * firmware tells memory sizes.
  *
- * The clock is the host's UTC plus an offset that the guest sets by setting the clock. Nothing ticks:
- * reading a register works out the time, and flags of register C are worked out from the time passed since
- * the last look. Only enabled interrupts have a timer on the loop.
+ * The clock is the host's UTC plus an offset that the guest sets by setting the clock. Nothing
+ * ticks: reading a register works out the time, and flags of register C are worked out from the
+ * time passed since the last look. Only enabled interrupts have a timer on the loop.
  *
  * Lock: the device's. The timer runs on the control loop and takes it.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
+#include "hw/chipset/rtc.h"
 #include "base/clock.h"
 #include "hw/chipset/layout.h"
-#include "hw/chipset/rtc.h"
 #include "hw/core/env.h"
 #include "hw/core/hw_clock.h"
 
-enum { SECONDS, SECONDS_ALARM, MINUTES, MINUTES_ALARM, HOURS, HOURS_ALARM, WEEKDAY, DAY, MONTH,
-       YEAR, REG_A, REG_B, REG_C, REG_D, CENTURY = 0x32 };
+enum {
+    SECONDS,
+    SECONDS_ALARM,
+    MINUTES,
+    MINUTES_ALARM,
+    HOURS,
+    HOURS_ALARM,
+    WEEKDAY,
+    DAY,
+    MONTH,
+    YEAR,
+    REG_A,
+    REG_B,
+    REG_C,
+    REG_D,
+    CENTURY = 0x32
+};
 
 #define A_UIP 0x80
 #define A_RATE 0x0f
@@ -122,10 +137,10 @@ static void time_from_registers(struct rtc *rtc)
 {
     const uint8_t *cmos = rtc->cmos;
     int64_t year = decode(rtc, cmos[CENTURY]) * 100 + decode(rtc, cmos[YEAR]);
-    int64_t seconds = days_of(year, decode(rtc, cmos[MONTH]), decode(rtc, cmos[DAY])) *
-                          SECONDS_A_DAY +
-                      decode_hour(rtc, cmos[HOURS]) * 3600 + decode(rtc, cmos[MINUTES]) * 60 +
-                      decode(rtc, cmos[SECONDS]);
+    int64_t seconds =
+        days_of(year, decode(rtc, cmos[MONTH]), decode(rtc, cmos[DAY])) * SECONDS_A_DAY +
+        decode_hour(rtc, cmos[HOURS]) * 3600 + decode(rtc, cmos[MINUTES]) * 60 +
+        decode(rtc, cmos[SECONDS]);
     /* Years 0 to 25755 can be written: keep nanoseconds within 64 bits. */
     seconds = MAX(MIN(seconds, (int64_t)9000000000), (int64_t)0);
     rtc->offset_ns = seconds * (int64_t)NSEC_PER_SEC - (int64_t)clock_wall_ns();
@@ -136,8 +151,7 @@ static bool alarm_matches(const struct rtc *rtc, uint64_t second)
 {
     const uint8_t *cmos = rtc->cmos;
     unsigned of_day = (unsigned)(second % SECONDS_A_DAY);
-    return (cmos[SECONDS_ALARM] >= ALARM_ANY ||
-            decode(rtc, cmos[SECONDS_ALARM]) == of_day % 60) &&
+    return (cmos[SECONDS_ALARM] >= ALARM_ANY || decode(rtc, cmos[SECONDS_ALARM]) == of_day % 60) &&
            (cmos[MINUTES_ALARM] >= ALARM_ANY ||
             decode(rtc, cmos[MINUTES_ALARM]) == of_day / 60 % 60) &&
            ((cmos[HOURS_ALARM] & ALARM_ANY) == ALARM_ANY ||
@@ -344,7 +358,7 @@ static void reset(struct device *device)
     struct rtc *rtc = (struct rtc *)device;
     lock_take(&device->lock);
     rtc->index = 0;
-    rtc->cmos[REG_B] &= (uint8_t)~(B_PIE | B_AIE | B_UIE | 0x08);
+    rtc->cmos[REG_B] &= (uint8_t) ~(B_PIE | B_AIE | B_UIE | 0x08);
     rtc->cmos[REG_C] = 0;
     irq_set(&rtc->irq, false);
     loop_timer_cancel(&rtc->timer);

@@ -21,8 +21,8 @@ struct rtc {
     struct loop_timer timer;
     uint8_t index;
     uint8_t cmos[128];
-    int64_t offset_ns;      /* guest's clock minus the host's UTC */
-    uint64_t seen_ns;       /* guest's time up to which flags were worked out */
+    int64_t offset_ns; /* guest's clock minus the host's UTC */
+    uint64_t seen_ns;  /* guest's time up to which flags were worked out */
 };
 
 extern const struct device_class rtc_class;

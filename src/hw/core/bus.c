@@ -1,17 +1,17 @@
 /*
  * Dispatch tables. See bus.h for the contract.
  *
- * The mapped regions, in order of adding, are flattened into sorted segments that do not overlap. vCPU
- * threads search the segments without a lock, under a sequence count: an odd or changed count means
- * that somebody is rebuilding, and the search starts again. So a lookup writes nothing that another
- * vCPU reads. LOCK_BUS serialises the rebuilding.
+ * The mapped regions, in order of adding, are flattened into sorted segments that do not overlap.
+ * vCPU threads search the segments without a lock, under a sequence count: an odd or changed count
+ * means that somebody is rebuilding, and the search starts again. So a lookup writes nothing that
+ * another vCPU reads. LOCK_BUS serialises the rebuilding.
  *
- * A callback runs under the region's lock. Between the search and that lock the region may have gone,
- * so the count is compared once more with the lock held; whoever removes a region that vCPUs may be
- * using does so under the same lock (a device moves its BAR inside its own callback).
+ * A callback runs under the region's lock. Between the search and that lock the region may have
+ * gone, so the count is compared once more with the lock held; whoever removes a region that vCPUs
+ * may be using does so under the same lock (a device moves its BAR inside its own callback).
  *
- * Segment arrays grow by doubling and old ones live as long as the bus, because a search may still be
- * reading them: together they are smaller than the current one.
+ * Segment arrays grow by doubling and old ones live as long as the bus, because a search may still
+ * be reading them: together they are smaller than the current one.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -22,8 +22,8 @@
 #include "hw/core/bus.h"
 
 struct segment {
-    uint64_t first, last;     /* inclusive, so that the end of the address space needs no care */
-    uint64_t base;            /* of the region, when the segment was made */
+    uint64_t first, last; /* inclusive, so that the end of the address space needs no care */
+    uint64_t base;        /* of the region, when the segment was made */
     struct io_region *region;
 };
 
@@ -163,8 +163,8 @@ void io_bus_remove(struct io_region *region)
 }
 
 /*
- * One try at finding the segment of `address`. found->region is NULL where nobody is; found->last is how
- * far that goes.
+ * One try at finding the segment of `address`. found->region is NULL where nobody is; found->last
+ * is how far that goes.
  */
 static void search(const struct segment_table *table, size_t count, uint64_t address,
                    struct segment *found)
@@ -216,8 +216,8 @@ static uint64_t find(struct io_bus *bus, uint64_t address, struct segment *found
 }
 
 /*
- * Finds the region of `address` and takes its lock. NULL where nobody is. *size shrinks to the power
- * of two that the region, or the gap, still holds.
+ * Finds the region of `address` and takes its lock. NULL where nobody is. *size shrinks to the
+ * power of two that the region, or the gap, still holds.
  */
 static struct io_region *enter(struct io_bus *bus, uint64_t address, unsigned *size,
                                uint64_t *offset)

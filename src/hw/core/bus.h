@@ -17,8 +17,8 @@
 
 /*
  * `offset` counts from the start of the region. `size` is 1, 2, 4 or 8 and never crosses the end of
- * the region: the bus cuts such an access. A device answers sizes it does not know with all ones and
- * ignores such writes.
+ * the region: the bus cuts such an access. A device answers sizes it does not know with all ones
+ * and ignores such writes.
  */
 struct io_ops {
     uint64_t (*read)(void *opaque, uint64_t offset, unsigned size);
@@ -26,12 +26,12 @@ struct io_ops {
 };
 
 struct io_region {
-    const char *name;         /* borrowed, for logs and listings */
+    const char *name; /* borrowed, for logs and listings */
     uint64_t base, size;
     const struct io_ops *ops;
     void *opaque;
-    struct lock *lock;        /* owner's, LOCK_DEVICE or above; NULL when the ops lock themselves */
-    struct io_bus *bus;       /* set while mapped */
+    struct lock *lock;  /* owner's, LOCK_DEVICE or above; NULL when the ops lock themselves */
+    struct io_bus *bus; /* set while mapped */
 };
 
 struct io_bus;

@@ -1,14 +1,14 @@
 /*
  * The device model: one constant class a kind of device, one embedded `struct device` an instance.
  *
- * A class is found by name in a linker set; boards build instances explicitly. The life of a device:
- * device_new() allocates, the board sets the fields of its `struct x`, device_realize() connects it,
- * then reset, and at the end quiesce and free. `state` is mandatory: a device that cannot be saved
- * does not exist. A class without state of its own uses `device_stateless`.
+ * A class is found by name in a linker set; boards build instances explicitly. The life of a
+ * device: device_new() allocates, the board sets the fields of its `struct x`, device_realize()
+ * connects it, then reset, and at the end quiesce and free. `state` is mandatory: a device that
+ * cannot be saved does not exist. A class without state of its own uses `device_stateless`.
  *
- * realize, reset, quiesce, resume and fini are called without the device's lock, on the control loop or
- * before it runs: they take it themselves where a timer or a back end may meet them. save and load take
- * the lock, so a table's functions run under it.
+ * realize, reset, quiesce, resume and fini are called without the device's lock, on the control
+ * loop or before it runs: they take it themselves where a timer or a back end may meet them. save
+ * and load take the lock, so a table's functions run under it.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -31,13 +31,14 @@ struct device_class {
     const struct state_table *state;
     /* Called by device_new: locks and lists that others may use before realize. Optional. */
     void (*init)(struct device *device);
-    /* Connects the device: maps registers, starts queues. On error the device is freed by its owner. */
+    /* Connects the device: maps registers, starts queues. On error the device is freed by its
+     * owner. */
     struct err *(*realize)(struct device *device);
     /* To the power-on state. vCPUs are stopped or do not exist. */
     void (*reset)(struct device *device);
     /*
-     * Stops all work: when it returns, the device does not touch guest memory, and all requests have
-     * completed. Optional for devices that only answer registers.
+     * Stops all work: when it returns, the device does not touch guest memory, and all requests
+     * have completed. Optional for devices that only answer registers.
      */
     void (*quiesce)(struct device *device);
     /* Takes up work again after quiesce or load. Optional. Does nothing if not quiesced. */
@@ -53,7 +54,7 @@ struct device {
     char *id;           /* "d0"; unique in the machine; owned */
     struct lock lock;   /* LOCK_DEVICE */
     bool realized;
-    struct list link;   /* in the machine's list, in order of building */
+    struct list link; /* in the machine's list, in order of building */
 };
 
 /* Registers a class in the linker set. At file scope, with a class that has external linkage. */
@@ -81,15 +82,14 @@ void device_save(struct device *device, struct state_writer *writer);
 struct err *device_load(struct device *device, struct state_reader *reader);
 
 /*
- * An embedded struct, or a fixed array of `element_`, described by `table_`: for tables that are defined
- * in another file, whose size no initializer can read.
+ * An embedded struct, or a fixed array of `element_`, described by `table_`: for tables that are
+ * defined in another file, whose size no initializer can read.
  */
 #define DEVICE_STATE_STRUCT(tag_, struct_, member_, element_, table_)                              \
     {                                                                                              \
         .tag = (tag_), .since = 1, .type = STATE_TYPE_STRUCT, .name = #member_,                    \
         .offset = offsetof(struct struct_, member_), .size = sizeof(struct element_),              \
-        .count = sizeof(((struct struct_ *)0)->member_) / sizeof(struct element_),                 \
-        .sub = (table_)                                                                            \
+        .count = sizeof(((struct struct_ *)0)->member_) / sizeof(struct element_), .sub = (table_) \
     }
 
 /* The frame of a table over `struct struct_` with the array `fields_`. */

@@ -37,7 +37,7 @@ struct hw_env {
     struct io_bus *mmio; /* guest-physical addresses outside RAM */
     struct loop *loop;   /* control loop: timers, console input */
     const struct hw_env_ops *ops;
-    void *opaque;        /* for ops */
+    void *opaque; /* for ops */
 };
 
 #endif

@@ -1,7 +1,7 @@
 /*
- * A device's own time: nanoseconds that stand still while the machine is paused, and that go on where
- * they were after a restore. Timers, counters and periods of a device are written in this time, so its
- * state table needs only one reading of the clock.
+ * A device's own time: nanoseconds that stand still while the machine is paused, and that go on
+ * where they were after a restore. Timers, counters and periods of a device are written in this
+ * time, so its state table needs only one reading of the clock.
  *
  * Under the owner's lock.
  *

@@ -41,8 +41,8 @@ enum gas_space { GAS_MEMORY = 0, GAS_IO = 1 };
 struct builder {
     const struct acpi_config *config;
     struct buf *out;
-    size_t start;  /* of the block in `out` */
-    uint64_t gpa;  /* of the block */
+    size_t start;               /* of the block in `out` */
+    uint64_t gpa;               /* of the block */
     uint64_t table[TABLES_MAX]; /* addresses for the XSDT */
     unsigned tables;
 };
@@ -117,11 +117,11 @@ static void fadt_pm(uint8_t *fadt, const struct acpi_config *config, uint64_t fa
     fadt[89] = 2;
     fadt[91] = 4;
     fadt[92] = PM_GPE0_BYTES;
-    put_le16(fadt + 96, 0xfff);  /* C2 and C3: so slow that nobody takes them */
+    put_le16(fadt + 96, 0xfff); /* C2 and C3: so slow that nobody takes them */
     put_le16(fadt + 98, 0xfff);
     fadt[108] = 0x32; /* CMOS byte of the century */
-    put_le16(fadt + 109, (uint16_t)(BOOT_LEGACY_DEVICES | BOOT_NO_VGA |
-                                    (config->i8042 ? BOOT_8042 : 0)));
+    put_le16(fadt + 109,
+             (uint16_t)(BOOT_LEGACY_DEVICES | BOOT_NO_VGA | (config->i8042 ? BOOT_8042 : 0)));
     put_le32(fadt + 112, FADT_WBINVD | FADT_PROC_C1 | FADT_NO_FIXED_SLEEP_BUTTON |
                              FADT_NO_FIXED_RTC | FADT_RESET_REGISTER);
     put_gas(fadt + 116, GAS_IO, 8, 0xcf9);
@@ -137,8 +137,8 @@ static void fadt_reduced(uint8_t *fadt)
 {
     put_le16(fadt + 109, BOOT_NO_VGA | BOOT_NO_CMOS_RTC);
     put_le32(fadt + 112, FADT_WBINVD | FADT_PROC_C1 | FADT_NO_FIXED_POWER_BUTTON |
-                             FADT_NO_FIXED_SLEEP_BUTTON | FADT_NO_FIXED_RTC |
-                             FADT_RESET_REGISTER | FADT_REDUCED);
+                             FADT_NO_FIXED_SLEEP_BUTTON | FADT_NO_FIXED_RTC | FADT_RESET_REGISTER |
+                             FADT_REDUCED);
     put_gas(fadt + 116, GAS_MEMORY, 8, LAYOUT_GED_BASE + GED_RESET);
     fadt[128] = GED_RESET_VALUE;
     put_gas(fadt + 244, GAS_MEMORY, 8, LAYOUT_GED_BASE + GED_SLEEP_CONTROL);

@@ -1,5 +1,6 @@
 /*
- * ACPI tables (ACPI 6.4): RSDP, XSDT, FADT, FACS, MADT, MCFG, HPET, DSDT, for a directly booted kernel.
+ * ACPI tables (ACPI 6.4): RSDP, XSDT, FADT, FACS, MADT, MCFG, HPET, DSDT, for a directly booted
+ * kernel.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -15,16 +16,17 @@
 struct acpi_config {
     unsigned cpus; /* 1..255; APIC IDs 0..cpus-1 */
     /*
-     * Hardware-reduced ACPI: no PM block, PIC, PIT, RTC or HPET; events and sleep by hw/chipset/ged.h
-     * at LAYOUT_GED_BASE. Otherwise the PM block of hw/chipset/pm.h and the whole legacy set.
+     * Hardware-reduced ACPI: no PM block, PIC, PIT, RTC or HPET; events and sleep by
+     * hw/chipset/ged.h at LAYOUT_GED_BASE. Otherwise the PM block of hw/chipset/pm.h and the whole
+     * legacy set.
      */
     bool reduced;
     bool hpet;  /* not with `reduced` */
     bool i8042; /* a keyboard controller answers at 0x60/0x64; not with `reduced` */
 
     uint64_t ecam_base;
-    unsigned ecam_buses;                   /* 1..256 */
-    uint64_t mmio32_base, mmio32_size;     /* PCI windows; size 0: none */
+    unsigned ecam_buses;               /* 1..256 */
+    uint64_t mmio32_base, mmio32_size; /* PCI windows; size 0: none */
     uint64_t mmio64_base, mmio64_size;
 
     struct {
@@ -34,9 +36,9 @@ struct acpi_config {
 };
 
 /*
- * Appends all tables to `out`, RSDP first, as one block that is to lie at `gpa` (16-byte aligned, below
- * 4 GiB). The RSDP is then at `gpa` itself. For the boards: gpa is LAYOUT_TABLES_GPA, and the block
- * must fit LAYOUT_TABLES_SIZE: an error otherwise.
+ * Appends all tables to `out`, RSDP first, as one block that is to lie at `gpa` (16-byte aligned,
+ * below 4 GiB). The RSDP is then at `gpa` itself. For the boards: gpa is LAYOUT_TABLES_GPA, and the
+ * block must fit LAYOUT_TABLES_SIZE: an error otherwise.
  */
 struct err *acpi_build(const struct acpi_config *config, uint64_t gpa, size_t size_max,
                        struct buf *out);

@@ -12,9 +12,17 @@
 #define ENTRY_SIZE 24
 #define VENDOR "Tenon"
 
-enum { HANDLE_BIOS = 0x0000, HANDLE_SYSTEM = 0x0100, HANDLE_CHASSIS = 0x0300,
-       HANDLE_PROCESSOR = 0x0400, HANDLE_ARRAY = 0x1000, HANDLE_DIMM = 0x1100,
-       HANDLE_RANGE = 0x1300, HANDLE_BOOT = 0x2000, HANDLE_END = 0x7f00 };
+enum {
+    HANDLE_BIOS = 0x0000,
+    HANDLE_SYSTEM = 0x0100,
+    HANDLE_CHASSIS = 0x0300,
+    HANDLE_PROCESSOR = 0x0400,
+    HANDLE_ARRAY = 0x1000,
+    HANDLE_DIMM = 0x1100,
+    HANDLE_RANGE = 0x1300,
+    HANDLE_BOOT = 0x2000,
+    HANDLE_END = 0x7f00
+};
 
 /* A zeroed structure of `len` bytes; its pointer holds until the next append. */
 static uint8_t *structure(struct buf *out, uint8_t type, uint8_t len, uint16_t handle)
@@ -77,9 +85,9 @@ static void chassis(struct buf *out)
 {
     uint8_t *at = structure(out, 3, 22, HANDLE_CHASSIS);
     at[4] = 1;
-    at[5] = 1;                      /* type: other */
-    at[9] = at[10] = at[11] = 3;    /* boot, power, thermal state: safe */
-    at[12] = 2;                     /* security: unknown */
+    at[5] = 1;                   /* type: other */
+    at[9] = at[10] = at[11] = 3; /* boot, power, thermal state: safe */
+    at[12] = 2;                  /* security: unknown */
     strings(out, VENDOR, (char *)NULL);
 }
 
@@ -91,8 +99,8 @@ static void processor(struct buf *out, unsigned cpus)
     at[5] = 3; /* central processor */
     at[6] = 1; /* family: other */
     at[7] = 2;
-    at[24] = 0x41; /* socket populated, enabled */
-    at[25] = 1;    /* socket type: other */
+    at[24] = 0x41;             /* socket populated, enabled */
+    at[25] = 1;                /* socket type: other */
     put_le16(at + 26, 0xffff); /* no information about caches */
     put_le16(at + 28, 0xffff);
     put_le16(at + 30, 0xffff);

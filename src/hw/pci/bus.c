@@ -2,9 +2,9 @@
  * The root bus: ways into configuration space (ECAM: PCI Express base 4.0, 7.2.2; ports 0xcf8 and
  * 0xcfc: PCI local bus 3.0, 3.2.2.3.2), interrupt lines, addresses for BARs.
  *
- * There is one bus, number 0, and no bridge to another. LOCK_PCI_BUS covers the table of functions, the
- * address register and the interrupt counts; an access takes the function's own lock, never both the
- * other way round.
+ * There is one bus, number 0, and no bridge to another. LOCK_PCI_BUS covers the table of functions,
+ * the address register and the interrupt counts; an access takes the function's own lock, never
+ * both the other way round.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -153,10 +153,8 @@ struct err *pci_bus_new(const struct pci_bus_config *config, struct pci_bus **re
         io_bus_add(config->env->mmio, &bus->ecam, config->ecam_base);
     }
     if (config->cf8) {
-        bus->cf8 = (struct io_region){
-            .name = "pci-cf8", .size = 4, .ops = &cf8_ops, .opaque = bus};
-        bus->cfc = (struct io_region){
-            .name = "pci-cfc", .size = 4, .ops = &cfc_ops, .opaque = bus};
+        bus->cf8 = (struct io_region){.name = "pci-cf8", .size = 4, .ops = &cf8_ops, .opaque = bus};
+        bus->cfc = (struct io_region){.name = "pci-cfc", .size = 4, .ops = &cfc_ops, .opaque = bus};
         io_bus_add(config->env->pio, &bus->cf8, PORT_CF8);
         io_bus_add(config->env->pio, &bus->cfc, PORT_CFC);
     }

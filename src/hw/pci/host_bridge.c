@@ -5,8 +5,8 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#include "base/bytes.h"
 #include "hw/pci/host_bridge.h"
+#include "base/bytes.h"
 
 #define PCIEXBAR 0x60
 #define PCIEXBAR_ENABLE 1 /* and 256 buses */

@@ -1,6 +1,6 @@
 /*
- * The host bridge, function 00.0: how the root bus shows itself, and the place where the state of the
- * bus is kept. q35: 8086:29c0 with PCIEXBAR; micro: 1b36:0008 without registers.
+ * The host bridge, function 00.0: how the root bus shows itself, and the place where the state of
+ * the bus is kept. q35: 8086:29c0 with PCIEXBAR; micro: 1b36:0008 without registers.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

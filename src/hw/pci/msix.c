@@ -1,8 +1,8 @@
 /*
  * MSI-X: table, pending bits, masking (PCI local bus 3.0, 6.8.2).
  *
- * Table and pending bits have a BAR of their own: the table in its lower half, the bits in the upper.
- * Device lock throughout.
+ * Table and pending bits have a BAR of their own: the table in its lower half, the bits in the
+ * upper. Device lock throughout.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

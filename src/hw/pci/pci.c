@@ -1,9 +1,10 @@
 /*
- * A function's configuration space: identity, writable bits, BARs, capabilities, INTx (PCI local bus
- * 3.0, chapter 6; PCI Express base 4.0, 7.5).
+ * A function's configuration space: identity, writable bits, BARs, capabilities, INTx (PCI local
+ * bus 3.0, chapter 6; PCI Express base 4.0, 7.5).
  *
- * The guest writes any byte at any time: each byte has a mask of bits that it may change, everything else
- * is ignored. The device lock covers all of it; mapping a BAR takes LOCK_BUS inside.
+ * The guest writes any byte at any time: each byte has a mask of bits that it may change,
+ * everything else is ignored. The device lock covers all of it; mapping a BAR takes LOCK_BUS
+ * inside.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -32,9 +33,9 @@ void pci_device_identify(struct pci_device *pci, uint16_t vendor, uint16_t devic
     put_le16(config + PCI_CLASS + 1, (uint16_t)(class_code >> 8));
     put_le16(config + PCI_SUBSYSTEM_VENDOR, subsystem_vendor);
     put_le16(config + PCI_SUBSYSTEM_ID, subsystem);
-    put_le16(pci->writable + PCI_COMMAND,
-             PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | PCI_COMMAND_PARITY |
-                 PCI_COMMAND_SERR | PCI_COMMAND_INTX_DISABLE);
+    put_le16(pci->writable + PCI_COMMAND, PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER |
+                                              PCI_COMMAND_PARITY | PCI_COMMAND_SERR |
+                                              PCI_COMMAND_INTX_DISABLE);
     pci->writable[0x0c] = 0xff; /* cache line size: kept, means nothing */
     pci->writable[PCI_INTERRUPT_LINE] = 0xff;
     pci->clear_on_1[PCI_STATUS + 1] = 0xf9; /* error bits, which we never set */
@@ -77,7 +78,9 @@ void pci_bar_add(struct pci_device *pci, unsigned index, enum pci_bar_kind kind,
     struct pci_bar *bar = &pci->bar[index];
     uint8_t *config = pci->config + PCI_BAR0 + 4 * index;
     uint8_t *writable = pci->writable + PCI_BAR0 + 4 * index;
-    uint32_t flags = kind == PCI_BAR_IO ? BAR_FLAGS_IO : kind == PCI_BAR_MEM64 ? BAR_FLAGS_MEM64 : 0;
+    uint32_t flags = kind == PCI_BAR_IO      ? BAR_FLAGS_IO
+                     : kind == PCI_BAR_MEM64 ? BAR_FLAGS_MEM64
+                                             : 0;
     if (bar->prefetchable)
         flags |= BAR_FLAGS_PREFETCH;
     bar->kind = (uint8_t)kind;
@@ -90,7 +93,7 @@ void pci_bar_add(struct pci_device *pci, unsigned index, enum pci_bar_kind kind,
         .lock = &pci->device.lock,
     };
     put_le32(config, flags);
-    put_le32(writable, (uint32_t)~(size - 1));
+    put_le32(writable, (uint32_t) ~(size - 1));
     if (kind == PCI_BAR_MEM64)
         put_le32(writable + 4, (uint32_t)(~(size - 1) >> 32));
 }
@@ -149,8 +152,8 @@ static void intx_update(struct pci_device *pci, bool quietly)
         pci->config[PCI_STATUS] |= PCI_STATUS_INTX;
     else
         pci->config[PCI_STATUS] &= (uint8_t)~PCI_STATUS_INTX;
-    bool level = pci->intx_level && pci->config[PCI_INTERRUPT_PIN] &&
-                 !(command & PCI_COMMAND_INTX_DISABLE);
+    bool level =
+        pci->intx_level && pci->config[PCI_INTERRUPT_PIN] && !(command & PCI_COMMAND_INTX_DISABLE);
     if (level != pci->intx_driven) {
         pci->intx_driven = level;
         pci_bus_intx(pci, level, quietly);
@@ -198,7 +201,7 @@ void pci_config_write(struct pci_device *pci, unsigned offset, unsigned size, ui
         uint8_t byte = (uint8_t)(value >> (8 * i)), mask = pci->writable[offset + i];
         uint8_t *at = &pci->config[offset + i];
         *at = (uint8_t)((*at & ~mask) | (byte & mask));
-        *at &= (uint8_t)~(byte & pci->clear_on_1[offset + i]);
+        *at &= (uint8_t) ~(byte & pci->clear_on_1[offset + i]);
     }
     if (ranges_overlap(offset, size, PCI_BAR0, 4 * PCI_BARS) ||
         ranges_overlap(offset, size, PCI_COMMAND, 2)) {
@@ -246,8 +249,8 @@ static void merge(void *object)
 {
     struct pci_device *pci = object;
     for (unsigned i = 0; i < PCI_CONFIG_SIZE; i++)
-        pci->config[i] = (uint8_t)((pci->config[i] & ~pci->writable[i]) |
-                                   (pci->saved[i] & pci->writable[i]));
+        pci->config[i] =
+            (uint8_t)((pci->config[i] & ~pci->writable[i]) | (pci->saved[i] & pci->writable[i]));
     pci_device_post_load(pci);
 }
 

@@ -42,7 +42,7 @@ enum pci_config_offset {
 enum pci_bar_kind { PCI_BAR_NONE, PCI_BAR_IO, PCI_BAR_MEM32, PCI_BAR_MEM64 };
 
 struct pci_bar {
-    uint8_t kind;            /* enum pci_bar_kind */
+    uint8_t kind; /* enum pci_bar_kind */
     bool prefetchable;
     uint64_t size;           /* power of two */
     struct io_region region; /* mapped while the guest enabled decoding */
@@ -74,12 +74,13 @@ struct pci_device {
     uint16_t msix_capability; /* offset, 0 without MSI-X */
     uint32_t msix_count;
     struct pci_msix_vector *msix; /* owned */
-    bool intx_level;  /* what the device asks for */
-    bool intx_driven; /* what reaches the bus */
+    bool intx_level;              /* what the device asks for */
+    bool intx_driven;             /* what reaches the bus */
 
     uint8_t saved[PCI_CONFIG_SIZE]; /* the guest's bits of config, while saving and loading */
 
-    /* Optional, under the device lock: the guest wrote [offset, offset+size) of configuration space. */
+    /* Optional, under the device lock: the guest wrote [offset, offset+size) of configuration
+     * space. */
     void (*config_written)(struct pci_device *pci, unsigned offset, unsigned size);
     /* Optional: the device answers its own vendor capability (virtio's configuration window). */
     void (*config_read)(struct pci_device *pci, unsigned offset, unsigned size);
@@ -98,14 +99,15 @@ void pci_bar_add(struct pci_device *pci, unsigned index, enum pci_bar_kind kind,
 void pci_intx_add(struct pci_device *pci);
 /* Appends a capability of `len` bytes, header included; returns its offset. Read-only at first. */
 unsigned pci_capability_add(struct pci_device *pci, uint8_t id, unsigned len);
-/* Reads and writes a BAR's address, 0 when none is set. With the device lock held, or before it runs. */
+/* Reads and writes a BAR's address, 0 when none is set. With the device lock held, or before it
+ * runs. */
 uint64_t pci_bar_address(const struct pci_device *pci, unsigned index);
 void pci_bar_set_address(struct pci_device *pci, unsigned index, uint64_t address);
 /* Maps and unmaps BARs as the command register and the addresses say. */
 void pci_bars_update(struct pci_device *pci);
 /*
- * MSI-X with its table and pending bits in BAR `bar`: a BAR that this call declares (MEM32, the size it
- * needs, at least one page), so devices keep it apart from their registers.
+ * MSI-X with its table and pending bits in BAR `bar`: a BAR that this call declares (MEM32, the
+ * size it needs, at least one page), so devices keep it apart from their registers.
  */
 void pci_msix_add(struct pci_device *pci, unsigned count, unsigned bar);
 /* PCI Express endpoint capability; every function on a q35 or micro bus has one. */
@@ -125,8 +127,8 @@ extern const struct state_table pci_device_state;
 #define PCI_DEVICE_STATE(struct_, member_)                                                         \
     DEVICE_STATE_STRUCT(1, struct_, member_, pci_device, &pci_device_state)
 /*
- * To be called from the device's reset and fini. post_load is called by pci_device_state itself, before
- * the device's own; calling it again does no harm.
+ * To be called from the device's reset and fini. post_load is called by pci_device_state itself,
+ * before the device's own; calling it again does no harm.
  */
 void pci_device_reset(struct pci_device *pci);
 void pci_device_fini(struct pci_device *pci);
@@ -135,21 +137,22 @@ void pci_device_post_load(struct pci_device *pci);
 /* Where BARs may go, and how INTx lines are wired. */
 struct pci_bus_config {
     struct hw_env *env;
-    uint64_t ecam_base;             /* 256 buses of 1 MiB; 0: no ECAM */
-    uint16_t ecam_buses;            /* how many buses it covers: 1..256 */
-    bool cf8;                       /* also ports 0xcf8/0xcfc */
-    const struct io_ops *cf9_ops;   /* with cf8: byte accesses to port 0xcf9 (hw/chipset/reset.h) */
+    uint64_t ecam_base;           /* 256 buses of 1 MiB; 0: no ECAM */
+    uint16_t ecam_buses;          /* how many buses it covers: 1..256 */
+    bool cf8;                     /* also ports 0xcf8/0xcfc */
+    const struct io_ops *cf9_ops; /* with cf8: byte accesses to port 0xcf9 (hw/chipset/reset.h) */
     void *cf9_opaque;
-    uint16_t io_base, io_size;      /* where I/O BARs go; size 0: nowhere */
+    uint16_t io_base, io_size; /* where I/O BARs go; size 0: nowhere */
     uint64_t mmio32_base, mmio32_size;
     uint64_t mmio64_base, mmio64_size;
-    struct irq_line intx[4];        /* INTA..INTD after swizzling by slot: line (slot + pin) % 4 */
+    struct irq_line intx[4]; /* INTA..INTD after swizzling by slot: line (slot + pin) % 4 */
 };
 
 struct err *pci_bus_new(const struct pci_bus_config *config, struct pci_bus **bus);
 /* All devices have been detached. */
 void pci_bus_free(struct pci_bus *bus);
-/* Puts a function at `devfn` (slot << 3 | function); -1: the first free slot. Before or at realize. */
+/* Puts a function at `devfn` (slot << 3 | function); -1: the first free slot. Before or at realize.
+ */
 struct err *pci_bus_attach(struct pci_bus *bus, struct pci_device *pci, int devfn);
 /* vCPUs are stopped, or the guest has been told to let go. */
 void pci_bus_detach(struct pci_device *pci);
@@ -167,8 +170,8 @@ uint32_t pci_bus_config_address(struct pci_bus *bus);
 void pci_bus_set_config_address(struct pci_bus *bus, uint32_t address);
 
 /*
- * Any thread: an access to configuration space as a vCPU makes it, of 1, 2 or 4 bytes at any offset.
- * What lies beyond the 4096 bytes reads all ones. Takes the device lock.
+ * Any thread: an access to configuration space as a vCPU makes it, of 1, 2 or 4 bytes at any
+ * offset. What lies beyond the 4096 bytes reads all ones. Takes the device lock.
  */
 uint32_t pci_config_read(struct pci_device *pci, unsigned offset, unsigned size);
 void pci_config_write(struct pci_device *pci, unsigned offset, unsigned size, uint32_t value);

@@ -3,8 +3,8 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#include "base/clock.h"
 #include "hw/serial/tx_batch.h"
+#include "base/clock.h"
 
 #define DELAY_NS (2 * NSEC_PER_MSEC)
 

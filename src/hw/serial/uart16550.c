@@ -1,16 +1,17 @@
 /*
  * The 16550A UART (PC16550D data sheet, section 8).
  *
- * The line is infinitely fast: a transmitted byte has left at once, and a receiver time-out has passed as
- * soon as bytes lie below the trigger level. Input that does not fit stays with the stream, so the line
- * never overruns; only loop-back can.
+ * The line is infinitely fast: a transmitted byte has left at once, and a receiver time-out has
+ * passed as soon as bytes lie below the trigger level. Input that does not fit stays with the
+ * stream, so the line never overruns; only loop-back can.
  *
- * Lock: the device's. Registers are a vCPU's, input and timers come on the control loop and take the lock.
+ * Lock: the device's. Registers are a vCPU's, input and timers come on the control loop and take
+ * the lock.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#include "hw/core/env.h"
 #include "hw/serial/uart16550.h"
+#include "hw/core/env.h"
 
 enum { REG_DATA, REG_IER, REG_IIR_FCR, REG_LCR, REG_MCR, REG_LSR, REG_MSR, REG_SCR };
 

@@ -150,8 +150,8 @@ static inline struct err *board_load(struct device *device, const struct buf *st
 }
 
 /*
- * Saves `device` (quiesced here), loads it into `fresh`, saves that: the bytes must be equal. Then cuts
- * and flips the stream: refused, or loaded, but never worse, and the cut is always refused.
+ * Saves `device` (quiesced here), loads it into `fresh`, saves that: the bytes must be equal. Then
+ * cuts and flips the stream: refused, or loaded, but never worse, and the cut is always refused.
  */
 static inline void board_round_trip(struct device *device, struct device *fresh)
 {

@@ -1,6 +1,6 @@
 /*
- * ACPI tables: checksums and links by our own reading, and the judgement of iasl: each table is taken
- * apart and compiled again. Without iasl that part is skipped, with a message.
+ * ACPI tables: checksums and links by our own reading, and the judgement of iasl: each table is
+ * taken apart and compiled again. Without iasl that part is skipped, with a message.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

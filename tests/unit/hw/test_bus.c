@@ -111,9 +111,11 @@ static void the_first_stays_visible(void **state)
     io_bus_add(bus, &a.region, 0x50);
     io_bus_add(bus, &b.region, 0x10);
     io_bus_add(bus, &c.region, 0x0);
-    static const struct { uint64_t at; uint64_t tag; } expected[] = {
-        {0x0, 3}, {0xf, 3}, {0x10, 2}, {0x4f, 2}, {0x50, 1}, {0x5f, 1}, {0x60, 2}, {0x10f, 2},
-        {0x110, 3}, {0xfff, 3}, {0x1000, 0xff}};
+    static const struct {
+        uint64_t at;
+        uint64_t tag;
+    } expected[] = {{0x0, 3},  {0xf, 3},   {0x10, 2},  {0x4f, 2},  {0x50, 1},     {0x5f, 1},
+                    {0x60, 2}, {0x10f, 2}, {0x110, 3}, {0xfff, 3}, {0x1000, 0xff}};
     for (unsigned i = 0; i < ARRAY_SIZE(expected); i++)
         assert_int_equal(io_bus_read(bus, expected[i].at, 1), expected[i].tag);
     assert_int_equal(io_bus_read(bus, 0x60, 1), 2);
@@ -158,7 +160,8 @@ struct racer {
     unsigned wrong, seen;
 };
 
-/* While region 1 moves about, region 0 must always answer, and the moving one only with its own tag. */
+/* While region 1 moves about, region 0 must always answer, and the moving one only with its own
+ * tag. */
 static void *race(void *opaque)
 {
     struct racer *racer = opaque;

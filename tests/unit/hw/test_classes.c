@@ -47,7 +47,7 @@ static void the_boards_devices_are_there(void **state)
 {
     static const char *const names[] = {
         "acpi-ged", "acpi-pm", "debug-console", "debug-exit", "host-bridge", "hpet", "i8042",
-        "ioapic", "lpc", "pic", "pit", "reset-port", "rtc", "uart16550"};
+        "ioapic",   "lpc",     "pic",           "pit",        "reset-port",  "rtc",  "uart16550"};
     for (unsigned i = 0; i < ARRAY_SIZE(names); i++)
         assert_non_null(device_class_find(names[i]));
 }

@@ -421,8 +421,7 @@ static void lpc_routes_lines(void **state)
     board_ok(pci_bus_attach(f->bus, &lpc->pci, LPC_DEVFN));
     board_ok(device_realize(device));
     assert_int_equal(io_bus_read(f->board.env.mmio, ecam(LPC_DEVFN, 0), 4), 0x29188086);
-    assert_int_equal(io_bus_read(f->board.env.mmio, ecam(LPC_DEVFN, 0x40), 4),
-                     LAYOUT_PORT_PM | 1);
+    assert_int_equal(io_bus_read(f->board.env.mmio, ecam(LPC_DEVFN, 0x40), 4), LAYOUT_PORT_PM | 1);
     assert_int_equal(io_bus_read(f->board.env.mmio, LAYOUT_RCBA_BASE + 0x3410, 4), 0x20);
 
     struct irq_line line = lpc_pirq_line(lpc, 2);

@@ -89,8 +89,13 @@ static void tells_the_hosts_time(void **state)
 static void write_clock(struct fixture *f, const struct tm *tm)
 {
     static const uint8_t regs[] = {0, 2, 4, 7, 8, 9, 0x32};
-    int values[] = {tm->tm_sec, tm->tm_min, tm->tm_hour, tm->tm_mday, tm->tm_mon + 1,
-                    tm->tm_year % 100, (tm->tm_year + 1900) / 100};
+    int values[] = {tm->tm_sec,
+                    tm->tm_min,
+                    tm->tm_hour,
+                    tm->tm_mday,
+                    tm->tm_mon + 1,
+                    tm->tm_year % 100,
+                    (tm->tm_year + 1900) / 100};
     set(f, 0x0b, 0x82);
     for (unsigned i = 0; i < ARRAY_SIZE(regs); i++)
         set(f, regs[i], (uint8_t)(values[i] / 10 << 4 | values[i] % 10));
@@ -119,8 +124,8 @@ static void can_be_set(void **state)
 static void other_formats(void **state)
 {
     struct fixture *f = *state;
-    struct tm tm = {.tm_sec = 30, .tm_min = 45, .tm_hour = 15, .tm_mday = 24, .tm_mon = 11,
-                    .tm_year = 125};
+    struct tm tm = {
+        .tm_sec = 30, .tm_min = 45, .tm_hour = 15, .tm_mday = 24, .tm_mon = 11, .tm_year = 125};
     write_clock(f, &tm);
     set(f, 0x0b, 0x06); /* binary */
     assert_int_equal(get(f, 2), 45);

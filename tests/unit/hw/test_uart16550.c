@@ -1,5 +1,6 @@
 /*
- * The 16550A: identification, FIFOs, interrupts in their order, loop-back, both directions of a stream.
+ * The 16550A: identification, FIFOs, interrupts in their order, loop-back, both directions of a
+ * stream.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

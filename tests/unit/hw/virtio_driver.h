@@ -488,10 +488,13 @@ static inline void ring_kick(struct driver *driver, struct ring *ring)
 static inline void ring_arm(struct driver *driver, struct ring *ring)
 {
     if (driver_has(driver, VIRTIO_F_RING_PACKED)) {
-        put_le16(ring->host[1], (uint16_t)(ring->used | ring->used_wrap << 15));
-        put_le16(ring->host[1] + 2, driver_has(driver, VIRTIO_F_EVENT_IDX) ? 2 : 0);
+        uint32_t wish = driver_has(driver, VIRTIO_F_EVENT_IDX) ? 2 : 0;
+        __atomic_store_n((uint32_t *)(void *)ring->host[1],
+                         ring->used | (uint32_t)ring->used_wrap << 15 | wish << 16,
+                         __ATOMIC_SEQ_CST);
     } else if (driver_has(driver, VIRTIO_F_EVENT_IDX)) {
-        put_le16(ring->host[1] + 4 + 2 * ring->size, ring->used);
+        __atomic_store_n((uint16_t *)(void *)(ring->host[1] + 4 + 2 * ring->size), ring->used,
+                         __ATOMIC_SEQ_CST);
     }
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
@@ -543,6 +546,7 @@ static inline void driver_turn(struct driver *driver, int rounds)
 static inline bool ring_wait(struct driver *driver, struct ring *ring, uint16_t *id, uint32_t *len)
 {
     uint64_t limit = clock_now_ns() + 5 * NSEC_PER_SEC;
+    *len = 0;
     while (clock_now_ns() < limit) {
         if (ring_used(driver, ring, id, len))
             return true;

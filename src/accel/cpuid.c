@@ -368,7 +368,7 @@ struct err *cpuid_build(const struct cpuid_table *supported, const struct cpu_mo
                         unsigned apic_id, unsigned vcpus, uint32_t tsc_khz,
                         struct cpuid_table *table)
 {
-    enum cpuid_level level;
+    enum cpuid_level level = CPUID_LEVEL_HOST;
     TRY(model_level(model->name, &level));
     TRY(require_level(supported, model->name, level));
     *table = *supported;

@@ -116,6 +116,8 @@ static const struct state_field state_fields[] = {
 #define APIC_BASE_EN (1ull << 11)
 #define RFLAGS_FIXED (1ull << 1)
 #define RFLAGS_KNOWN 0x3f7fd7ull
+/* x87, SSE, AVX, MPX, AVX-512, PKRU */
+#define XSAVE_COMPONENTS 0x2ffull
 
 static bool canonical57(uint64_t address)
 {
@@ -166,9 +168,10 @@ static struct err *check_addresses(const struct x86_state *s)
 static struct err *check_xsave(const struct x86_state *s)
 {
     uint64_t present = get_le64(s->xsave + 512);
-    if (present & ~s->xcr0 || get_le64(s->xsave + 520))
-        return err_new("XSAVE header has components %#llx that XCR0 %#llx does not allow",
-                       (unsigned long long)present, (unsigned long long)s->xcr0);
+    /* Components may hold state while XCR0 has them off, but must be ones that fit the image. */
+    if (present & ~XSAVE_COMPONENTS || get_le64(s->xsave + 520))
+        return err_new("XSAVE header has components %#llx, or is compacted",
+                       (unsigned long long)present);
     for (unsigned i = 528; i < 576; i += 8) {
         if (get_le64(s->xsave + i))
             return err_new("XSAVE header has reserved bits set");

@@ -130,7 +130,7 @@ static void spoil(struct x86_state *s, unsigned how)
     case 6: s->dr[7] = 1ull << 33; break;
     case 7: s->msr.lstar = 1ull << 60; break;
     case 8: s->seg[2].attr = 0x100; break;
-    case 9: put_le64(s->xsave + 512, 0xff); break;
+    case 9: put_le64(s->xsave + 512, 1ull << 17); break;
     case 10: put_le64(s->xsave + 520, 1ull << 63); break;
     case 11: put_le32(s->xsave + 24, 0x80000000); break;
     case 12: s->msr.apic_base = 0x400; break;

@@ -286,8 +286,10 @@ static void on_slirp_end(struct supervisor *supervisor, unsigned net)
     if (waitpid(run->slirp[net], &status, WNOHANG) != run->slirp[net])
         return;
     spawn_status_text(status, text, sizeof(text));
-    terminal_say(&run->terminal, "tenon: net '%s': tenon-slirp %s; the guest has lost this network",
-                 run->launch.config.net[net].id, text);
+    /* With status 0 it has seen the end of its socket: the VMM is about to end as well. */
+    if (!WIFEXITED(status) || WEXITSTATUS(status))
+        terminal_say(&run->terminal, "tenon: net '%s': tenon-slirp %s; the guest has lost this "
+                     "network", run->launch.config.net[net].id, text);
     run->slirp[net] = 0;
     close(supervisor->slirp_fd[net]);
     supervisor->slirp_fd[net] = -1;

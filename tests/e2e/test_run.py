@@ -235,6 +235,46 @@ def test_suspend_pauses_the_guest(tenon):
     assert process.wait(10) == 0
 
 
+# Machine code that waits for its power button and then switches itself off.
+WAIT_FOR_BUTTON = {
+    'q35': (b'\x66\xba\x00\x06'          # 1: mov dx, 0x600 (PM1 status)
+            b'\x66\xed'                  # in ax, dx
+            b'\xf6\xc4\x01'              # test ah, 1 (power button)
+            b'\x74\xf5'                  # jz 1b
+            b'\x66\xba\x04\x06'          # mov dx, 0x604 (PM1 control)
+            b'\x66\xb8\x00\x20'          # mov ax, 0x2000 (SLP_EN, S5)
+            b'\x66\xef'),                # out dx, ax
+    'micro': (b'\xa1\x00\x00\xd4\xfe'    # 1: mov eax, [0xfed40000] (events)
+              b'\xa8\x01'                # test al, 1 (power button)
+              b'\x74\xf7'                # jz 1b
+              b'\xc6\x05\x08\x00\xd4\xfe\x34'),  # mov byte [0xfed40008], 0x34 (S5, SLP_EN)
+}
+
+
+@pytest.mark.parametrize('board', sorted(WAIT_FOR_BUTTON))
+@pytest.mark.parametrize('way', ['SIGTERM', 'SIGINT', 'SIGHUP', 'QMP', 'escape'])
+def test_power_button(tenon, terminal, board, way):
+    """A guest that listens powers off, and that is a success."""
+    code = WAIT_FOR_BUTTON[board] + HALT
+    args = ('--board', board, '--report', 'r.json')
+    if way == 'escape':
+        it = terminal(code, *args)
+        it.wait_raw()
+        it.type(b'\x1dp')
+        assert it.end() == 0
+        it.expect_restored()
+    else:
+        process = start_guest(tenon, code, *args)
+        if way == 'QMP':
+            Qmp(tenon.directory / 'qmp').command('system_powerdown')
+        else:
+            process.send_signal(getattr(signal, way))
+        assert process.wait(10) == 0
+    tenon.expect_nothing_left()
+    report = json.loads((tenon.directory / 'r.json').read_text())
+    assert report['result'] == 'poweroff' and report['forced'] is False
+
+
 # ---- QMP ----
 
 def test_qmp(tenon):

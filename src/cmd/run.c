@@ -219,18 +219,19 @@ static struct err *start(struct run *run)
 {
     sigset_t signals;
 
-    TRY(run_choose_accel(run, true));
-    TRY(run_open_files(run));
-    TRY(open_report(run));
-    TRY(open_channels(run));
     /* From here on there are things to put away: signals wait until somebody serves them. */
     run_signals(&signals);
     sigprocmask(SIG_BLOCK, &signals, NULL);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGTTOU, SIG_IGN);
     signal(SIGTTIN, SIG_IGN);
+    TRY(open_channels(run));
+    TRY(run_start_nets(run));
+    TRY(run_choose_accel(run, true));
+    TRY(run_open_files(run));
+    TRY(open_report(run));
     TRY(run_open_consoles(run));
-    TRY(run_open_nets(run));
+    TRY(run_await_nets(run));
     TRY(start_vmm(run));
     close_handed(run);
     if (uses_stdio(&run->launch.config))
@@ -296,6 +297,7 @@ static void run_init(struct run *run, uint64_t started_ns)
     run->control_fd = run->console_fd = run->stderr_fd = run->child_stderr_fd = -1;
     run->report_fd = -1;
     run->terminal.fd = -1;
+    memset(run->slirp_status_fd, -1, sizeof(run->slirp_status_fd));
     memset(run->pty_slave_fd, -1, sizeof(run->pty_slave_fd));
 }
 
@@ -314,11 +316,13 @@ static void run_fini(struct run *run)
     close_fd(run->child_stderr_fd);
     close_fd(run->report_fd);
     close_fd(run->launch.listen_fd);
-    for (unsigned i = 0; i < VM_NETS_MAX; i++)
-        if (run->slirp[i] > 0) {
-            kill(run->slirp[i], SIGKILL);
-            waitpid(run->slirp[i], NULL, 0);
-        }
+    for (unsigned i = 0; i < VM_NETS_MAX; i++) {
+        close_fd(run->slirp_status_fd[i]);
+        if (run->slirp[i] <= 0)
+            continue;
+        kill(run->slirp[i], SIGKILL);
+        waitpid(run->slirp[i], NULL, 0);
+    }
     if (run->vmm > 0) {
         kill(run->vmm, SIGKILL);
         waitpid(run->vmm, NULL, 0);

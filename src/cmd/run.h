@@ -36,6 +36,7 @@ struct run {
     unsigned socket_count;
     int report_fd;                         /* -1: no report file */
     pid_t vmm, slirp[VM_NETS_MAX];         /* 0: not running */
+    int slirp_status_fd[VM_NETS_MAX];      /* until it is ready; -1 */
     char engine_why[400];                  /* "soft: /dev/kvm is missing" */
     struct terminal terminal;
 
@@ -56,8 +57,10 @@ struct err *run_open_file(const char *what, const char *path, int flags, int *fd
 struct err *run_open_consoles(struct run *run);
 /* A listening unix socket at `path`, remembered for removal; a dead one is replaced. */
 struct err *run_listen(struct run *run, const char *what, const char *path, int *fd);
-/* run_net.c: taps, and a tenon-slirp for each user net. */
-struct err *run_open_nets(struct run *run);
+/* run_net.c: opens taps, and starts a tenon-slirp for each user net. */
+struct err *run_start_nets(struct run *run);
+/* Waits until each tenon-slirp has its ports: they get ready while the rest is opened. */
+struct err *run_await_nets(struct run *run);
 
 /* supervise.c: the signals that it serves; blocked before the first child is started. */
 void run_signals(sigset_t *signals);

@@ -85,7 +85,6 @@ static struct err *start_slirp(struct run *run, unsigned index)
 {
     struct vm_net *net = &run->launch.config.net[index];
     scoped(free_cleanup) char *path = NULL;
-    scoped(fd_cleanup) int status_read = -1;
     struct args args = {0};
     int sockets[2], status[2];
     struct err *err;
@@ -97,21 +96,19 @@ static struct err *start_slirp(struct run *run, unsigned index)
         close(sockets[1]);
         return err_errno(errno, "cannot create a pipe");
     }
-    status_read = status[0];
+    run->slirp_status_fd[index] = status[0];
     slirp_args(&args, run, net, sockets[1], status[1]);
     err = spawn(path, args.argv, (int[]){sockets[1], status[1]}, 2, run->child_stderr_fd,
                 &run->slirp[index]);
     args_fini(&args);
     close(sockets[1]);
     close(status[1]);
-    if (err) {
+    if (err)
         run->slirp[index] = 0;
-        return err;
-    }
-    return wait_ready(status_read);
+    return err;
 }
 
-struct err *run_open_nets(struct run *run)
+struct err *run_start_nets(struct run *run)
 {
     struct vm_config *config = &run->launch.config;
 
@@ -124,6 +121,20 @@ struct err *run_open_nets(struct run *run)
         else if (net->kind == VM_NET_USER)
             err = start_slirp(run, i);
         TRY(err_wrap(err, "net '%s'", net->id));
+    }
+    return NULL;
+}
+
+struct err *run_await_nets(struct run *run)
+{
+    for (unsigned i = 0; i < run->launch.config.net_count; i++) {
+        int *status_fd = &run->slirp_status_fd[i];
+
+        if (*status_fd < 0)
+            continue;
+        TRY(err_wrap(wait_ready(*status_fd), "net '%s'", run->launch.config.net[i].id));
+        close(*status_fd);
+        *status_fd = -1;
     }
     return NULL;
 }

@@ -222,6 +222,7 @@ static struct err *start(struct run *run)
     /* From here on there are things to put away: signals wait until somebody serves them. */
     run_signals(&signals);
     sigprocmask(SIG_BLOCK, &signals, NULL);
+    signal(SIGCHLD, SIG_DFL); /* ignored by our parent, it would take the children's status */
     signal(SIGPIPE, SIG_IGN);
     signal(SIGTTOU, SIG_IGN);
     signal(SIGTTIN, SIG_IGN);
@@ -261,8 +262,12 @@ static struct err *conclude(struct run *run, int *status)
     struct buf text = BUF_INIT;
     char ended[80];
 
-    if (run->failure)
-        return run->failure;
+    if (run->failure) {
+        struct err *failure = run->failure;
+
+        run->failure = NULL;
+        return failure;
+    }
     if (!run->report) {
         spawn_status_text(run->vmm_status, ended, sizeof(ended));
         return err_new("VM '%s': tenon-vmm %s%s", name, ended,
@@ -337,6 +342,7 @@ static void run_fini(struct run *run)
         free(run->pty_path[i]);
     }
     json_decref(run->report);
+    err_free(run->failure);
     vm_config_fini(&run->launch.config);
 }
 

@@ -224,6 +224,14 @@ def test_manual_has_every_key(tenon, tmp_path):
     assert len(keys) > 20
 
 
+def test_manual_of_slirp(programs):
+    text = subprocess.run([programs / 'tenon-slirp', '--help'], capture_output=True, text=True)
+    flags = set(re.findall(r'^  --([a-z-]+)', text.stdout, re.M))
+    page = man_page('tenon-slirp.8')
+    manual = set(re.findall(r'--([a-z-]+)', page[page.index('.SH OPTIONS'):]))
+    assert len(flags) > 5 and flags <= manual, flags - manual
+
+
 def test_manual_pages_format(programs):
     if not shutil.which('groff'):
         pytest.skip('groff is missing')

@@ -1,10 +1,10 @@
 /*
  * Block nodes, seen from devices and tools: byte-addressed storage with asynchronous requests.
  *
- * A node is opened from a description and a descriptor that somebody with the permission handed over:
- * nothing here opens a path. The core checks range, alignment, permission and request limits, so that
- * no driver has to. Requests complete on the loop that submitted them, in any order; a flush covers
- * the writes that had completed when it was submitted.
+ * A node is opened from a description and a descriptor that somebody with the permission handed
+ * over: nothing here opens a path. The core checks range, alignment, permission and request limits,
+ * so that no driver has to. Requests complete on the loop that submitted them, in any order; a
+ * flush covers the writes that had completed when it was submitted.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -29,14 +29,14 @@ enum block_cache {
 
 /* How a file's requests reach the kernel. */
 enum block_engine {
-    BLOCK_ENGINE_AUTO,  /* io_uring, or threads where the host does not permit it */
+    BLOCK_ENGINE_AUTO, /* io_uring, or threads where the host does not permit it */
     BLOCK_ENGINE_URING,
     BLOCK_ENGINE_THREADS,
 };
 
 struct block_options {
-    const char *id;         /* for errors: "disk 'd0'" */
-    int fd;                 /* raw file or block device, locked by whoever opened it; taken */
+    const char *id; /* for errors: "disk 'd0'" */
+    int fd;         /* raw file or block device, locked by whoever opened it; taken */
     bool readonly;
     enum block_cache cache; /* NONE wants the fd opened with O_DIRECT */
     bool discard;           /* punch holes; otherwise discards are ignored */
@@ -49,7 +49,7 @@ struct block_info {
     uint32_t physical_block;
     bool readonly;
     bool discard;
-    bool write_cache;       /* completed writes may need a flush */
+    bool write_cache; /* completed writes may need a flush */
 };
 
 enum block_op { BLOCK_READ, BLOCK_WRITE, BLOCK_FLUSH, BLOCK_DISCARD, BLOCK_ZERO };
@@ -71,9 +71,9 @@ struct block_req {
     /* The node's, until done. */
     struct list link;
     struct block_queue *queue;
-    uint64_t moved;          /* bytes of the current step that are through */
-    struct iovec held;       /* the original of the segment that a short transfer cut in two */
-    unsigned held_index;     /* ... and its place in iov; iov_count: none is cut */
+    uint64_t moved;      /* bytes of the current step that are through */
+    struct iovec held;   /* the original of the segment that a short transfer cut in two */
+    unsigned held_index; /* ... and its place in iov; iov_count: none is cut */
     uint8_t step;
     uint8_t retries;
     bool bounced;
@@ -87,21 +87,21 @@ void block_close(struct block *block);
 void block_get_info(const struct block *block, struct block_info *info);
 
 /*
- * A queue of one loop onto a node: its io_uring, its requests. Several queues of several loops may use
- * a node together (multi-queue devices).
+ * A queue of one loop onto a node: its io_uring, its requests. Several queues of several loops may
+ * use a node together (multi-queue devices).
  */
 struct block_queue;
 struct err *block_queue_new(struct block *block, struct loop *loop, struct block_queue **queue);
 /* No request is in flight. */
 void block_queue_free(struct block_queue *queue);
 /*
- * Optional: called on the queue's loop after each batch of `done` calls, block_drain's included. Set
- * before the first request.
+ * Optional: called on the queue's loop after each batch of `done` calls, block_drain's included.
+ * Set before the first request.
  */
 void block_queue_on_batch(struct block_queue *queue, void (*fn)(void *opaque), void *opaque);
 /*
- * On the queue's loop. `done` is never called from here: also an invalid request completes later, with
- * -EINVAL, -EROFS (node is read-only) or -ENOSPC (write beyond the end).
+ * On the queue's loop. `done` is never called from here: also an invalid request completes later,
+ * with -EINVAL, -EROFS (node is read-only) or -ENOSPC (write beyond the end).
  */
 void block_submit(struct block_queue *queue, struct block_req *req);
 /* Hands the collected submissions to the kernel: once after a batch. */

@@ -1,12 +1,13 @@
 /*
- * Character streams over descriptors: terminal, pty, pipe, file, socket, and one client at a time of
- * a listening socket.
+ * Character streams over descriptors: terminal, pty, pipe, file, socket, and one client at a time
+ * of a listening socket.
  *
  * Output: the writer appends to a ring and sends what the descriptor takes at once; the rest goes
  * out when the loop hears EPOLLOUT. The watches are edge-triggered and stay armed, so a writer of
  * another thread never has to touch the loop: a send that met EAGAIN is followed by an edge.
- * Input: read on the loop, offered to the owner; what it refuses waits here until stream_rx_ready().
- * Files cannot be watched: they are written directly and read when there is room.
+ * Input: read on the loop, offered to the owner; what it refuses waits here until
+ * stream_rx_ready(). Files cannot be watched: they are written directly and read when there is
+ * room.
  *
  * Lock: `lock` (LOCK_STREAM) guards out_fd and the ring; all else belongs to the loop.
  *
@@ -60,10 +61,10 @@ struct stream {
 
     const struct stream_events *events;
     void *opaque;
-    bool connected;  /* somebody is there */
-    bool announce;   /* tell the newly attached owner */
-    bool gone;       /* the client left, but not all that it sent has been taken */
-    bool stalled;    /* atomic: the owner refused input */
+    bool connected; /* somebody is there */
+    bool announce;  /* tell the newly attached owner */
+    bool gone;      /* the client left, but not all that it sent has been taken */
+    bool stalled;   /* atomic: the owner refused input */
     uint8_t input[INPUT_CHUNK];
     size_t input_at, input_len;
 
@@ -81,8 +82,8 @@ static void kick(struct stream *stream)
 }
 
 /*
- * O_NONBLOCK belongs to the open file, which a shell may share: opening it once more gives us one of
- * our own. Where that is not possible the flag is set and taken back in the end.
+ * O_NONBLOCK belongs to the open file, which a shell may share: opening it once more gives us one
+ * of our own. Where that is not possible the flag is set and taken back in the end.
  */
 static void make_nonblocking(struct end *end, bool write)
 {
@@ -133,7 +134,8 @@ static void end_close(struct end *end)
     end->restore_flags = false;
 }
 
-/* One attempt to send the ring. Returns bytes sent, 0 for "later", -errno. Caller holds the lock. */
+/* One attempt to send the ring. Returns bytes sent, 0 for "later", -errno. Caller holds the lock.
+ */
 static ssize_t send_once_locked(struct stream *stream)
 {
     size_t first = MIN(stream->used, RING_SIZE - stream->head);
@@ -152,7 +154,8 @@ static ssize_t send_once_locked(struct stream *stream)
     return sent;
 }
 
-/* Caller holds the lock. A receiver that is gone must not stop the writer: its bytes are dropped. */
+/* Caller holds the lock. A receiver that is gone must not stop the writer: its bytes are dropped.
+ */
 static void flush_locked(struct stream *stream)
 {
     while (stream->used) {

@@ -2,8 +2,9 @@
  * Character streams: the host side of a console, a serial port, a debug port. A stream is a pair of
  * descriptors (the same one twice for a socket or pty) that somebody handed over.
  *
- * One user (the device) a stream, all on its loop, except stream_write() and stream_rx_ready(), which
- * any thread may call: a UART's registers are accessed by vCPU threads. The process ignores SIGPIPE.
+ * One user (the device) a stream, all on its loop, except stream_write() and stream_rx_ready(),
+ * which any thread may call: a UART's registers are accessed by vCPU threads. The process ignores
+ * SIGPIPE.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -36,13 +37,13 @@ void stream_free(struct stream *stream);
 /* NULL events detaches. The events' owner detaches before it dies. */
 void stream_attach(struct stream *stream, const struct stream_events *events, void *opaque);
 /*
- * The input callback can take bytes again. Any thread, any lock held: the callback comes later, on the
- * loop. Costs nothing when no input waits.
+ * The input callback can take bytes again. Any thread, any lock held: the callback comes later, on
+ * the loop. Costs nothing when no input waits.
  */
 void stream_rx_ready(struct stream *stream);
 /*
- * Any thread: appends to the stream's bounded buffer (64 KiB) and sends what it can; returns how many
- * bytes were taken. A reader that does not read costs the writer nothing but the bytes.
+ * Any thread: appends to the stream's bounded buffer (64 KiB) and sends what it can; returns how
+ * many bytes were taken. A reader that does not read costs the writer nothing but the bytes.
  */
 size_t stream_write(struct stream *stream, const uint8_t *bytes, size_t len);
 /* Sends what is buffered, waiting at most `timeout_ms`: before the process ends. */

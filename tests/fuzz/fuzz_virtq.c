@@ -1,6 +1,7 @@
 /*
- * Fuzz target: virtqueues. The input is a driver: it lays rings, writes descriptors and guest memory,
- * registers in any size, rings doorbells, resets, and has the device saved and loaded in between.
+ * Fuzz target: virtqueues. The input is a driver: it lays rings, writes descriptors and guest
+ * memory, registers in any size, rings doorbells, resets, and has the device saved and loaded in
+ * between.
  *
  * Whatever it does, the device must come to rest with no request in its hands.
  *
@@ -145,8 +146,8 @@ static void memory(struct target *target, struct input *input)
 
 static void descriptor(struct target *target, struct input *input)
 {
-    static const uint64_t places[] = {0x8000, 0xff00, REGION - 8, 2 * REGION - 8, 2 * REGION,
-                                      0, QUEUE_AREAS, ~0ull - 7};
+    static const uint64_t places[] = {0x8000,     0xff00, REGION - 8,  2 * REGION - 8,
+                                      2 * REGION, 0,      QUEUE_AREAS, ~0ull - 7};
     unsigned queue = (unsigned)take(input, 1) % 2, slot = (unsigned)take(input, 1);
     uint8_t bytes[VIRTQ_DESC_SIZE];
     put_le64(bytes, places[take(input, 1) % ARRAY_SIZE(places)] + take(input, 1));
@@ -163,7 +164,8 @@ static void make_available(struct target *target, struct input *input)
     uint64_t at = QUEUE_AREAS * (queue + 1) + 0x1000 + 2;
     uint16_t index;
     if (gmem_load_le16(target->env.gmem, at, &index) == 0)
-        gmem_store_le16(target->env.gmem, at, (uint16_t)(index + (more < 250 ? more % 8 : more * 99)));
+        gmem_store_le16(target->env.gmem, at,
+                        (uint16_t)(index + (more < 250 ? more % 8 : more * 99)));
 }
 
 /* What was saved from a living device must be accepted again. */

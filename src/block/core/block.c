@@ -1,6 +1,6 @@
 /*
- * The block core: checks requests, splits them into steps, continues short transfers, bounces buffers
- * that O_DIRECT cannot take, falls back where the host lacks an operation.
+ * The block core: checks requests, splits them into steps, continues short transfers, bounces
+ * buffers that O_DIRECT cannot take, falls back where the host lacks an operation.
  *
  * A queue and its requests belong to one loop and need no lock. Nothing is allocated per request.
  *
@@ -153,8 +153,8 @@ static void describe_transfer(struct block_req *req, struct block_step *step)
 
 static void describe(struct block_req *req, struct block_step *step)
 {
-    *step = (struct block_step){.offset = req->offset + req->moved,
-                                .length = req->length - req->moved};
+    *step =
+        (struct block_step){.offset = req->offset + req->moved, .length = req->length - req->moved};
     switch ((enum step)req->step) {
     case STEP_TRANSFER:
         describe_transfer(req, step);

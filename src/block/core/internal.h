@@ -1,8 +1,8 @@
 /*
  * What the block core and the engines of the raw file share.
  *
- * A request is one or more steps; a step is one system call's worth of work, and an engine's job is to
- * carry a step out and to report its result on the queue's loop.
+ * A request is one or more steps; a step is one system call's worth of work, and an engine's job is
+ * to carry a step out and to report its result on the queue's loop.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -28,8 +28,14 @@ struct block {
 };
 
 /* A step, as an engine sees it. */
-enum block_call { BLOCK_CALL_READV, BLOCK_CALL_WRITEV, BLOCK_CALL_READ, BLOCK_CALL_WRITE,
-                  BLOCK_CALL_SYNC, BLOCK_CALL_FALLOCATE };
+enum block_call {
+    BLOCK_CALL_READV,
+    BLOCK_CALL_WRITEV,
+    BLOCK_CALL_READ,
+    BLOCK_CALL_WRITE,
+    BLOCK_CALL_SYNC,
+    BLOCK_CALL_FALLOCATE
+};
 
 struct block_step {
     enum block_call call;
@@ -37,7 +43,7 @@ struct block_step {
     void *buffer;            /* READ, WRITE */
     const struct iovec *iov; /* READV, WRITEV */
     unsigned iov_count;
-    int flags;               /* RWF_ flags, or fallocate's mode */
+    int flags; /* RWF_ flags, or fallocate's mode */
 };
 
 struct block_engine_ops {
@@ -57,14 +63,14 @@ struct block_queue {
     struct block *block;
     struct loop *loop;
     const struct block_engine_ops *ops;
-    void *engine;           /* the engine's own */
-    int event_fd;           /* signalled by completions */
+    void *engine; /* the engine's own */
+    int event_fd; /* signalled by completions */
     struct loop_fd watch;
-    unsigned accepted;      /* requests between block_submit and done */
-    unsigned begun;         /* steps that an engine is working on */
-    struct list waiting;    /* requests whose next step found no room */
-    struct list finished;   /* requests whose done is to be called */
-    uint8_t *bounce;        /* BLOCK_BUFFER_SIZE; O_DIRECT only */
+    unsigned accepted;    /* requests between block_submit and done */
+    unsigned begun;       /* steps that an engine is working on */
+    struct list waiting;  /* requests whose next step found no room */
+    struct list finished; /* requests whose done is to be called */
+    uint8_t *bounce;      /* BLOCK_BUFFER_SIZE; O_DIRECT only */
     struct block_req *bounce_user;
     struct list bounce_waiting;
     void (*batch)(void *opaque);

@@ -93,8 +93,8 @@ static char *holder(int fd)
 struct err *block_lock_file(int fd, const char *path, bool readonly)
 {
     short other = F_UNLCK;
-    int result = lock_byte(fd, F_OFD_SETLK, readonly ? F_RDLCK : F_WRLCK, BYTE_NO_OTHER_WRITER,
-                           NULL);
+    int result =
+        lock_byte(fd, F_OFD_SETLK, readonly ? F_RDLCK : F_WRLCK, BYTE_NO_OTHER_WRITER, NULL);
     if (result < 0 && errno != EAGAIN && errno != EACCES)
         return err_errno(errno, "cannot lock '%s'", path);
     if (result == 0 &&

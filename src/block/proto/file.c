@@ -38,7 +38,8 @@ static struct err *setup_direct(struct block *block)
 {
     int flags = fcntl(block->fd, F_GETFL);
     if (!(flags & O_DIRECT) && fcntl(block->fd, F_SETFL, flags | O_DIRECT) < 0)
-        return err_errno(errno, "direct I/O is not possible on this file system, use another cache");
+        return err_errno(errno,
+                         "direct I/O is not possible on this file system, use another cache");
     uint32_t offset_align = 0, memory_align = 0;
 #ifdef STATX_DIOALIGN
     struct statx status;

@@ -1,8 +1,8 @@
 /*
  * Raw file over a few threads, where io_uring is not permitted.
  *
- * Lock: `lock` (LOCK_BLOCK) guards the lists between the queue's loop and the threads. The steps are
- * preallocated; a queue that has them all in use makes requests wait.
+ * Lock: `lock` (LOCK_BLOCK) guards the lists between the queue's loop and the threads. The steps
+ * are preallocated; a queue that has them all in use makes requests wait.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

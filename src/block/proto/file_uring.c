@@ -2,8 +2,8 @@
  * Raw file over io_uring: one ring a queue, on the queue's loop.
  *
  * A ring can do far more than disk I/O, and a seccomp filter does not see what it does. So it is
- * created disabled, restricted to the few operations below on the one registered file, and only then
- * enabled: whoever takes over this process cannot open a file through it.
+ * created disabled, restricted to the few operations below on the one registered file, and only
+ * then enabled: whoever takes over this process cannot open a file through it.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -21,7 +21,8 @@
 static const uint8_t allowed[] = {IORING_OP_READV, IORING_OP_WRITEV, IORING_OP_READ,
                                   IORING_OP_WRITE, IORING_OP_FSYNC,  IORING_OP_FALLOCATE};
 
-/* By system call: the library's version 2.3 declares its wrappers for these two without having them. */
+/* By system call: the library's version 2.3 declares its wrappers for these two without having
+ * them. */
 static int register_call(const struct io_uring *ring, unsigned what, const void *data,
                          unsigned count)
 {

@@ -1,6 +1,6 @@
 /*
- * The packed virtqueue (virtio 1.2, section 2.8): one ring of descriptors that both sides write, each
- * side with a wrap counter that tells this round's entries from the last one's.
+ * The packed virtqueue (virtio 1.2, section 2.8): one ring of descriptors that both sides write,
+ * each side with a wrap counter that tells this round's entries from the last one's.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -143,8 +143,8 @@ static void publish(struct virtq *queue)
 
 static bool wants_interrupt(struct virtq *queue)
 {
-    uint32_t word = le32toh(
-        __atomic_load_n((const uint32_t *)(const void *)queue->host[DRIVER_EVENT], __ATOMIC_ACQUIRE));
+    uint32_t word = le32toh(__atomic_load_n(
+        (const uint32_t *)(const void *)queue->host[DRIVER_EVENT], __ATOMIC_ACQUIRE));
     unsigned wish = word >> 16 & 3;
     if (wish != EVENT_AT_PLACE || !queue->event_idx)
         return wish != EVENT_DISABLE;

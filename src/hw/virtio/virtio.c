@@ -1,11 +1,11 @@
 /*
- * Virtio devices (virtio 1.2, chapters 2 and 3): feature negotiation, status, stopping and resetting
- * queues that have requests in flight.
+ * Virtio devices (virtio 1.2, chapters 2 and 3): feature negotiation, status, stopping and
+ * resetting queues that have requests in flight.
  *
  * A queue is drained on its own loop. A driver's reset therefore does not end inside the register
- * write when queues are live: the loops are woken, the status reads back non-zero until the last queue
- * is empty, and register writes in between are dropped. Quiesce and the machine's reset wait for the
- * same thing.
+ * write when queues are live: the loops are woken, the status reads back non-zero until the last
+ * queue is empty, and register writes in between are dropped. Quiesce and the machine's reset wait
+ * for the same thing.
  *
  * Device lock throughout.
  *
@@ -238,13 +238,13 @@ void virtio_set_status(struct virtio_device *device, uint8_t status)
     }
     uint8_t added = status & ~device->status;
     if (added & VIRTIO_STATUS_FEATURES_OK) {
-        bool good = (device->accepted >> VIRTIO_F_VERSION_1 & 1) &&
-                    !(device->accepted & ~device->offered);
+        bool good =
+            (device->accepted >> VIRTIO_F_VERSION_1 & 1) && !(device->accepted & ~device->offered);
         if (!good) {
             log_guest(&device->complaints, "%s '%s': features 0x%llx refused",
                       device->pci.device.class->name, device->pci.device.id,
                       (unsigned long long)device->accepted);
-            added &= (uint8_t)~(VIRTIO_STATUS_FEATURES_OK | VIRTIO_STATUS_DRIVER_OK);
+            added &= (uint8_t) ~(VIRTIO_STATUS_FEATURES_OK | VIRTIO_STATUS_DRIVER_OK);
         }
     }
     if (!((device->status | added) & VIRTIO_STATUS_FEATURES_OK))
@@ -259,9 +259,8 @@ void virtio_set_status(struct virtio_device *device, uint8_t status)
 static struct err *queue_build(struct virtio_device *device, unsigned index)
 {
     struct virtq *queue = &device->queues[index];
-    queue->loop = device->queue_loop_count
-                      ? device->queue_loops[index % device->queue_loop_count]
-                      : device->loop;
+    queue->loop = device->queue_loop_count ? device->queue_loops[index % device->queue_loop_count]
+                                           : device->loop;
     queue->size_max = device->queue_size;
     queue->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (queue->kick_fd < 0)
@@ -367,8 +366,7 @@ void virtio_post_load(struct virtio_device *device)
 static struct err *check(const void *staged)
 {
     const struct virtio_device *device = staged;
-    if (device->accepted & ~device->offered &&
-        (device->status & VIRTIO_STATUS_FEATURES_OK))
+    if (device->accepted & ~device->offered && (device->status & VIRTIO_STATUS_FEATURES_OK))
         return err_new("features 0x%llx are in use that this device does not offer",
                        (unsigned long long)(device->accepted & ~device->offered));
     return NULL;

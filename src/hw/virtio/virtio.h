@@ -46,8 +46,8 @@ struct virtq_req {
     unsigned in_count;        /* device-writable segments */
     struct iovec *out, *in;   /* host addresses, borrowed from guest memory */
     uint64_t out_len, in_len; /* bytes in each direction */
-    void *device_data;        /* the device's own: request_extra bytes of this slot, kept over reuse */
-    struct list link;         /* the device's own, while it holds the request */
+    void *device_data; /* the device's own: request_extra bytes of this slot, kept over reuse */
+    struct list link;  /* the device's own, while it holds the request */
 };
 
 /* Next request, or NULL: none there, or the queue is broken. On the queue's loop. */
@@ -56,7 +56,8 @@ struct virtq_req *virtq_pop(struct virtq *queue);
 size_t virtq_req_read(const struct virtq_req *req, uint64_t offset, void *bytes, size_t len);
 /* Copies to the device-writable bytes at `offset`; returns how many fitted. */
 size_t virtq_req_write(struct virtq_req *req, uint64_t offset, const void *bytes, size_t len);
-/* Completes the request: `written` device-writable bytes from the start were filled. Frees `req`. */
+/* Completes the request: `written` device-writable bytes from the start were filled. Frees `req`.
+ */
 void virtq_push(struct virtq *queue, struct virtq_req *req, uint32_t written);
 /*
  * The same for several requests that the driver must see all at once: the buffers of one received
@@ -78,8 +79,8 @@ struct virtio_device *virtq_device(const struct virtq *queue);
 
 /* What a kind of device provides. All run under the device lock. */
 struct virtio_ops {
-    uint16_t id;             /* enum virtio_id */
-    uint32_t pci_class;      /* 0xCCSSPP */
+    uint16_t id;        /* enum virtio_id */
+    uint32_t pci_class; /* 0xCCSSPP */
     /* Features that the device offers, besides those of ring and transport. */
     uint64_t (*features)(struct virtio_device *device);
     /* Device configuration space, any offset and size; bytes past the end read zero. */
@@ -88,21 +89,22 @@ struct virtio_ops {
                          unsigned len); /* optional */
     /* DRIVER_OK was set: queues may be used. Optional. */
     void (*activate)(struct virtio_device *device);
-    /* The device was reset, its queues are drained: back to the configuration's defaults. Optional. */
+    /* The device was reset, its queues are drained: back to the configuration's defaults. Optional.
+     */
     void (*reset)(struct virtio_device *device);
     /*
-     * The driver rang the doorbell of a queue that is ready. On the queue's loop, lock held. Pops until
-     * there is nothing more; a driver that adds faster than that is cut off after two rounds of the
-     * ring, and served again after the loop's other work.
+     * The driver rang the doorbell of a queue that is ready. On the queue's loop, lock held. Pops
+     * until there is nothing more; a driver that adds faster than that is cut off after two rounds
+     * of the ring, and served again after the loop's other work.
      */
     void (*queue_kick)(struct virtio_device *device, struct virtq *queue);
     /* A single queue was reset by the driver, after its drain. Optional. */
     void (*queue_reset)(struct virtio_device *device, struct virtq *queue);
     /*
      * One queue is about to be reset, or (device reset, quiesce) all in turn: when it returns the
-     * device holds no request of that queue. On the queue's loop, lock held; it may drop the lock while
-     * it waits and take it again. virtq_pop() returns nothing meanwhile. Optional for a device that
-     * completes every request before queue_kick returns.
+     * device holds no request of that queue. On the queue's loop, lock held; it may drop the lock
+     * while it waits and take it again. virtq_pop() returns nothing meanwhile. Optional for a
+     * device that completes every request before queue_kick returns.
      */
     void (*queue_drain)(struct virtio_device *device, struct virtq *queue);
 };
@@ -111,15 +113,16 @@ struct virtio_ops {
 struct virtio_device {
     struct pci_device pci;
     const struct virtio_ops *ops;
-    unsigned queue_count;     /* set before virtio_realize */
-    uint16_t queue_size;      /* largest size of each ring, default 256 */
-    struct virtq *queues;     /* owned */
-    struct loop *loop;        /* where queue_kick runs; set before virtio_realize, default env->loop */
+    unsigned queue_count; /* set before virtio_realize */
+    uint16_t queue_size;  /* largest size of each ring, default 256 */
+    struct virtq *queues; /* owned */
+    struct loop *loop;    /* where queue_kick runs; set before virtio_realize, default env->loop */
     /* Set before virtio_realize, optional: queue i runs on queue_loops[i % queue_loop_count]. */
     struct loop *const *queue_loops;
     unsigned queue_loop_count;
-    uint32_t request_extra;   /* set before virtio_realize: bytes at each request's device_data */
-    uint64_t features_off;    /* set before virtio_realize: not to be offered, ring features included */
+    uint32_t request_extra; /* set before virtio_realize: bytes at each request's device_data */
+    uint64_t
+        features_off; /* set before virtio_realize: not to be offered, ring features included */
 
     uint64_t offered, accepted; /* feature bits */
     uint8_t status;
@@ -132,19 +135,19 @@ struct virtio_device {
     struct log_limit complaints;
 
     /* virtio.c: work that stops or goes on. */
-    bool quiesced;            /* between quiesce and resume: nothing is popped */
-    bool resetting;           /* the driver wrote 0 to the status, requests are still in flight */
-    unsigned drains_left;     /* queues whose loops have been asked to drain */
-    pthread_cond_t drained;   /* with the device lock */
-    unsigned window;          /* offset of the configuration access capability */
+    bool quiesced;          /* between quiesce and resume: nothing is popped */
+    bool resetting;         /* the driver wrote 0 to the status, requests are still in flight */
+    unsigned drains_left;   /* queues whose loops have been asked to drain */
+    pthread_cond_t drained; /* with the device lock */
+    unsigned window;        /* offset of the configuration access capability */
 };
 
 /*
- * From the device's realize, after ops and queue_count are set. Builds the PCI function. The loops of
- * the queues must not run during realize and fini.
+ * From the device's realize, after ops and queue_count are set. Builds the PCI function. The loops
+ * of the queues must not run during realize and fini.
  *
- * virtio_reset, virtio_quiesce and virtio_resume take the device lock. They wait for the loops of other
- * threads, so these must still run (or run no more: then the caller does their part).
+ * virtio_reset, virtio_quiesce and virtio_resume take the device lock. They wait for the loops of
+ * other threads, so these must still run (or run no more: then the caller does their part).
  */
 struct err *virtio_realize(struct virtio_device *device);
 void virtio_reset(struct virtio_device *device);

@@ -1,9 +1,9 @@
 /*
- * virtio-blk (virtio 1.2, section 5.2): queues, configuration space and life of the disk device. What
- * a request means is in virtio_blk_request.c.
+ * virtio-blk (virtio 1.2, section 5.2): queues, configuration space and life of the disk device.
+ * What a request means is in virtio_blk_request.c.
  *
- * Each queue has a block queue on its own loop, where requests start and end. Registers and rings under
- * the device lock; the block layer calls back without it.
+ * Each queue has a block queue on its own loop, where requests start and end. Registers and rings
+ * under the device lock; the block layer calls back without it.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -152,8 +152,8 @@ static struct err *blk_realize(struct device *device)
     TRY(virtio_realize(virtio));
     for (unsigned i = 0; i < blk->queues; i++) {
         struct virtio_blk_queue *queue = &blk->queue[i];
-        struct loop *loop = blk->io_loop_count ? blk->io_loops[i % blk->io_loop_count]
-                                               : device->env->loop;
+        struct loop *loop =
+            blk->io_loop_count ? blk->io_loops[i % blk->io_loop_count] : device->env->loop;
         queue->blk = blk;
         queue->index = i;
         TRY(block_queue_new(blk->block, loop, &queue->block));

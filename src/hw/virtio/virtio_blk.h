@@ -20,9 +20,9 @@ struct virtio_blk {
     struct virtio_device virtio;
 
     /* Set before realize. */
-    struct block *block;         /* borrowed; closed by its owner after the device is freed */
-    const char *serial;          /* borrowed until realize returns, cut to 20 bytes; NULL: none */
-    unsigned queues;             /* 0: one; at most VIRTIO_BLK_QUEUES_MAX */
+    struct block *block;          /* borrowed; closed by its owner after the device is freed */
+    const char *serial;           /* borrowed until realize returns, cut to 20 bytes; NULL: none */
+    unsigned queues;              /* 0: one; at most VIRTIO_BLK_QUEUES_MAX */
     struct loop *const *io_loops; /* queue i runs on io_loops[i % io_loop_count]; none: env->loop */
     unsigned io_loop_count;
 

@@ -1,6 +1,6 @@
 /*
- * Requests of virtio-blk (virtio 1.2, section 5.2.6): a 16-byte header in front, a status byte at the
- * end, and between them the data, which goes to the block layer where it lies.
+ * Requests of virtio-blk (virtio 1.2, section 5.2.6): a 16-byte header in front, a status byte at
+ * the end, and between them the data, which goes to the block layer where it lies.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -181,8 +181,8 @@ void virtio_blk_start(struct virtio_blk_queue *queue, struct virtq_req *req)
         virtq_push(req->queue, req, 0);
         return;
     }
-    *request = (struct request){.queue = queue, .req = req,
-                                .io = {.done = io_done, .opaque = request}};
+    *request =
+        (struct request){.queue = queue, .req = req, .io = {.done = io_done, .opaque = request}};
     uint64_t sector = get_le64(header + 8);
     switch (get_le32(header)) {
     case TYPE_READ:

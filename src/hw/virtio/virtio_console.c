@@ -1,9 +1,10 @@
 /*
  * virtio-console (virtio 1.2, section 5.3): ports of characters over streams.
  *
- * No request is ever held: output that the stream does not take now stays in the ring, with the count
- * of bytes that are out already; input is offered by the stream when the driver has buffers.
- * What the device has to tell the driver is kept as bits a port and sent when there is a control buffer.
+ * No request is ever held: output that the stream does not take now stays in the ring, with the
+ * count of bytes that are out already; input is offered by the stream when the driver has buffers.
+ * What the device has to tell the driver is kept as bits a port and sent when there is a control
+ * buffer.
  *
  * Device lock; streams call back on the device's loop without it.
  *
@@ -278,8 +279,7 @@ static void console_queue_kick(struct virtio_device *virtio, struct virtq *queue
 static uint64_t console_features(struct virtio_device *virtio)
 {
     const struct virtio_console *console = to_console(virtio);
-    return 1ull << F_SIZE | 1ull << F_EMERG_WRITE |
-           (console->multiport ? 1ull << F_MULTIPORT : 0);
+    return 1ull << F_SIZE | 1ull << F_EMERG_WRITE | (console->multiport ? 1ull << F_MULTIPORT : 0);
 }
 
 static void console_config_read(struct virtio_device *virtio, unsigned offset, void *bytes,

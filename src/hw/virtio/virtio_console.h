@@ -1,8 +1,8 @@
 /*
  * virtio-console (virtio 1.2, section 5.3): ports of characters over streams.
  *
- * Port 0 is the console (hvc0). With more than one port, or a named one, the device offers MULTIPORT
- * and the guest finds the others by name under /dev/virtio-ports.
+ * Port 0 is the console (hvc0). With more than one port, or a named one, the device offers
+ * MULTIPORT and the guest finds the others by name under /dev/virtio-ports.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -23,11 +23,11 @@ struct virtio_console_port {
 
     /* The device's own. */
     struct virtio_console *console;
-    bool guest_open;     /* the guest has the port open */
-    bool host_open;      /* somebody is at the other end */
-    bool ready;          /* the guest answered DEVICE_ADD */
-    uint8_t pending;     /* control messages to send, by PENDING_ bits */
-    uint32_t tx_offset;  /* bytes of the next transmit request that went out already */
+    bool guest_open;    /* the guest has the port open */
+    bool host_open;     /* somebody is at the other end */
+    bool ready;         /* the guest answered DEVICE_ADD */
+    uint8_t pending;    /* control messages to send, by PENDING_ bits */
+    uint32_t tx_offset; /* bytes of the next transmit request that went out already */
 };
 
 struct virtio_console {
@@ -39,8 +39,8 @@ struct virtio_console {
 
     /* The device's own. */
     uint16_t columns, rows;
-    bool multiport;      /* offered */
-    bool driver_ready;   /* the guest said DEVICE_READY */
+    bool multiport;    /* offered */
+    bool driver_ready; /* the guest said DEVICE_READY */
 };
 
 extern const struct device_class virtio_console_class;

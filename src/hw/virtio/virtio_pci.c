@@ -2,9 +2,9 @@
  * Virtio over PCI, modern only (virtio 1.2, section 4.1): capabilities, register pages, doorbells.
  *
  * BAR 4 (64 bits) has four pages: common configuration, interrupt status, device configuration,
- * notification. BAR 1 is the MSI-X table. A doorbell is an eventfd that the accelerator rings without
- * coming here, once the queue is live and the BAR has its place; otherwise the write ends here and
- * rings the same eventfd.
+ * notification. BAR 1 is the MSI-X table. A doorbell is an eventfd that the accelerator rings
+ * without coming here, once the queue is live and the BAR has its place; otherwise the write ends
+ * here and rings the same eventfd.
  *
  * Device lock throughout: the bus takes it around register accesses.
  *
@@ -74,8 +74,7 @@ static void common_image(struct virtio_device *device, uint8_t image[COMMON_SIZE
     put_le32(image + DEVICE_FEATURE_SELECT, device->feature_select);
     put_le32(image + DEVICE_FEATURE, feature_half(device->offered, device->feature_select));
     put_le32(image + DRIVER_FEATURE_SELECT, device->driver_feature_select);
-    put_le32(image + DRIVER_FEATURE,
-             feature_half(device->accepted, device->driver_feature_select));
+    put_le32(image + DRIVER_FEATURE, feature_half(device->accepted, device->driver_feature_select));
     put_le16(image + CONFIG_VECTOR, device->config_vector);
     put_le16(image + NUM_QUEUES, (uint16_t)device->queue_count);
     image[DEVICE_STATUS] = device->status;
@@ -243,8 +242,7 @@ void virtio_pci_doorbells(struct virtio_device *device)
         if (queue->doorbell == wanted)
             continue;
         if (queue->doorbell)
-            env->ops->doorbell_remove(env->opaque, queue->doorbell, DOORBELL_SIZE,
-                                      queue->kick_fd);
+            env->ops->doorbell_remove(env->opaque, queue->doorbell, DOORBELL_SIZE, queue->kick_fd);
         queue->doorbell = 0;
         if (!wanted)
             continue;
@@ -262,24 +260,22 @@ void virtio_pci_doorbells_off(struct virtio_device *device)
     for (unsigned i = 0; i < device->queue_count; i++) {
         struct virtq *queue = &device->queues[i];
         if (queue->doorbell)
-            env->ops->doorbell_remove(env->opaque, queue->doorbell, DOORBELL_SIZE,
-                                      queue->kick_fd);
+            env->ops->doorbell_remove(env->opaque, queue->doorbell, DOORBELL_SIZE, queue->kick_fd);
         queue->doorbell = 0;
     }
 }
 
 /*
- * The configuration access capability (section 4.1.4.9): a window of up to 4 bytes onto the BAR, for
- * firmware that cannot reach memory there. False when the window points nowhere.
+ * The configuration access capability (section 4.1.4.9): a window of up to 4 bytes onto the BAR,
+ * for firmware that cannot reach memory there. False when the window points nowhere.
  */
 static bool window_place(const struct pci_device *pci, unsigned cap, uint32_t *offset,
                          uint32_t *size)
 {
     *offset = get_le32(pci->config + cap + CAP_OFFSET);
     *size = get_le32(pci->config + cap + CAP_SIZE);
-    return pci->config[cap + CAP_BAR] == REGISTER_BAR &&
-           (*size == 1 || *size == 2 || *size == 4) && *offset % *size == 0 &&
-           range_within(*offset, *size, BAR_SIZE);
+    return pci->config[cap + CAP_BAR] == REGISTER_BAR && (*size == 1 || *size == 2 || *size == 4) &&
+           *offset % *size == 0 && range_within(*offset, *size, BAR_SIZE);
 }
 
 static void config_read(struct pci_device *pci, unsigned offset, unsigned size)
@@ -288,8 +284,7 @@ static void config_read(struct pci_device *pci, unsigned offset, unsigned size)
     uint32_t at, width;
     if (ranges_overlap(offset, size, device->window + CAP_EXTRA, 4) &&
         window_place(pci, device->window, &at, &width))
-        put_le(pci->config + device->window + CAP_EXTRA, width,
-               register_read(device, at, width));
+        put_le(pci->config + device->window + CAP_EXTRA, width, register_read(device, at, width));
 }
 
 static void config_written(struct pci_device *pci, unsigned offset, unsigned size)
@@ -298,8 +293,7 @@ static void config_written(struct pci_device *pci, unsigned offset, unsigned siz
     uint32_t at, width;
     if (ranges_overlap(offset, size, device->window + CAP_EXTRA, 4) &&
         window_place(pci, device->window, &at, &width))
-        register_write(device, at, width,
-                       get_le(pci->config + device->window + CAP_EXTRA, width));
+        register_write(device, at, width, get_le(pci->config + device->window + CAP_EXTRA, width));
     if (ranges_overlap(offset, size, PCI_COMMAND, 2) ||
         ranges_overlap(offset, size, PCI_BAR0, 4 * PCI_BARS))
         virtio_pci_doorbells(device);
@@ -329,8 +323,8 @@ void virtio_pci_build(struct virtio_device *device)
     add_cap(pci, CAP_COMMON, PAGE_COMMON, COMMON_SIZE);
     add_cap(pci, CAP_ISR, PAGE_ISR, 1);
     add_cap(pci, CAP_DEVICE, PAGE_CONFIG, PAGE);
-    unsigned notify = add_cap(pci, CAP_NOTIFY, PAGE_NOTIFY,
-                              device->queue_count * NOTIFY_MULTIPLIER);
+    unsigned notify =
+        add_cap(pci, CAP_NOTIFY, PAGE_NOTIFY, device->queue_count * NOTIFY_MULTIPLIER);
     put_le32(pci->config + notify + CAP_EXTRA, NOTIFY_MULTIPLIER);
     device->window = add_cap(pci, CAP_WINDOW, 0, 0);
     uint8_t *writable = pci->writable + device->window;

@@ -1,8 +1,8 @@
 /*
  * virtio-rng (virtio 1.2, section 5.4): each request is filled from getrandom().
  *
- * A guest may ask without end, so a bucket bounds the rate: requests beyond it wait for the timer. The
- * device keeps no request: what the bucket cannot serve stays in the ring.
+ * A guest may ask without end, so a bucket bounds the rate: requests beyond it wait for the timer.
+ * The device keeps no request: what the bucket cannot serve stays in the ring.
  *
  * Device lock, on the device's loop.
  *
@@ -59,10 +59,11 @@ static void rng_queue_kick(struct virtio_device *virtio, struct virtq *queue)
         virtq_push(queue, req, written);
     }
     virtq_notify(queue);
-    if (!rng->budget) /* also when the ring looks empty: only an unsuccessful pop asks for doorbells */
+    if (!rng->budget) /* also when the ring looks empty: only an unsuccessful pop asks for doorbells
+                       */
         loop_timer_arm(&rng->timer,
-                       clock_now_ns() + MAX(NSEC_PER_SEC * CHUNK / rng->bytes_per_second,
-                                            NSEC_PER_MSEC));
+                       clock_now_ns() +
+                           MAX(NSEC_PER_SEC * CHUNK / rng->bytes_per_second, NSEC_PER_MSEC));
 }
 
 static void rng_refilled(void *opaque)

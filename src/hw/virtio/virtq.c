@@ -2,9 +2,9 @@
  * Virtqueues (virtio 1.2, sections 2.6 to 2.8): requests between a ring and a device.
  *
  * The ring's three areas are looked up once, when the driver enables the queue; guest addresses in
- * descriptors are looked up for each request. A descriptor is copied before it is judged, so what the
- * driver changes afterwards has no effect. Every walk is bounded: by the ring, by the indirect table,
- * by the segments that a request can hold.
+ * descriptors are looked up for each request. A descriptor is copied before it is judged, so what
+ * the driver changes afterwards has no effect. Every walk is bounded: by the ring, by the indirect
+ * table, by the segments that a request can hold.
  *
  * Device lock, on the queue's loop.
  *
@@ -49,8 +49,7 @@ bool virtq_table_check(struct virtq *queue, const struct virtq_desc *desc, unsig
     return true;
 }
 
-bool virtq_table_entry(struct virtq *queue, uint64_t table, unsigned index,
-                       struct virtq_desc *desc)
+bool virtq_table_entry(struct virtq *queue, uint64_t table, unsigned index, struct virtq_desc *desc)
 {
     uint8_t bytes[VIRTQ_DESC_SIZE];
     uint64_t gpa;
@@ -69,8 +68,8 @@ bool virtq_chain_add(struct virtq_chain *chain, uint64_t gpa, uint32_t len, bool
     struct virtq *queue = chain->queue;
     struct virtq_req *req = &chain->slot->req;
     if (++chain->descriptors > queue->segments_max) {
-        virtio_broken(queue->device, "queue %u: a chain of more than %u descriptors",
-                      queue->index, queue->segments_max);
+        virtio_broken(queue->device, "queue %u: a chain of more than %u descriptors", queue->index,
+                      queue->segments_max);
         return false;
     }
     if (!device_writes && req->in_count) {
@@ -84,8 +83,8 @@ bool virtq_chain_add(struct virtq_chain *chain, uint64_t gpa, uint32_t len, bool
     }
     while (len) {
         size_t mapped;
-        void *host = gmem_map(queue_gmem(queue), gpa, len,
-                              device_writes ? GMEM_WRITE : GMEM_READ, &mapped);
+        void *host =
+            gmem_map(queue_gmem(queue), gpa, len, device_writes ? GMEM_WRITE : GMEM_READ, &mapped);
         if (!host || chain->segments == queue->segments_max + VIRTQ_CROSSINGS_MAX) {
             virtio_broken(queue->device, "queue %u: a buffer of %u bytes at 0x%llx outside RAM",
                           queue->index, len, (unsigned long long)gpa);
@@ -350,8 +349,7 @@ bool virtq_enable(struct virtq *queue)
     queue->indirect = virtio_has_feature(device, VIRTIO_F_INDIRECT_DESC);
     /* Drivers put more entries into an indirect table than a small ring has. */
     queue->segments_max = MAX(queue->size_max, (uint16_t)256);
-    if (!queue->size || queue->size > queue->size_max ||
-        (!packed && !is_power_of_2(queue->size))) {
+    if (!queue->size || queue->size > queue->size_max || (!packed && !is_power_of_2(queue->size))) {
         virtio_broken(device, "queue %u: a ring of %u entries", queue->index, queue->size);
         queue->ring = NULL;
         return false;
@@ -400,15 +398,15 @@ static struct err *check(const void *staged)
 {
     const struct virtq *queue = staged;
     if (queue->size > queue->size_max)
-        return err_new("queue %u has a ring of %u entries, more than %u", queue->index,
-                       queue->size, queue->size_max);
+        return err_new("queue %u has a ring of %u entries, more than %u", queue->index, queue->size,
+                       queue->size_max);
     return NULL;
 }
 
 static const struct state_field fields[] = {
-    STATE_U16(1, virtq, size),       STATE_U16(2, virtq, vector),
-    STATE_BOOL(3, virtq, enabled),   STATE_U64(4, virtq, area),
-    STATE_U16(5, virtq, avail),      STATE_U16(6, virtq, used),
+    STATE_U16(1, virtq, size),        STATE_U16(2, virtq, vector),
+    STATE_BOOL(3, virtq, enabled),    STATE_U64(4, virtq, area),
+    STATE_U16(5, virtq, avail),       STATE_U16(6, virtq, used),
     STATE_BOOL(7, virtq, avail_wrap), STATE_BOOL(8, virtq, used_wrap),
     STATE_U16(9, virtq, unsignalled),
 };

@@ -108,7 +108,7 @@ struct virtq {
     bool kicks_on;      /* what the driver was told */
     bool kicks_refused; /* the device polls */
     unsigned in_flight, descriptors_in_flight;
-    unsigned turn;      /* pops left for this doorbell, plus one; 0: outside of one */
+    unsigned turn; /* pops left for this doorbell, plus one; 0: outside of one */
     unsigned segments_max;
 
     uint8_t *slots; /* owned: `size` slots */

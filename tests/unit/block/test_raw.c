@@ -1,6 +1,6 @@
 /*
- * Raw files: every operation on both engines and all cache modes, against a model in memory; refusals;
- * many requests at once; a file that shrinks; locks.
+ * Raw files: every operation on both engines and all cache modes, against a model in memory;
+ * refusals; many requests at once; a file that shrinks; locks.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -73,8 +73,12 @@ static bool bed_open(struct bed *bed, enum block_engine engine, enum block_cache
         close(fd);
         fd = open(bed->path, O_RDONLY);
     }
-    struct block_options options = {.id = "d0", .fd = fd, .readonly = readonly, .cache = cache,
-                                    .discard = true, .engine = engine};
+    struct block_options options = {.id = "d0",
+                                    .fd = fd,
+                                    .readonly = readonly,
+                                    .cache = cache,
+                                    .discard = true,
+                                    .engine = engine};
     struct err *err = block_open_raw(&options, &bed->block);
     if (!err)
         err = block_queue_new(bed->block, bed->loop, &bed->queue);
@@ -106,8 +110,12 @@ static struct request *start(struct bed *bed, enum block_op op, uint64_t offset,
 {
     struct request *request = calloc(1, sizeof(*request));
     request->bed = bed;
-    request->req = (struct block_req){.op = op, .flags = flags, .offset = offset,
-                                      .length = length, .iov = request->iov, .done = done,
+    request->req = (struct block_req){.op = op,
+                                      .flags = flags,
+                                      .offset = offset,
+                                      .length = length,
+                                      .iov = request->iov,
+                                      .done = done,
                                       .opaque = request};
     return request;
 }
@@ -201,7 +209,8 @@ static void exercise(enum block_engine engine, enum block_cache cache)
     assert_int_equal(finish(&bed, start(&bed, BLOCK_ZERO, 12288, 65536, 0)), 0);
     memset(bed.model + 12288, 0, 65536);
     assert_int_equal(finish(&bed, start(&bed, BLOCK_ZERO, MIB(1), 700 * 1024,
-                                        BLOCK_REQ_NO_UNMAP | BLOCK_REQ_FUA)), 0);
+                                        BLOCK_REQ_NO_UNMAP | BLOCK_REQ_FUA)),
+                     0);
     memset(bed.model + MIB(1), 0, 700 * 1024);
     assert_int_equal(finish(&bed, start(&bed, BLOCK_DISCARD, MIB(3), MIB(1), 0)), 0);
     memset(bed.model + MIB(3), 0, MIB(1));
@@ -456,8 +465,8 @@ int main(void)
         cmocka_unit_test(test_refusals_uring),     cmocka_unit_test(test_refusals_threads),
         cmocka_unit_test(test_many_uring),         cmocka_unit_test(test_many_uring_direct),
         cmocka_unit_test(test_many_threads),       cmocka_unit_test(test_ring_is_restricted),
-        cmocka_unit_test(test_open_refused),
-        cmocka_unit_test(test_locks),              cmocka_unit_test(test_lock_names_holder),
+        cmocka_unit_test(test_open_refused),       cmocka_unit_test(test_locks),
+        cmocka_unit_test(test_lock_names_holder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -67,8 +67,11 @@ static void bed_open(struct bed *bed, struct setup setup)
     for (uint64_t i = 0; i < DISK_SIZE; i++)
         bed->model[i] = (uint8_t)(i * 13 + (i >> 10));
     assert_int_equal(pwrite(fd, bed->model, DISK_SIZE, 0), DISK_SIZE);
-    struct block_options options = {.id = "d0", .fd = fd, .readonly = setup.readonly,
-                                    .cache = setup.cache, .discard = !setup.no_discard,
+    struct block_options options = {.id = "d0",
+                                    .fd = fd,
+                                    .readonly = setup.readonly,
+                                    .cache = setup.cache,
+                                    .discard = !setup.no_discard,
                                     .engine = setup.engine};
     check_ok(block_open_raw(&options, &bed->block));
     for (unsigned i = 0; i < 2 && setup.threads; i++)
@@ -170,7 +173,8 @@ static uint8_t request(struct bed *bed, uint32_t type, uint64_t sector, uint32_t
     return *machine_host(&bed->machine, slot_at(bed, 0) + 0x3000);
 }
 
-static void range(struct bed *bed, unsigned index, uint64_t sector, uint32_t sectors, uint32_t flags)
+static void range(struct bed *bed, unsigned index, uint64_t sector, uint32_t sectors,
+                  uint32_t flags)
 {
     uint8_t *at = slot_data(bed, 0) + 16 * index;
     put_le64(at, sector);
@@ -326,7 +330,8 @@ static void test_configuration(void **state)
     bed_close(&bed);
 }
 
-/* Writes and reads on four queues that two loops serve; an interrupt only to the queue's own vector. */
+/* Writes and reads on four queues that two loops serve; an interrupt only to the queue's own
+ * vector. */
 static void run_queues(struct setup setup, uint64_t features)
 {
     struct bed bed;
@@ -381,8 +386,8 @@ static void run_stops(struct setup setup)
     bed_open(&bed, setup);
     struct device *device = &bed.blk->virtio.pci.device;
     for (unsigned round = 0; round < 24; round++) {
-        bed_start(&bed, ALL_BLK | F(VIRTIO_BLK_F_MQ) | F(VIRTIO_F_RING_RESET) |
-                            (round & 1 ? PACKED : 0));
+        bed_start(&bed,
+                  ALL_BLK | F(VIRTIO_BLK_F_MQ) | F(VIRTIO_F_RING_RESET) | (round & 1 ? PACKED : 0));
         struct driver *driver = &bed.driver;
         for (unsigned i = 0; i < 32; i++) {
             memset(slot_data(&bed, i), (int)round, 4096);
@@ -490,10 +495,10 @@ static void test_batches(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_operations),    cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_read_only),     cmocka_unit_test(test_configuration),
-        cmocka_unit_test(test_queues),        cmocka_unit_test(test_stops),
-        cmocka_unit_test(test_state),         cmocka_unit_test(test_batches),
+        cmocka_unit_test(test_operations), cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_read_only),  cmocka_unit_test(test_configuration),
+        cmocka_unit_test(test_queues),     cmocka_unit_test(test_stops),
+        cmocka_unit_test(test_state),      cmocka_unit_test(test_batches),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -29,8 +29,8 @@ struct bed {
 
 static struct virtio_console *console_new(struct bed *bed)
 {
-    struct virtio_console *console = (struct virtio_console *)device_new(
-        &virtio_console_class, &bed->machine.env, "con0");
+    struct virtio_console *console =
+        (struct virtio_console *)device_new(&virtio_console_class, &bed->machine.env, "con0");
     console->port_count = bed->ports;
     for (unsigned i = 0; i < bed->ports; i++) {
         console->port[i].stream = bed->stream[i];
@@ -359,8 +359,10 @@ static void test_rng_rate(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_console_both_ways), cmocka_unit_test(test_console_back_pressure),
-        cmocka_unit_test(test_ports),             cmocka_unit_test(test_rng),
+        cmocka_unit_test(test_console_both_ways),
+        cmocka_unit_test(test_console_back_pressure),
+        cmocka_unit_test(test_ports),
+        cmocka_unit_test(test_rng),
         cmocka_unit_test(test_rng_rate),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,7 +1,8 @@
 /*
- * Drivers that break every rule: loops, addresses outside RAM, lengths of nothing and of 4 GiB, indexes
- * that jump, descriptors that change after they were read, registers written in every size and offset.
- * The device asks for a reset or ignores it; it never crashes, hangs or writes where it must not.
+ * Drivers that break every rule: loops, addresses outside RAM, lengths of nothing and of 4 GiB,
+ * indexes that jump, descriptors that change after they were read, registers written in every size
+ * and offset. The device asks for a reset or ignores it; it never crashes, hangs or writes where it
+ * must not.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -309,8 +310,9 @@ static void test_packed_overlap(void **state)
 
 static void test_ring_places(void **state)
 {
-    static const uint64_t places[] = {1, 8, RAM_SIZE - 16, RAM_SIZE, ROM_BASE, 0xc0000000,
-                                      ~0ull, ~0ull - 15, ~0ull - 4095, RAM_SIZE / 2 - 16};
+    static const uint64_t places[] = {
+        1,          8,     RAM_SIZE - 16, RAM_SIZE,     ROM_BASE,
+        0xc0000000, ~0ull, ~0ull - 15,    ~0ull - 4095, RAM_SIZE / 2 - 16};
     for (unsigned packed = 0; packed < 2; packed++) {
         for (unsigned area = 0; area < 3; area++) {
             for (unsigned i = 0; i < ARRAY_SIZE(places); i++) {
@@ -321,7 +323,8 @@ static void test_ring_places(void **state)
                 COMMON_WRITE(driver, 0x16, 2, 0);
                 COMMON_WRITE(driver, 0x18, 2, SIZE);
                 for (unsigned k = 0; k < 3; k++)
-                    COMMON_WRITE(driver, 0x20 + 8 * k, 8, k == area ? places[i] : 0x10000ull * (k + 1));
+                    COMMON_WRITE(driver, 0x20 + 8 * k, 8,
+                                 k == area ? places[i] : 0x10000ull * (k + 1));
                 COMMON_WRITE(driver, 0x1c, 2, 1);
                 driver_start(driver);
                 mmio_write(&bed.machine, driver->notify, 2, 0);
@@ -387,8 +390,10 @@ static void test_changes_after_the_check(void **state)
         while (clock_now_ns() < end) {
             bed.machine.next = 4096;
             bed_start(&bed, (kind & 1 ? PACKED : 0) | (kind & 2 ? INDIRECT | EVENT : 0));
-            struct split_desc good[4] = {{0x20000, 64, NEXT, 1}, {0x21000, 64, NEXT | WRITE, 2},
-                                         {0x22000, 64, WRITE, 3}, {0x23000, 64, TABLE, 0}};
+            struct split_desc good[4] = {{0x20000, 64, NEXT, 1},
+                                         {0x21000, 64, NEXT | WRITE, 2},
+                                         {0x22000, 64, WRITE, 3},
+                                         {0x23000, 64, TABLE, 0}};
             for (unsigned i = 0; i < SIZE; i += 4)
                 write_split(&bed, good, 4, bed.ring->area[0] + 16 * i);
             struct changer changer = {.bed = &bed};
@@ -410,7 +415,8 @@ static void test_changes_after_the_check(void **state)
 /* Every register in every size, live and idle. */
 static void test_registers_in_every_size(void **state)
 {
-    static const uint64_t values[] = {0, 1, 0xffffffffffffffff, 0x8000000080000000, 0x4242424242424242};
+    static const uint64_t values[] = {0, 1, 0xffffffffffffffff, 0x8000000080000000,
+                                      0x4242424242424242};
     struct bed bed;
     bed_open(&bed);
     uint64_t bar = bed.driver.common, msix = driver_bar(&bed.driver, 1);
@@ -425,7 +431,7 @@ static void test_registers_in_every_size(void **state)
                     mmio_read(&bed.machine, bar + at, size);
                     mmio_write(&bed.machine, bar + at, size, values[v]);
                 }
-                for (uint64_t at = 0; at < 4096; at += size > 1 ? size / 2 : 1) {
+                for (uint64_t at = 0; at<4096; at += size> 1 ? size / 2 : 1) {
                     mmio_read(&bed.machine, msix + at, size);
                     mmio_write(&bed.machine, msix + at, size, values[v]);
                 }

@@ -642,14 +642,14 @@ static void test_endless_driver(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_ring_kind),      cmocka_unit_test(test_suppression),
-        cmocka_unit_test(test_polling_device),       cmocka_unit_test(test_unpop),
-        cmocka_unit_test(test_crossing_regions),     cmocka_unit_test(test_dirty_pages),
-        cmocka_unit_test(test_negotiation),          cmocka_unit_test(test_intx),
-        cmocka_unit_test(test_doorbells),            cmocka_unit_test(test_window),
-        cmocka_unit_test(test_reset_in_flight),      cmocka_unit_test(test_reset_across_threads),
-        cmocka_unit_test(test_queue_reset),          cmocka_unit_test(test_state_mid_use),
-        cmocka_unit_test(test_state_hostile),        cmocka_unit_test(test_endless_driver),
+        cmocka_unit_test(test_every_ring_kind),  cmocka_unit_test(test_suppression),
+        cmocka_unit_test(test_polling_device),   cmocka_unit_test(test_unpop),
+        cmocka_unit_test(test_crossing_regions), cmocka_unit_test(test_dirty_pages),
+        cmocka_unit_test(test_negotiation),      cmocka_unit_test(test_intx),
+        cmocka_unit_test(test_doorbells),        cmocka_unit_test(test_window),
+        cmocka_unit_test(test_reset_in_flight),  cmocka_unit_test(test_reset_across_threads),
+        cmocka_unit_test(test_queue_reset),      cmocka_unit_test(test_state_mid_use),
+        cmocka_unit_test(test_state_hostile),    cmocka_unit_test(test_endless_driver),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

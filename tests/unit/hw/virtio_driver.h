@@ -23,7 +23,7 @@
 #include "hw/virtio/virtq.h"
 
 #define ECAM 0xb0000000ull
-#define RAM_SIZE MIB(2)   /* two regions of 1 MiB side by side: buffers may cross */
+#define RAM_SIZE MIB(2) /* two regions of 1 MiB side by side: buffers may cross */
 #define ROM_BASE MIB(8)
 #define DRIVER_RINGS 40
 #define F(bit) (1ull << (bit))
@@ -31,13 +31,13 @@
 struct machine {
     struct hw_env env;
     struct pci_bus *bus;
-    bool doorbells;          /* does the accelerator offer them? */
+    bool doorbells; /* does the accelerator offer them? */
     uint64_t bell_gpa[80];
     int bell_fd[80];
     unsigned bells;
     unsigned messages, message[64]; /* MSIs by data value */
-    bool line;               /* INTA */
-    uint64_t next;           /* bump allocator of guest memory */
+    bool line;                      /* INTA */
+    uint64_t next;                  /* bump allocator of guest memory */
 };
 
 static inline void machine_msi(void *opaque, uint64_t address, uint32_t data)
@@ -164,13 +164,13 @@ struct ring {
     uint16_t size;
     uint64_t area[3];
     uint8_t *host[3];
-    uint16_t avail, used;       /* split: counters; packed: places */
+    uint16_t avail, used; /* split: counters; packed: places */
     bool avail_wrap, used_wrap;
-    uint16_t published;         /* avail at the last kick decision */
+    uint16_t published; /* avail at the last kick decision */
     uint16_t published_count;
-    uint16_t chain[1024];       /* by id: descriptors it took */
+    uint16_t chain[1024]; /* by id: descriptors it took */
     bool busy[1024];
-    uint64_t table[1024];       /* by id: memory for an indirect table */
+    uint64_t table[1024]; /* by id: memory for an indirect table */
     uint16_t next_desc;
     unsigned kicks;
 };
@@ -178,10 +178,10 @@ struct ring {
 struct driver {
     struct machine *machine;
     struct virtio_device *device;
-    uint64_t config;            /* ECAM address */
+    uint64_t config; /* ECAM address */
     uint64_t common, isr, device_config, notify;
     uint32_t notify_multiplier;
-    unsigned msix;              /* capability */
+    unsigned msix; /* capability */
     uint64_t features;
     bool no_interrupts;
     struct ring ring[DRIVER_RINGS];
@@ -197,7 +197,8 @@ static inline void mmio_write(struct machine *machine, uint64_t at, unsigned siz
     io_bus_write(machine->env.mmio, at, size, value);
 }
 
-#define COMMON_READ(driver, offset, size) mmio_read((driver)->machine, (driver)->common + (offset), size)
+#define COMMON_READ(driver, offset, size)                                                          \
+    mmio_read((driver)->machine, (driver)->common + (offset), size)
 #define COMMON_WRITE(driver, offset, size, value)                                                  \
     mmio_write((driver)->machine, (driver)->common + (offset), size, value)
 
@@ -362,13 +363,13 @@ static inline uint16_t ring_add_split(struct driver *driver, struct ring *ring,
     for (unsigned i = 0; i < count; i++) {
         unsigned place = table ? i : (head + i) % ring->size;
         unsigned next = table ? i + 1 : (head + i + 1) % ring->size;
-        uint16_t flags = (uint16_t)((i + 1 < count ? VIRTQ_DESC_NEXT : 0) |
-                                    (i >= out ? VIRTQ_DESC_WRITE : 0));
+        uint16_t flags =
+            (uint16_t)((i + 1 < count ? VIRTQ_DESC_NEXT : 0) | (i >= out ? VIRTQ_DESC_WRITE : 0));
         put_desc(descs + 16 * place, buffers[i], flags, (uint16_t)next);
     }
     if (table)
-        put_desc(ring->host[0] + 16 * head, (struct buffer){table, 16 * count},
-                 VIRTQ_DESC_INDIRECT, 0);
+        put_desc(ring->host[0] + 16 * head, (struct buffer){table, 16 * count}, VIRTQ_DESC_INDIRECT,
+                 0);
     ring->next_desc = (uint16_t)((head + (table ? 1 : count)) % ring->size);
     put_le16(ring->host[1] + 4 + 2 * (ring->avail % ring->size), head);
     ring->avail++;
@@ -447,8 +448,8 @@ static inline bool ring_wants_kick(struct driver *driver, struct ring *ring)
     uint16_t count = ring->published_count;
     ring->published_count = 0;
     if (driver_has(driver, VIRTIO_F_RING_PACKED)) {
-        uint32_t word = __atomic_load_n((const uint32_t *)(const void *)ring->host[2],
-                                        __ATOMIC_SEQ_CST);
+        uint32_t word =
+            __atomic_load_n((const uint32_t *)(const void *)ring->host[2], __ATOMIC_SEQ_CST);
         uint16_t place = (uint16_t)word, flags = (uint16_t)(word >> 16);
         if (flags != 2)
             return flags == 0;
@@ -504,8 +505,8 @@ static inline bool ring_used(struct driver *driver, struct ring *ring, uint16_t 
 {
     if (driver_has(driver, VIRTIO_F_RING_PACKED)) {
         const uint8_t *at = ring->host[0] + 16 * ring->used;
-        uint16_t flags = __atomic_load_n((const uint16_t *)(const void *)(at + 14),
-                                         __ATOMIC_SEQ_CST);
+        uint16_t flags =
+            __atomic_load_n((const uint16_t *)(const void *)(at + 14), __ATOMIC_SEQ_CST);
         bool avail = flags >> 7 & 1, used = flags >> 15 & 1;
         if (avail != used || used != ring->used_wrap)
             return false;

@@ -1,6 +1,6 @@
 /*
- * A virtio device for tests: answers each request with its readable bytes, each xor 0x5a. It can hold
- * requests back, or put them back into the ring.
+ * A virtio device for tests: answers each request with its readable bytes, each xor 0x5a. It can
+ * hold requests back, or put them back into the ring.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

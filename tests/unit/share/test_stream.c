@@ -382,11 +382,9 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_pipe_both_ways),       TEST(test_shared_flags_untouched),
-        TEST(test_slow_reader),          TEST(test_refused_input),
-        TEST(test_file_and_null_device), TEST(test_listener),
-        TEST(test_pty_comes_and_goes),   TEST(test_writers_of_many_threads),
-        TEST(test_broken_pipe),
+        TEST(test_pipe_both_ways),     TEST(test_shared_flags_untouched),  TEST(test_slow_reader),
+        TEST(test_refused_input),      TEST(test_file_and_null_device),    TEST(test_listener),
+        TEST(test_pty_comes_and_goes), TEST(test_writers_of_many_threads), TEST(test_broken_pipe),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

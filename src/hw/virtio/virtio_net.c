@@ -90,7 +90,6 @@ static void wake_all(struct virtio_net *net)
 {
     for (unsigned i = 0; i < net->pairs; i++) {
         net->pair[i].rx_wake = true;
-        net->pair[i].rx_starved = 0;
         net->pair[i].tx_more = true;
     }
     virtio_net_again(net);
@@ -116,6 +115,18 @@ static void net_continue(void *opaque)
         if (receive)
             net_port_ready(&pair->port);
     }
+}
+
+/* On the loop: starved frames are tried once more, and then dropped. */
+static void net_stale(void *opaque)
+{
+    struct virtio_net *net = opaque;
+    struct lock *lock = &net->virtio.pci.device.lock;
+    lock_take(lock);
+    for (unsigned i = 0; i < net->pairs; i++)
+        net->pair[i].rx_wake = true;
+    lock_drop(lock);
+    net_continue(net);
 }
 
 static void net_activate(struct virtio_device *virtio)
@@ -166,7 +177,7 @@ static void net_queue_drain(struct virtio_device *virtio, struct virtq *queue)
         pair->tx_waiting = pair->tx_more = false;
         net_port_abandon(&pair->port);
     } else {
-        pair->rx_starved = 0;
+        pair->rx_starved_ns = 0;
     }
 }
 
@@ -221,6 +232,7 @@ static struct err *net_realize(struct device *device)
     memcpy(net->mac_now, net->mac, sizeof(net->mac_now));
     net->pairs_now = 1;
     loop_timer_init(net->virtio.loop, &net->again, net_continue, net);
+    loop_timer_init(net->virtio.loop, &net->stale, net_stale, net);
     for (unsigned i = 0; i < net->pairs; i++) {
         struct virtio_net_pair *pair = &net->pair[i];
         pair->net = net;
@@ -264,8 +276,10 @@ static void net_fini(struct device *device)
     for (unsigned i = 0; i < VIRTIO_NET_PAIRS_MAX; i++)
         if (net->pair[i].port.ops)
             net_port_close(&net->pair[i].port);
-    if (net->again.loop)
+    if (net->again.loop) {
         loop_timer_cancel(&net->again);
+        loop_timer_cancel(&net->stale);
+    }
     virtio_fini(&net->virtio);
     free(net->bounce);
     free(net->rx_reqs);

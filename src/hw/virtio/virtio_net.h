@@ -21,11 +21,12 @@ struct virtio_net_pair {
     struct virtio_net *net;
     struct net_port port;
     unsigned index;
-    bool rx_waiting;     /* the peer got -EAGAIN and wants net_port_ready */
-    bool rx_wake;        /* there is something new to try it with */
-    bool tx_waiting;     /* the peer answered -EAGAIN; its peer_ready goes on */
-    bool tx_more;        /* the budget of a round was used up */
-    unsigned rx_starved; /* buffers that were there and did not suffice for the waiting frame */
+    bool rx_waiting; /* the peer got -EAGAIN and wants net_port_ready */
+    bool rx_wake;    /* there is something new to try it with */
+    bool tx_waiting; /* the peer answered -EAGAIN; its peer_ready goes on */
+    bool tx_more;    /* the budget of a round was used up */
+    /* Since when the waiting frame finds buffers, but too few; 0: not. */
+    uint64_t rx_starved_ns;
 };
 
 struct virtio_net {
@@ -42,6 +43,7 @@ struct virtio_net {
     /* The device's own. */
     struct virtio_net_pair pair[VIRTIO_NET_PAIRS_MAX];
     struct loop_timer again; /* goes on with waiting pairs, on the loop */
+    struct loop_timer stale; /* looks at starved ones */
     uint8_t mac_now[6];      /* the driver may change it */
     uint32_t pairs_now;      /* that the driver uses */
     uint32_t offload_now;    /* NET_OFFLOAD_* that the driver takes */

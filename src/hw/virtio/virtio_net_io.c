@@ -15,12 +15,15 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "hw/virtio/virtio_net_internal.h"
 #include "net/core/hdr.h"
 #include "net/core/iov.h"
 
 /* Frames of one queue before others get their turn. */
 #define TRANSMIT_BUDGET 128
+/* How long a frame waits for buffers that do not become enough. */
+#define STARVED_NS (500 * NSEC_PER_MSEC)
 
 /* The offloads that the driver may use when it sends. */
 static uint32_t transmit_offload(const struct virtio_net *net)
@@ -173,15 +176,24 @@ static void receive_fill(struct virtio_net *net, struct virtq *queue, unsigned c
     virtq_notify(queue);
 }
 
+/*
+ * Too few buffers. The driver rings when it adds one; but a ring may be full and yet too small for
+ * this frame, so it does not wait for ever and keep the next ones out.
+ */
 static int receive_starved(struct virtio_net_pair *pair, unsigned seen)
 {
-    /* The driver was asked for more, and has no more to give: the frame can never fit. */
-    if (seen > 0 && seen <= pair->rx_starved) {
-        pair->rx_starved = 0;
+    uint64_t now = clock_now_ns();
+    if (seen == 0)
+        pair->rx_starved_ns = 0;
+    else if (pair->rx_starved_ns == 0)
+        pair->rx_starved_ns = now;
+    else if (now - pair->rx_starved_ns >= STARVED_NS) {
+        pair->rx_starved_ns = 0;
         pair->port.dropped++;
         return 0;
     }
-    pair->rx_starved = seen;
+    if (seen > 0 && !loop_timer_armed(&pair->net->stale))
+        loop_timer_arm(&pair->net->stale, now + STARVED_NS);
     pair->rx_waiting = true;
     return -EAGAIN;
 }
@@ -221,7 +233,7 @@ static int receive(struct virtio_net_pair *pair, const struct iovec *iov, unsign
         pair->port.dropped++;
         return 0;
     }
-    pair->rx_starved = 0;
+    pair->rx_starved_ns = 0;
 
     uint8_t head[NET_HDR_SIZE];
     net_iov_read(iov, count, 0, head, sizeof(head));

@@ -25,7 +25,7 @@ struct command {
      * exit status when no error is returned.
      */
     struct err *(*run)(int argc, char **argv, uint64_t started_ns, int *status);
-    const struct option_spec *options; /* ends with a NULL name */
+    const struct option_spec *options;  /* ends with a NULL name */
     void (*help_more)(struct buf *out); /* text below the options; may be NULL */
 };
 
@@ -34,15 +34,16 @@ extern const struct command command_doctor;
 extern const struct command command_timeline;
 
 /*
- * Reads one argument of `argv` at *index. An option sets *spec, *value (NULL for a switch) and moves
- * *index past what it used; anything else sets *spec to NULL and *value to the argument. For an
- * option that the table lacks, `other` (may be NULL) says whether it is known elsewhere and wants a
- * value; *spec is then NULL and *name its name without dashes. *name is NULL for a plain argument.
+ * Reads one argument of `argv` at *index. An option sets *spec, *value (NULL for a switch) and
+ * moves *index past what it used; anything else sets *spec to NULL and *value to the argument. For
+ * an option that the table lacks, `other` (may be NULL) says whether it is known elsewhere and
+ * wants a value; *spec is then NULL and *name its name without dashes. *name is NULL for a plain
+ * argument.
  */
 enum option_use { OPTION_UNKNOWN, OPTION_SWITCH, OPTION_VALUE };
 struct option_arg {
     const struct option_spec *spec;
-    char *name;  /* owned: option_arg_fini */
+    char *name; /* owned: option_arg_fini */
     const char *value;
 };
 struct err *option_next(int argc, char **argv, int *index, const struct option_spec *specs,

@@ -36,9 +36,9 @@ static void print_text(struct buf *out, const struct doctor_check *check,
 
 static json_t *finding_json(const struct doctor_check *check, const struct finding *finding)
 {
-    json_t *object = json_pack("{s:s, s:s, s:s, s:s}", "id", check->id, "mark",
-                               mark_name(finding->mark), "text", finding->text, "advice",
-                               finding->advice);
+    json_t *object =
+        json_pack("{s:s, s:s, s:s, s:s}", "id", check->id, "mark", mark_name(finding->mark), "text",
+                  finding->text, "advice", finding->advice);
 
     /* The host's own files may hold bytes that are no UTF-8. */
     return object ? object

@@ -1,6 +1,7 @@
 /*
- * What `tenon doctor` looks at: CPU, engines, kernel features, devices, limits, our own programs. Each
- * check tries the thing itself where that is harmless, rather than to believe a version number.
+ * What `tenon doctor` looks at: CPU, engines, kernel features, devices, limits, our own programs.
+ * Each check tries the thing itself where that is harmless, rather than to believe a version
+ * number.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -37,8 +38,8 @@ found(struct finding *finding, enum finding_mark mark, const char *format, ...)
     va_end(args);
 }
 
-static void __attribute__((format(printf, 2, 3))) advise(struct finding *finding,
-                                                         const char *format, ...)
+static void __attribute__((format(printf, 2, 3)))
+advise(struct finding *finding, const char *format, ...)
 {
     va_list args;
 
@@ -130,10 +131,9 @@ static bool has_flag(const struct cpu_facts *facts, const char *flag)
 
 static void check_cpu(struct finding *finding)
 {
-    static const char *const wanted[] = {"vmx",       "svm",  "ept",     "npt",
-                                         "x2apic",    "tsc_deadline_timer",
-                                         "constant_tsc", "nonstop_tsc", "avx2", "avx512f", "aes",
-                                         "fsgsbase"};
+    static const char *const wanted[] = {
+        "vmx",          "svm",         "ept",  "npt",     "x2apic", "tsc_deadline_timer",
+        "constant_tsc", "nonstop_tsc", "avx2", "avx512f", "aes",    "fsgsbase"};
     struct cpu_facts facts;
     char list[200] = "";
 
@@ -326,8 +326,8 @@ static void check_hugepages(struct finding *finding)
     char thp[80] = "";
 
     read_line("/sys/kernel/mm/transparent_hugepage/enabled", thp, sizeof(thp));
-    found(finding, total || strstr(thp, "[always]") || strstr(thp, "[madvise]") ? FINDING_OK
-                                                                               : FINDING_INFO,
+    found(finding,
+          total || strstr(thp, "[always]") || strstr(thp, "[madvise]") ? FINDING_OK : FINDING_INFO,
           "%" PRIu64 " of %" PRIu64 " reserved pages of %" PRIu64 " KiB are free; transparent: %s",
           unused, total, meminfo_kib("Hugepagesize"), thp[0] ? thp : "not there");
 }

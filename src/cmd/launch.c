@@ -103,9 +103,11 @@ struct err *launch_read(int take_fd, struct launch *launch)
     launch->listen_fd = -1;
     if (fstat(fd, &status) != 0)
         return err_errno(errno, "the hand-over descriptor");
-    if (!S_ISREG(status.st_mode) || status.st_size <= 0 || (uint64_t)status.st_size > LAUNCH_SIZE_MAX)
-        return err_of(ERR_USAGE, "the hand-over descriptor is not what tenon passes: this program is "
-                                 "started by `tenon run`");
+    if (!S_ISREG(status.st_mode) || status.st_size <= 0 ||
+        (uint64_t)status.st_size > LAUNCH_SIZE_MAX)
+        return err_of(ERR_USAGE,
+                      "the hand-over descriptor is not what tenon passes: this program is "
+                      "started by `tenon run`");
     text = xcalloc(1, (size_t)status.st_size);
     if (pread(fd, text, (size_t)status.st_size, 0) != status.st_size)
         err = err_errno(errno, "the hand-over cannot be read");

@@ -1,6 +1,6 @@
 /*
- * The hand-over from `tenon run` to tenon-vmm: a JSON text in a memfd, whose number is the program's
- * only argument. It names the other descriptors that the program inherits.
+ * The hand-over from `tenon run` to tenon-vmm: a JSON text in a memfd, whose number is the
+ * program's only argument. It names the other descriptors that the program inherits.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

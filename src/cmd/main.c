@@ -1,6 +1,6 @@
 /*
- * tenon: the command. Finds the subcommand, prints the one error sentence, and turns the error's kind
- * into the exit status: 0 success, 1 failed, 2 usage, 3 denied, 4 busy.
+ * tenon: the command. Finds the subcommand, prints the one error sentence, and turns the error's
+ * kind into the exit status: 0 success, 1 failed, 2 usage, 3 denied, 4 busy.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -2,8 +2,8 @@
  * The relay between standard input and output and the guest's console.
  *
  * Standard input and output are shared with other programs, so they never become non-blocking: poll
- * says when a read or a small write can go on. Only a terminal may block in the middle of a write; it
- * is opened anew for output, where that is possible, with O_NONBLOCK of its own.
+ * says when a read or a small write can go on. Only a terminal may block in the middle of a write;
+ * it is opened anew for output, where that is possible, with O_NONBLOCK of its own.
  *
  * The end of standard input ends nothing: a VM started with /dev/null runs on.
  *
@@ -62,8 +62,8 @@ void relay_want(const struct relay *relay, struct pollfd *fds)
                  (relay->terminal->fd < 0 || relay->terminal->raw);
 
     fds[POLL_IN] = (struct pollfd){.fd = input ? relay->in_fd : -1, .events = POLLIN};
-    fds[POLL_OUT] = (struct pollfd){.fd = relay->to_user_len ? relay->out_fd : -1,
-                                    .events = POLLOUT};
+    fds[POLL_OUT] =
+        (struct pollfd){.fd = relay->to_user_len ? relay->out_fd : -1, .events = POLLOUT};
     fds[POLL_SOCKET] = (struct pollfd){.fd = relay->socket};
     if (relay->to_user_len < sizeof(relay->to_user))
         fds[POLL_SOCKET].events |= POLLIN;
@@ -121,8 +121,8 @@ static void close_socket(struct relay *relay)
 
 static void write_guest(struct relay *relay)
 {
-    ssize_t n = send(relay->socket, relay->to_guest, relay->to_guest_len,
-                     MSG_DONTWAIT | MSG_NOSIGNAL);
+    ssize_t n =
+        send(relay->socket, relay->to_guest, relay->to_guest_len, MSG_DONTWAIT | MSG_NOSIGNAL);
 
     if (n > 0) {
         relay->to_guest_len -= (size_t)n;
@@ -148,7 +148,8 @@ static void read_guest(struct relay *relay)
 static void write_user(struct relay *relay)
 {
     /* poll promises room for PIPE_BUF bytes of a pipe, and for that many a write does not block. */
-    size_t len = relay->out_own >= 0 ? relay->to_user_len : MIN(relay->to_user_len, (size_t)PIPE_BUF);
+    size_t len =
+        relay->out_own >= 0 ? relay->to_user_len : MIN(relay->to_user_len, (size_t)PIPE_BUF);
     ssize_t n = write(relay->out_fd, relay->to_user, len);
 
     if (n > 0) {

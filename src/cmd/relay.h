@@ -1,7 +1,7 @@
 /*
  * The relay between the user's standard input and output and the guest's console socket, with the
- * escape key. For a poll(2) loop: relay_want() fills in what to wait for, relay_serve() does what is
- * possible. Never blocks on the guest; see relay.c about standard output.
+ * escape key. For a poll(2) loop: relay_want() fills in what to wait for, relay_serve() does what
+ * is possible. Never blocks on the guest; see relay.c about standard output.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -31,7 +31,8 @@ struct relay {
 
 #define RELAY_POLL_FDS 3
 
-/* `take_socket` -1: nothing to relay. The terminal's fd decides whether the escape key means something. */
+/* `take_socket` -1: nothing to relay. The terminal's fd decides whether the escape key means
+ * something. */
 void relay_init(struct relay *relay, struct terminal *terminal, int take_socket, int out_fd,
                 void (*command)(void *opaque, int letter), void *opaque);
 void relay_fini(struct relay *relay);

@@ -29,8 +29,9 @@
 
 static const struct option_spec options[] = {
     {"dry-run", NULL, "Print the resolved VM as a VM file, and start nothing."},
-    {"json", NULL, "At the end, print one JSON report to standard output (the console then goes to "
-                   "standard error); with --dry-run, print the VM as JSON."},
+    {"json", NULL,
+     "At the end, print one JSON report to standard output (the console then goes to "
+     "standard error); with --dry-run, print the VM as JSON."},
     {"report", "FILE", "At the end, write the JSON report to this file."},
     {"qmp", "PATH", "Listen on this unix socket for QMP clients."},
     {"quiet", NULL, "No start-up report and no boot timeline."},
@@ -100,8 +101,8 @@ static struct err *parse_pass(int argc, char **argv, struct run *run, bool flags
 {
     for (int i = 1; i < argc;) {
         struct option_arg arg;
-        struct err *err = option_next(argc, argv, &i, options, schema_option, schema_flag_nearest,
-                                      &arg);
+        struct err *err =
+            option_next(argc, argv, &i, options, schema_option, schema_flag_nearest, &arg);
 
         if (!err && arg.spec && !flags)
             own_option(run, arg.name, arg.value);
@@ -396,9 +397,10 @@ static void help_more(struct buf *out)
 {
     buf_text(out, "\nThe VM (each changes what the VM file says):\n");
     schema_help(out);
-    buf_text(out, "\nCtrl-] is the escape key of the console: q ends the VM at once, p presses the\n"
-                  "power button, ? helps, Ctrl-] sends itself. SIGINT and SIGTERM ask the guest to\n"
-                  "power down; a second one ends the VM.\n");
+    buf_text(out,
+             "\nCtrl-] is the escape key of the console: q ends the VM at once, p presses the\n"
+             "power button, ? helps, Ctrl-] sends itself. SIGINT and SIGTERM ask the guest to\n"
+             "power down; a second one ends the VM.\n");
 }
 
 const struct command command_run = {

@@ -28,23 +28,23 @@ struct run {
     const char *report_path, *qmp_path;
 
     /* What this side keeps. */
-    int control_fd, console_fd;            /* sockets to tenon-vmm; console -1: none on stdio */
-    int stderr_fd, child_stderr_fd;        /* pipe: what the children say */
-    int pty_slave_fd[VM_CONSOLES_MAX];     /* held open, so that the pty lives without a reader */
+    int control_fd, console_fd;        /* sockets to tenon-vmm; console -1: none on stdio */
+    int stderr_fd, child_stderr_fd;    /* pipe: what the children say */
+    int pty_slave_fd[VM_CONSOLES_MAX]; /* held open, so that the pty lives without a reader */
     char *pty_path[VM_CONSOLES_MAX];
-    char *socket_path[RUN_SOCKETS_MAX];    /* to unlink at the end */
+    char *socket_path[RUN_SOCKETS_MAX]; /* to unlink at the end */
     unsigned socket_count;
-    int report_fd;                         /* -1: no report file */
-    pid_t vmm, slirp[VM_NETS_MAX];         /* 0: not running */
-    int slirp_status_fd[VM_NETS_MAX];      /* until it is ready; -1 */
-    char engine_why[400];                  /* "soft: /dev/kvm is missing" */
+    int report_fd;                    /* -1: no report file */
+    pid_t vmm, slirp[VM_NETS_MAX];    /* 0: not running */
+    int slirp_status_fd[VM_NETS_MAX]; /* until it is ready; -1 */
+    char engine_why[400];             /* "soft: /dev/kvm is missing" */
     struct terminal terminal;
 
     /* How it ended. */
-    json_t *report;                        /* of the VMM; NULL: it ended without one */
-    struct err *failure;                   /* what the VMM said instead */
-    int vmm_status;                        /* of waitpid */
-    bool forced;                           /* a second signal ended it */
+    json_t *report;      /* of the VMM; NULL: it ended without one */
+    struct err *failure; /* what the VMM said instead */
+    int vmm_status;      /* of waitpid */
+    bool forced;         /* a second signal ended it */
 };
 
 /* run_accel.c: resolves `auto` and opens /dev/kvm when it is for kvm. */

@@ -1,6 +1,6 @@
 /*
- * Which engine runs the guest: hardware KVM where it is usable, else the software engine. A KVM that
- * is itself software (no vmx, no svm) is named and not chosen.
+ * Which engine runs the guest: hardware KVM where it is usable, else the software engine. A KVM
+ * that is itself software (no vmx, no svm) is named and not chosen.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

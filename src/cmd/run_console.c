@@ -35,8 +35,7 @@ static struct err *open_pty(struct run *run, unsigned index, struct vm_console *
     if (master < 0)
         return err_errno(errno, "cannot create a pseudo-terminal");
     console->in_fd = console->out_fd = master;
-    if (grantpt(master) != 0 || unlockpt(master) != 0 ||
-        ptsname_r(master, path, sizeof(path)) != 0)
+    if (grantpt(master) != 0 || unlockpt(master) != 0 || ptsname_r(master, path, sizeof(path)) != 0)
         return err_errno(errno, "cannot set up a pseudo-terminal");
     slave = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
     if (slave < 0)
@@ -56,8 +55,7 @@ static bool is_alive(const struct sockaddr_un *address)
 {
     scoped(fd_cleanup) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
-    return fd < 0 ||
-           connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 ||
+    return fd < 0 || connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 ||
            errno != ECONNREFUSED;
 }
 
@@ -72,8 +70,7 @@ static struct err *bind_at(int fd, const char *path, const struct sockaddr_un *a
             return err_new("'%s' exists and is no socket: remove it or choose another path", path);
         if (is_alive(address))
             return err_of(ERR_BUSY, "somebody listens on '%s': choose another path", path);
-        if (unlink(path) == 0 &&
-            bind(fd, (const struct sockaddr *)address, sizeof(*address)) == 0)
+        if (unlink(path) == 0 && bind(fd, (const struct sockaddr *)address, sizeof(*address)) == 0)
             return NULL;
     }
     return err_errno(errno, "cannot listen on '%s'", path);

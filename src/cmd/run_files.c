@@ -105,8 +105,8 @@ static struct err *disk_error(const struct vm_disk *disk, int error)
 }
 
 /*
- * A VM that has just ended, or whose tenon was killed, may still be on its way out in the kernel, and
- * its lock with it: a lock that is held for longer is a living VM's.
+ * A VM that has just ended, or whose tenon was killed, may still be on its way out in the kernel,
+ * and its lock with it: a lock that is held for longer is a living VM's.
  */
 static struct err *lock_disk(const struct vm_disk *disk)
 {

@@ -64,7 +64,8 @@ static void yaml_list(struct buf *out, const json_t *list, unsigned indent)
     json_t *item;
     size_t i;
 
-    json_array_foreach(list, i, item) {
+    json_array_foreach(list, i, item)
+    {
         buf_printf(out, "%*s- ", (int)indent, "");
         if (json_is_object(item)) {
             yaml_object(out, item, indent + 2, true);
@@ -81,7 +82,8 @@ static void yaml_object(struct buf *out, const json_t *object, unsigned indent, 
     const char *key;
     json_t *value;
 
-    json_object_foreach((json_t *)object, key, value) {
+    json_object_foreach((json_t *)object, key, value)
+    {
         buf_printf(out, "%*s%s:", in_list ? 0 : (int)indent, "", key);
         in_list = false;
         if (json_is_array(value)) {
@@ -209,7 +211,8 @@ void run_print_timeline(const json_t *report, struct buf *out)
     json_t *row;
     size_t i;
 
-    json_array_foreach(json_object_get(report, "timeline"), i, row) {
+    json_array_foreach(json_object_get(report, "timeline"), i, row)
+    {
         const char *stage = json_string_value(json_object_get(row, "stage"));
         json_int_t at_ns = json_integer_value(json_object_get(row, "at_ns"));
 

@@ -1,9 +1,9 @@
 /*
  * Starting the programs beside `tenon`.
  *
- * A child that outlives its parent would be a VM that nobody can reach, so the child asks for SIGKILL
- * at the parent's death (prctl(2), PR_SET_PDEATHSIG) before exec, and looks then whether the parent
- * has died in the meantime.
+ * A child that outlives its parent would be a VM that nobody can reach, so the child asks for
+ * SIGKILL at the parent's death (prctl(2), PR_SET_PDEATHSIG) before exec, and looks then whether
+ * the parent has died in the meantime.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

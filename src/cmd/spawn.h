@@ -19,9 +19,9 @@ struct err *spawn_find(const char *program, char **path);
 
 /*
  * Starts `path` with `argv`. The child has its own session (no controlling terminal, no signals of
- * the terminal), standard input and output on /dev/null, standard error on `stderr_fd` (-1: ours), and
- * of the other descriptors those in `keep`, under the same numbers. The kernel kills it when this
- * process dies. *pid is for waitpid.
+ * the terminal), standard input and output on /dev/null, standard error on `stderr_fd` (-1: ours),
+ * and of the other descriptors those in `keep`, under the same numbers. The kernel kills it when
+ * this process dies. *pid is for waitpid.
  */
 struct err *spawn(const char *path, char *const argv[], const int *keep, size_t keep_count,
                   int stderr_fd, pid_t *pid);

@@ -1,9 +1,10 @@
 /*
- * The life of `tenon run` while tenon-vmm runs: one poll(2) loop over signals, the control socket, the
- * children and the console.
+ * The life of `tenon run` while tenon-vmm runs: one poll(2) loop over signals, the control socket,
+ * the children and the console.
  *
- * The first SIGINT, SIGTERM, SIGQUIT or SIGHUP presses the guest's power button, the second ends the
- * VM, the third kills it. After SIGHUP nobody may be there for a second: the VM ends after a minute.
+ * The first SIGINT, SIGTERM, SIGQUIT or SIGHUP presses the guest's power button, the second ends
+ * the VM, the third kills it. After SIGHUP nobody may be there for a second: the VM ends after a
+ * minute.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -22,10 +23,10 @@
 #include "cmd/run.h"
 #include "cmd/spawn.h"
 
-#define QUIT_GRACE_NS (3 * NSEC_PER_SEC)   /* from quit to SIGKILL */
+#define QUIT_GRACE_NS (3 * NSEC_PER_SEC) /* from quit to SIGKILL */
 #define HANGUP_GRACE_NS (60 * NSEC_PER_SEC)
-#define SLIRP_GRACE_MS 1000                /* from the end of the VM to SIGKILL */
-#define DRAIN_MS 2000                      /* for a reader of our output that is slow */
+#define SLIRP_GRACE_MS 1000 /* from the end of the VM to SIGKILL */
+#define DRAIN_MS 2000       /* for a reader of our output that is slow */
 #define CONTROL_LINE_MAX MIB(1)
 
 enum {
@@ -127,8 +128,8 @@ static void control_lines(struct supervisor *supervisor)
 
         if (!end)
             break;
-        message = json_loadb((const char *)in->data + begin, (size_t)(end - in->data) - begin, 0,
-                             NULL);
+        message =
+            json_loadb((const char *)in->data + begin, (size_t)(end - in->data) - begin, 0, NULL);
         if (message)
             on_message(supervisor, message);
         json_decref(message);
@@ -288,8 +289,10 @@ static void on_slirp_end(struct supervisor *supervisor, unsigned net)
     spawn_status_text(status, text, sizeof(text));
     /* With status 0 it has seen the end of its socket: the VMM is about to end as well. */
     if (!WIFEXITED(status) || WEXITSTATUS(status))
-        terminal_say(&run->terminal, "tenon: net '%s': tenon-slirp %s; the guest has lost this "
-                     "network", run->launch.config.net[net].id, text);
+        terminal_say(&run->terminal,
+                     "tenon: net '%s': tenon-slirp %s; the guest has lost this "
+                     "network",
+                     run->launch.config.net[net].id, text);
     run->slirp[net] = 0;
     close(supervisor->slirp_fd[net]);
     supervisor->slirp_fd[net] = -1;
@@ -329,8 +332,7 @@ static void loop_until_vmm_ends(struct supervisor *supervisor)
         fds[POLL_CONTROL] = (struct pollfd){.fd = run->control_fd, .events = POLLIN};
         fds[POLL_STDERR] = (struct pollfd){.fd = run->stderr_fd, .events = POLLIN};
         for (unsigned i = 0; i < VM_NETS_MAX; i++)
-            fds[POLL_SLIRP + i] =
-                (struct pollfd){.fd = supervisor->slirp_fd[i], .events = POLLIN};
+            fds[POLL_SLIRP + i] = (struct pollfd){.fd = supervisor->slirp_fd[i], .events = POLLIN};
         relay_want(&supervisor->relay, &fds[POLL_RELAY]);
         if (poll(fds, POLL_COUNT, next_timeout_ms(supervisor)) < 0)
             continue;

@@ -1,7 +1,8 @@
 /*
- * tenon-vmm: one virtual machine. Started by `tenon run` with everything open; builds the VM, enters
- * its sandbox, and only then lets the guest run. Speaks QMP with its starter (src/ctl), which gets
- * either a report of the VM's end, or, before any greeting, one line {"error": {"desc", "kind"}}.
+ * tenon-vmm: one virtual machine. Started by `tenon run` with everything open; builds the VM,
+ * enters its sandbox, and only then lets the guest run. Speaks QMP with its starter (src/ctl),
+ * which gets either a report of the VM's end, or, before any greeting, one line {"error": {"desc",
+ * "kind"}}.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -2,9 +2,10 @@
  * The user's terminal (termios(3)).
  *
  * A process that is killed with SIGKILL restores nothing, so a second, tiny process does: the guard
- * waits on a pipe whose other end only this process has. When the pipe ends without a good-bye and the
- * terminal was raw, the guard puts the old mode back. It has its own session, so that nothing that is
- * typed, and no signal to our process group, reaches it; from there the kernel lets it set the mode.
+ * waits on a pipe whose other end only this process has. When the pipe ends without a good-bye and
+ * the terminal was raw, the guard puts the old mode back. It has its own session, so that nothing
+ * that is typed, and no signal to our process group, reaches it; from there the kernel lets it set
+ * the mode.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -13,10 +13,10 @@
 #include "base/err.h"
 
 struct terminal {
-    int fd;          /* borrowed; -1: no terminal, all calls do nothing */
+    int fd; /* borrowed; -1: no terminal, all calls do nothing */
     bool raw;
     struct termios saved;
-    int guard_fd;    /* pipe to the guard */
+    int guard_fd; /* pipe to the guard */
     pid_t guard_pid;
 };
 

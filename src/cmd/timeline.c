@@ -60,7 +60,8 @@ static struct err *timeline(int argc, char **argv, uint64_t started_ns, int *sta
         return err_of(ERR_USAGE, "no report: give a file that `tenon run --report` wrote");
     TRY(load(path, &report));
     if (json) {
-        char *dump = json_dumps(json_object_get(report, "timeline"), JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+        char *dump = json_dumps(json_object_get(report, "timeline"),
+                                JSON_INDENT(2) | JSON_REAL_PRECISION(9));
 
         buf_printf(&text, "%s\n", dump);
         free(dump);

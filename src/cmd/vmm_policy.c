@@ -7,9 +7,9 @@
 #include "cmd/vmm_policy.h"
 
 #include <linux/if_tun.h>
-#include <sys/ioctl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 #include "sandbox/sandbox.h"
 

@@ -10,8 +10,8 @@
 #include "base/err.h"
 
 /*
- * Enters the sandbox of tenon-vmm for a VM of engine `accel`. Everything is open by then; nothing can
- * be opened, connected, started or looked at afterwards. Descriptors stay usable.
+ * Enters the sandbox of tenon-vmm for a VM of engine `accel`. Everything is open by then; nothing
+ * can be opened, connected, started or looked at afterwards. Descriptors stay usable.
  */
 struct err *vmm_policy_enter(const struct accel_ops *accel);
 

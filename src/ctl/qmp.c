@@ -80,7 +80,7 @@ static void server_leave(struct qmp_server *server)
         return;
     }
 again:
-    list_for_each(client, &server->clients, link) {
+    list_for_each (client, &server->clients, link) {
         if (!client->dead)
             continue;
         void (*closed)(void *) = client->closed;
@@ -283,7 +283,8 @@ static void handle_message(struct qmp_client *client, const char *text, size_t l
     id = json_object_get(message, "id");
     name = json_object_get(message, "execute");
     arguments = json_object_get(message, "arguments");
-    json_object_foreach(message, key, value) {
+    json_object_foreach(message, key, value)
+    {
         if (strcmp(key, "id") && strcmp(key, "execute") && strcmp(key, "arguments")) {
             char note[160];
 
@@ -410,8 +411,8 @@ static void on_listen(void *opaque, uint32_t events)
 
 struct err *qmp_server_listen(struct qmp_server *server, int fd)
 {
-    struct err *err = loop_fd_add(server->loop, &server->listen_watch, fd, EPOLLIN, on_listen,
-                                  server);
+    struct err *err =
+        loop_fd_add(server->loop, &server->listen_watch, fd, EPOLLIN, on_listen, server);
 
     if (err) {
         close(fd);
@@ -446,7 +447,7 @@ void qmp_server_free(struct qmp_server *server)
         loop_fd_remove(&server->listen_watch);
         close(server->listen_fd);
     }
-    list_for_each(client, &server->clients, link) {
+    list_for_each (client, &server->clients, link) {
         client_flush(client);
         client_drop(client);
         client_free(client);
@@ -467,7 +468,7 @@ void qmp_server_event(struct qmp_server *server, const char *name, json_t *take_
         json_object_set_new(event, "data", take_data);
     text = json_dumps(event, JSON_COMPACT);
     server_enter(server);
-    list_for_each(client, &server->clients, link) {
+    list_for_each (client, &server->clients, link) {
         if (text && client->negotiated)
             client_send_text(client, text);
     }
@@ -482,7 +483,7 @@ void qmp_server_drain(struct qmp_server *server, int timeout_ms)
     struct qmp_client *client;
 
     server_enter(server);
-    list_for_each(client, &server->clients, link) {
+    list_for_each (client, &server->clients, link) {
         while (client_pending(client)) {
             struct pollfd poll_fd = {.fd = client->fd, .events = POLLOUT};
             uint64_t now = clock_now_ns();

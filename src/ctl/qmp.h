@@ -2,12 +2,12 @@
  * QMP server: the control protocol of a VM, JSON messages over a stream socket.
  *
  * The wire form is the QEMU Machine Protocol (docs/interop/qmp-spec of QEMU): a greeting, the
- * negotiation command qmp_capabilities, then commands with answers in order, and events between them.
- * Stock QMP clients drive it. Messages need no newline between them: a client that sends bare JSON
- * objects is understood, as are clients that send one a line.
+ * negotiation command qmp_capabilities, then commands with answers in order, and events between
+ * them. Stock QMP clients drive it. Messages need no newline between them: a client that sends bare
+ * JSON objects is understood, as are clients that send one a line.
  *
- * A peer is not trusted to be sane: a message is at most QMP_MESSAGE_MAX bytes, a client that does not
- * read its answers is dropped at QMP_BACKLOG_MAX bytes. Everything runs on the server's loop.
+ * A peer is not trusted to be sane: a message is at most QMP_MESSAGE_MAX bytes, a client that does
+ * not read its answers is dropped at QMP_BACKLOG_MAX bytes. Everything runs on the server's loop.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -43,9 +43,9 @@ struct qmp_server *qmp_server_new(struct loop *loop, const struct qmp_command *c
 void qmp_server_free(struct qmp_server *server);
 
 /*
- * A connected socket becomes a client; taken. With `owner` it may leave out the negotiation: it gets
- * every event from now on, also those that come before its first command. `closed` (optional) runs once when the peer hangs up or
- * is dropped, not on qmp_server_free.
+ * A connected socket becomes a client; taken. With `owner` it may leave out the negotiation: it
+ * gets every event from now on, also those that come before its first command. `closed` (optional)
+ * runs once when the peer hangs up or is dropped, not on qmp_server_free.
  */
 struct err *qmp_server_add(struct qmp_server *server, int fd, bool owner,
                            void (*closed)(void *opaque), void *opaque);

@@ -1,7 +1,7 @@
 /*
  * QMP commands and events of one VM. Names and shapes are those of QEMU's QAPI schema
- * (qapi/run-state.json, qapi/stats.json, qapi/machine.json), where it has the thing; TENON_REPORT is
- * ours. All on the control loop.
+ * (qapi/run-state.json, qapi/stats.json, qapi/machine.json), where it has the thing; TENON_REPORT
+ * is ours. All on the control loop.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -117,7 +117,10 @@ struct stat_field {
     size_t offset;
 };
 
-#define STAT(field) {#field, offsetof(struct accel_stats, field)}
+#define STAT(field)                                                                                \
+    {                                                                                              \
+#field, offsetof(struct accel_stats, field)                                                \
+    }
 static const struct stat_field stat_fields[] = {
     STAT(instructions), STAT(exits),      STAT(pio),          STAT(mmio),          STAT(halts),
     STAT(interrupts),   STAT(tlb_misses), STAT(translations), STAT(invalidations),
@@ -262,10 +265,9 @@ static json_t *timeline_list(const struct timeline *timeline)
         uint64_t at = __atomic_load_n(&timeline->at_ns[mark], __ATOMIC_RELAXED);
 
         if (at)
-            json_array_append_new(list, json_pack("{s:s, s:I, s:f}", "stage",
-                                                  timeline_name((enum timeline_mark)mark), "at_ns",
-                                                  (json_int_t)at, "at_ms",
-                                                  (double)(at - first) / 1e6));
+            json_array_append_new(
+                list, json_pack("{s:s, s:I, s:f}", "stage", timeline_name((enum timeline_mark)mark),
+                                "at_ns", (json_int_t)at, "at_ms", (double)(at - first) / 1e6));
     }
     return list;
 }

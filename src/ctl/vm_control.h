@@ -20,7 +20,8 @@ struct vm_control_config {
     struct vm *vm;                   /* borrowed, built and not started */
     const char *name;                /* borrowed */
     const struct timeline *timeline; /* borrowed */
-    int owner_fd;  /* connected socket of who started the VM: its end quits the VM; -1: none; taken */
+    int owner_fd;  /* connected socket of who started the VM: its end quits the VM; -1: none; taken
+                    */
     int listen_fd; /* listening socket for QMP clients; -1: none; taken */
 };
 
@@ -38,8 +39,8 @@ void vm_control_started(struct vm_control *control);
 void vm_control_ended(struct vm_control *control, const struct vm_result *result);
 
 /*
- * The report of a VM: name, engine, result, status, reason, timeline (a list of {stage, at_ns, at_ms}),
- * stats. The same object that `tenon run --json` prints. The caller owns it.
+ * The report of a VM: name, engine, result, status, reason, timeline (a list of {stage, at_ns,
+ * at_ms}), stats. The same object that `tenon run --json` prints. The caller owns it.
  */
 json_t *vm_control_report(const struct vm_control *control, const struct vm_result *result);
 

@@ -11,15 +11,17 @@
 
 static const struct option_spec specs[] = {
     {"json", NULL, "Print JSON."},
-    {"report", "FILE", "A file with a long explanation that has to be broken into more than one "
-                       "line, because a terminal is seldom wider than that."},
+    {"report", "FILE",
+     "A file with a long explanation that has to be broken into more than one "
+     "line, because a terminal is seldom wider than that."},
     {NULL, NULL, NULL},
 };
 
 static enum option_use other(const char *name)
 {
-    return !strcmp(name, "memory") ? OPTION_VALUE : !strcmp(name, "rng") ? OPTION_SWITCH
-                                                                         : OPTION_UNKNOWN;
+    return !strcmp(name, "memory") ? OPTION_VALUE
+           : !strcmp(name, "rng")  ? OPTION_SWITCH
+                                   : OPTION_UNKNOWN;
 }
 
 static const char *other_nearest(const char *name)
@@ -107,8 +109,8 @@ static void test_nearest(void **state)
     assert_string_equal(nearest_name("time", names), "timeline");
     assert_null(nearest_name("frobnicate", names));
     assert_null(nearest_name("", names));
-    assert_null(nearest_name("0123456789012345678901234567890123456789012345678901234567890123456789",
-                             names));
+    assert_null(nearest_name(
+        "0123456789012345678901234567890123456789012345678901234567890123456789", names));
 }
 
 static void test_help(void **state)

@@ -1,6 +1,6 @@
 /*
- * The relay of the console: bytes both ways, the escape key, the end of either side, a reader that is
- * slow. Standard input and output are pipes of the test.
+ * The relay of the console: bytes both ways, the escape key, the end of either side, a reader that
+ * is slow. Standard input and output are pipes of the test.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -118,8 +118,10 @@ static void test_escape(void **state)
     /* As if standard input were a terminal in raw mode. */
     fixture->terminal.fd = STDIN_FILENO;
     fixture->terminal.raw = true;
-    type(fixture, "a\x1dpb\x1d\x1d" "c\x1d");
-    expect_guest(fixture, "ab\x1d" "c");
+    type(fixture, "a\x1dpb\x1d\x1d"
+                  "c\x1d");
+    expect_guest(fixture, "ab\x1d"
+                          "c");
     type(fixture, "?d");
     expect_guest(fixture, "d");
     type(fixture, "\x1dq");

@@ -1,6 +1,6 @@
 /*
- * The sandbox of tenon-vmm, from inside: a child enters it and tries everything that a taken-over VMM
- * would; then everything that an honest one needs.
+ * The sandbox of tenon-vmm, from inside: a child enters it and tries everything that a taken-over
+ * VMM would; then everything that an honest one needs.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -61,12 +61,13 @@ ATTEMPT(openat2, syscall(SYS_openat2, AT_FDCWD, "/etc/passwd", &(uint64_t[3]){0}
 ATTEMPT(open_by_handle, syscall(SYS_open_by_handle_at, AT_FDCWD, "", 0))
 ATTEMPT(socket_inet, socket(AF_INET, SOCK_STREAM, 0))
 ATTEMPT(socket_unix, socket(AF_UNIX, SOCK_STREAM, 0))
-ATTEMPT(connect, connect(scene->pair[1],
-                         (struct sockaddr *)&(struct sockaddr_un){.sun_family = AF_UNIX}, 2))
-ATTEMPT(bind, bind(scene->pair[1],
-                   (struct sockaddr *)&(struct sockaddr_un){.sun_family = AF_UNIX}, 2))
+ATTEMPT(connect,
+        connect(scene->pair[1], (struct sockaddr *)&(struct sockaddr_un){.sun_family = AF_UNIX}, 2))
+ATTEMPT(bind,
+        bind(scene->pair[1], (struct sockaddr *)&(struct sockaddr_un){.sun_family = AF_UNIX}, 2))
 ATTEMPT(execve, execve("/bin/true", (char *[]){"true", NULL}, NULL))
-ATTEMPT(execveat, syscall(SYS_execveat, scene->file, "", (char *[]){"x", NULL}, NULL, AT_EMPTY_PATH))
+ATTEMPT(execveat,
+        syscall(SYS_execveat, scene->file, "", (char *[]){"x", NULL}, NULL, AT_EMPTY_PATH))
 ATTEMPT(fork, syscall(SYS_fork))
 ATTEMPT(vfork, syscall(SYS_clone, CLONE_VM | SIGCHLD, 0, 0, 0, 0))
 ATTEMPT(clone_newuser, syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, 0, 0, 0, 0))
@@ -145,22 +146,84 @@ static long try_thread(const struct scene *scene)
     return result == scene ? 0 : -1;
 }
 
-#define DENY(name) {#name, try_##name, DENIED}
-#define ALLOW(name) {#name, try_##name, 1}
+#define DENY(name)                                                                                 \
+    {                                                                                              \
+#name, try_##name, DENIED                                                                  \
+    }
+#define ALLOW(name)                                                                                \
+    {                                                                                              \
+#name, try_##name, 1                                                                       \
+    }
 static const struct attempt attempts[] = {
-    DENY(open), DENY(open_self), DENY(creat), DENY(open_old), DENY(openat2), DENY(open_by_handle),
-    DENY(socket_inet), DENY(socket_unix), DENY(connect), DENY(bind), DENY(execve), DENY(execveat),
-    DENY(fork), DENY(vfork), DENY(clone_newuser), {"clone3", try_clone3, ENOSYS}, DENY(ptrace),
-    DENY(ptrace_parent), DENY(vm_readv), DENY(vm_writev), DENY(kill_parent), DENY(tgkill_parent),
-    DENY(pidfd_open), DENY(pidfd_getfd), DENY(mmap_exec), DENY(mprotect_exec),
-    DENY(pkey_mprotect), DENY(io_uring_setup), DENY(io_uring_register), DENY(setuid),
-    DENY(setgid), DENY(capset), DENY(unshare), DENY(setns), DENY(mount), DENY(chroot),
-    DENY(pivot_root), DENY(unlink), DENY(rename), DENY(mkdir), DENY(chmod), DENY(fchmod),
-    DENY(chown), DENY(readlink), DENY(getdents), DENY(ioctl_tiocsti), DENY(bpf),
-    DENY(perf_event_open), DENY(userfaultfd), DENY(keyctl), DENY(init_module), DENY(reboot),
-    DENY(memfd), DENY(seccomp), DENY(prctl_seccomp), DENY(prctl_dumpable), DENY(prctl_pdeathsig),
-    ALLOW(write), ALLOW(read), ALLOW(send), ALLOW(recv), ALLOW(fdatasync), ALLOW(pwrite),
-    ALLOW(punch), ALLOW(eventfd), ALLOW(epoll), ALLOW(accept), ALLOW(madvise), ALLOW(mmap_data),
+    DENY(open),
+    DENY(open_self),
+    DENY(creat),
+    DENY(open_old),
+    DENY(openat2),
+    DENY(open_by_handle),
+    DENY(socket_inet),
+    DENY(socket_unix),
+    DENY(connect),
+    DENY(bind),
+    DENY(execve),
+    DENY(execveat),
+    DENY(fork),
+    DENY(vfork),
+    DENY(clone_newuser),
+    {"clone3", try_clone3, ENOSYS},
+    DENY(ptrace),
+    DENY(ptrace_parent),
+    DENY(vm_readv),
+    DENY(vm_writev),
+    DENY(kill_parent),
+    DENY(tgkill_parent),
+    DENY(pidfd_open),
+    DENY(pidfd_getfd),
+    DENY(mmap_exec),
+    DENY(mprotect_exec),
+    DENY(pkey_mprotect),
+    DENY(io_uring_setup),
+    DENY(io_uring_register),
+    DENY(setuid),
+    DENY(setgid),
+    DENY(capset),
+    DENY(unshare),
+    DENY(setns),
+    DENY(mount),
+    DENY(chroot),
+    DENY(pivot_root),
+    DENY(unlink),
+    DENY(rename),
+    DENY(mkdir),
+    DENY(chmod),
+    DENY(fchmod),
+    DENY(chown),
+    DENY(readlink),
+    DENY(getdents),
+    DENY(ioctl_tiocsti),
+    DENY(bpf),
+    DENY(perf_event_open),
+    DENY(userfaultfd),
+    DENY(keyctl),
+    DENY(init_module),
+    DENY(reboot),
+    DENY(memfd),
+    DENY(seccomp),
+    DENY(prctl_seccomp),
+    DENY(prctl_dumpable),
+    DENY(prctl_pdeathsig),
+    ALLOW(write),
+    ALLOW(read),
+    ALLOW(send),
+    ALLOW(recv),
+    ALLOW(fdatasync),
+    ALLOW(pwrite),
+    ALLOW(punch),
+    ALLOW(eventfd),
+    ALLOW(epoll),
+    ALLOW(accept),
+    ALLOW(madvise),
+    ALLOW(mmap_data),
     ALLOW(thread),
 };
 
@@ -187,7 +250,8 @@ static void set_up_scene(struct scene *scene)
     scene->parent = getppid();
 }
 
-/* In the child: confined, tries all; one byte a result: 1 as expected. Then waits to be looked at. */
+/* In the child: confined, tries all; one byte a result: 1 as expected. Then waits to be looked at.
+ */
 static void __attribute__((noreturn)) child_main(const struct accel_ops *accel, int results, int go)
 {
     struct scene scene = {0};
@@ -208,8 +272,8 @@ static void __attribute__((noreturn)) child_main(const struct accel_ops *accel, 
         if (attempts[i].expected == 1)
             verdict[i] = result >= 0 || result < -4095;
         else
-            verdict[i] = result == -1 && errno == (attempts[i].expected ? attempts[i].expected
-                                                                        : EPERM);
+            verdict[i] =
+                result == -1 && errno == (attempts[i].expected ? attempts[i].expected : EPERM);
     }
     verdict[ARRAY_SIZE(attempts)] = syscall(SYS_getppid) > 0;
     if (write(results, verdict, sizeof(verdict)) != sizeof(verdict))

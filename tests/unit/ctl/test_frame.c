@@ -10,7 +10,8 @@
 #include "base/buf.h"
 #include "ctl/frame.h"
 
-/* Feeds `text` in pieces of `step` bytes; messages end up in `out`, each with a '|', junk as '!'. */
+/* Feeds `text` in pieces of `step` bytes; messages end up in `out`, each with a '|', junk as '!'.
+ */
 static void feed(const char *text, size_t step, char *out)
 {
     struct json_frame frame = {0};

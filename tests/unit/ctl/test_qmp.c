@@ -21,7 +21,7 @@ struct fixture {
     struct loop *loop;
     struct qmp_server *server;
     unsigned ran, closed;
-    int fd;        /* the client's end */
+    int fd;            /* the client's end */
     char buf[1 << 20]; /* received and not yet taken as lines */
     size_t len;
 };
@@ -296,8 +296,7 @@ static void test_events(void **state)
     say(fixture, "{\"execute\":\"shout\"}");
     message = next(fixture);
     assert_string_equal(json_string_value(json_object_get(message, "event")), "SHOUT");
-    assert_int_equal(
-        json_integer_value(json_object_get(json_object_get(message, "data"), "n")), 7);
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(message, "data"), "n")), 7);
     assert_true(json_integer_value(json_object_get(json_object_get(message, "timestamp"),
                                                    "seconds")) > 1500000000);
     json_decref(message);

@@ -657,6 +657,83 @@ static void test_save_load(void **state)
     bench_free(bench);
 }
 
+#define FEED_FRAMES 3000
+#define FEED_SIZE 5000
+
+/* Frames with a number in front, as fast as the device takes them. On the loop's thread. */
+struct feeder {
+    struct outside outside;
+    uint8_t frame[FEED_SIZE];
+    uint32_t next;
+};
+
+static void feed(void *opaque)
+{
+    struct feeder *feeder = opaque;
+    while (feeder->next < FEED_FRAMES) {
+        put_le32(feeder->frame + NET_HDR_SIZE + 14, feeder->next);
+        if (outside_deliver(&feeder->outside, feeder->frame, FEED_SIZE) == -EAGAIN)
+            return;
+        feeder->next++;
+    }
+}
+
+static void feeder_ready(struct net_port *port)
+{
+    feed(container_of(port, struct feeder, outside.port));
+}
+
+static const struct net_port_ops feeder_ops = {.kind = "feeder",
+                                               .send = outside_send,
+                                               .set_offload = outside_offload,
+                                               .peer_ready = feeder_ready};
+
+/* Driver and device on threads of their own: whoever sees a frame's first buffer sees all of them.
+ */
+static void test_threads(void **state)
+{
+    struct bench *bench = bench_new(1);
+    struct feeder *feeder = calloc(1, sizeof(*feeder));
+    struct loop_thread *thread;
+    static uint8_t got[NET_FRAME_MAX];
+    outside_init(&feeder->outside);
+    feeder->outside.port.ops = &feeder_ops;
+    net_port_link(&feeder->outside.port, &bench->net->pair[0].port);
+    check_ok(loop_thread_start(bench->machine.env.loop, &thread));
+    start(bench, ring_feature(state) | F(VIRTIO_NET_F_MRG_RXBUF));
+    add_rx(bench, bench->rx, RING_SIZE - 1, BUFFER);
+    loop_post(bench->machine.env.loop, feed, feeder);
+
+    for (uint32_t i = 0; i < FEED_FRAMES; i++) {
+        uint64_t limit = clock_now_ns() + 5 * NSEC_PER_SEC;
+        unsigned buffers = 1;
+        for (unsigned b = 0; b < buffers; b++) {
+            uint16_t id;
+            uint32_t len;
+            bool there = ring_used(&bench->driver, bench->rx, &id, &len);
+            while (b == 0 && !there && clock_now_ns() < limit)
+                there = ring_used(&bench->driver, bench->rx, &id, &len);
+            assert_true(there);
+            struct buffer buffer = {bench->rx_gpa[id], BUFFER};
+            assert_int_equal(gmem_read(bench->machine.env.gmem, buffer.gpa, got, len), 0);
+            if (b == 0) {
+                buffers = get_le16(got + 10);
+                assert_int_equal(get_le32(got + NET_HDR_SIZE + 14), i);
+            }
+            id = ring_add(&bench->driver, bench->rx, &buffer, 0, 1, false);
+            bench->rx_gpa[id] = buffer.gpa;
+        }
+        assert_int_equal(buffers, (FEED_SIZE + BUFFER - 1) / BUFFER);
+        ring_kick(&bench->driver, bench->rx);
+    }
+    loop_thread_join(thread);
+    assert_int_equal(feeder->next, FEED_FRAMES);
+    assert_int_equal(bench->net->pair[0].port.dropped, 0);
+    net_port_close(&feeder->outside.port);
+    bench_free(bench);
+    free(feeder);
+}
+
 /* A driver that lies in every field it can, for a while: nothing but drops and NEEDS_RESET. */
 static void test_noise(void **state)
 {
@@ -713,6 +790,7 @@ int main(void)
         BOTH(test_ctrl),
         BOTH(test_pairs),
         BOTH(test_save_load),
+        BOTH(test_threads),
         BOTH(test_noise),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -56,16 +56,16 @@ static int available(struct virtq *queue)
 /* The entries of a table stand in order; only their direction flag means something. */
 static bool gather_table(struct virtq_chain *chain, const struct virtq_desc *pointer)
 {
-    unsigned entries;
-    if (!virtq_table_check(chain->queue, pointer, &entries))
+    struct virtq_table table;
+    struct virtq_desc desc;
+    bool good = true;
+    if (!virtq_table_open(chain->queue, pointer, &table))
         return false;
-    for (unsigned i = 0; i < entries; i++) {
-        struct virtq_desc desc;
-        if (!virtq_table_entry(chain->queue, pointer->addr, i, &desc) ||
-            !virtq_chain_add(chain, desc.addr, desc.len, desc.b & VIRTQ_DESC_WRITE))
-            return false;
-    }
-    return true;
+    for (unsigned i = 0; i < table.entries && good; i++)
+        good = virtq_table_entry(chain->queue, &table, i, &desc) &&
+               virtq_chain_add(chain, desc.addr, desc.len, desc.b & VIRTQ_DESC_WRITE);
+    virtq_table_close(chain->queue, &table);
+    return good;
 }
 
 static bool gather(struct virtq_chain *chain)

@@ -48,15 +48,13 @@ static int available(struct virtq *queue)
 }
 
 /* The entries of an indirect table, which are chained within it. */
-static bool gather_table(struct virtq_chain *chain, const struct virtq_desc *pointer)
+static bool walk_table(struct virtq_chain *chain, const struct virtq_table *table)
 {
     struct virtq *queue = chain->queue;
-    unsigned entries, at = 0;
-    if (!virtq_table_check(queue, pointer, &entries))
-        return false;
-    for (unsigned walked = 0; walked < entries; walked++) {
+    unsigned at = 0;
+    for (unsigned walked = 0; walked < table->entries; walked++) {
         struct virtq_desc desc;
-        if (!virtq_table_entry(queue, pointer->addr, at, &desc))
+        if (!virtq_table_entry(queue, table, at, &desc))
             return false;
         if (desc.a & VIRTQ_DESC_INDIRECT) {
             virtio_broken(queue->device, "queue %u: an indirect table in another", queue->index);
@@ -67,11 +65,21 @@ static bool gather_table(struct virtq_chain *chain, const struct virtq_desc *poi
         if (!(desc.a & VIRTQ_DESC_NEXT))
             return true;
         at = desc.b;
-        if (at >= entries)
+        if (at >= table->entries)
             break;
     }
     virtio_broken(queue->device, "queue %u: an indirect table without end", queue->index);
     return false;
+}
+
+static bool gather_table(struct virtq_chain *chain, const struct virtq_desc *pointer)
+{
+    struct virtq_table table;
+    if (!virtq_table_open(chain->queue, pointer, &table))
+        return false;
+    bool good = walk_table(chain, &table);
+    virtq_table_close(chain->queue, &table);
+    return good;
 }
 
 static bool gather(struct virtq_chain *chain)

@@ -97,7 +97,13 @@ static void blk_queue_kick(struct virtio_device *virtio, struct virtq *virtq)
     struct virtq_req *req;
     while ((req = virtq_pop(virtq)))
         virtio_blk_start(&blk->queue[virtq_index(virtq)], req);
+    /*
+     * The kernel copies cached data right here. A vCPU that rings, and the other queues, need not
+     * wait for that; the queue cannot go away meanwhile, because only this thread drains it.
+     */
+    lock_drop(&virtio->pci.device.lock);
     block_flush_submissions(blk->queue[virtq_index(virtq)].block);
+    lock_take(&virtio->pci.device.lock);
     virtq_notify(virtq);
 }
 

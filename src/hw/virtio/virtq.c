@@ -33,30 +33,47 @@ struct virtq_desc virtq_desc_copy(const uint8_t *at)
                                get_le16(bytes + 14)};
 }
 
-bool virtq_table_check(struct virtq *queue, const struct virtq_desc *desc, unsigned *entries)
+bool virtq_table_open(struct virtq *queue, const struct virtq_desc *desc, struct virtq_table *table)
 {
+    size_t mapped = 0;
     if (!queue->indirect) {
         virtio_broken(queue->device, "queue %u: an indirect descriptor was not negotiated",
                       queue->index);
         return false;
     }
-    *entries = desc->len / VIRTQ_DESC_SIZE;
-    if (!desc->len || desc->len % VIRTQ_DESC_SIZE || *entries > queue->segments_max) {
+    table->gpa = desc->addr;
+    table->entries = desc->len / VIRTQ_DESC_SIZE;
+    if (!desc->len || desc->len % VIRTQ_DESC_SIZE || table->entries > queue->segments_max) {
         virtio_broken(queue->device, "queue %u: an indirect table of %u bytes", queue->index,
                       desc->len);
         return false;
     }
+    table->host = gmem_map(queue_gmem(queue), desc->addr, desc->len, GMEM_READ, &mapped);
+    if (mapped < desc->len)
+        table->host = NULL;
     return true;
 }
 
-bool virtq_table_entry(struct virtq *queue, uint64_t table, unsigned index, struct virtq_desc *desc)
+void virtq_table_close(struct virtq *queue, struct virtq_table *table)
+{
+    if (table->host)
+        gmem_unmap(queue_gmem(queue), (void *)(uintptr_t)table->host,
+                   (size_t)table->entries * VIRTQ_DESC_SIZE, GMEM_READ, 0);
+}
+
+bool virtq_table_entry(struct virtq *queue, const struct virtq_table *table, unsigned index,
+                       struct virtq_desc *desc)
 {
     uint8_t bytes[VIRTQ_DESC_SIZE];
     uint64_t gpa;
-    if (!checked_add(table, (uint64_t)index * VIRTQ_DESC_SIZE, &gpa) ||
+    if (table->host) {
+        *desc = virtq_desc_copy(table->host + (size_t)index * VIRTQ_DESC_SIZE);
+        return true;
+    }
+    if (!checked_add(table->gpa, (uint64_t)index * VIRTQ_DESC_SIZE, &gpa) ||
         gmem_read(queue_gmem(queue), gpa, bytes, sizeof(bytes)) < 0) {
         virtio_broken(queue->device, "queue %u: an indirect table at 0x%llx outside RAM",
-                      queue->index, (unsigned long long)table);
+                      queue->index, (unsigned long long)table->gpa);
         return false;
     }
     *desc = virtq_desc_copy(bytes);

@@ -133,11 +133,20 @@ void virtq_reset_registers(struct virtq *queue);
 struct virtq_desc virtq_desc_copy(const uint8_t *at);
 /* Adds one buffer to the chain; false after virtio_broken(). */
 bool virtq_chain_add(struct virtq_chain *chain, uint64_t gpa, uint32_t len, bool device_writes);
-/* Copies entry `index` of an indirect table. */
-bool virtq_table_entry(struct virtq *queue, uint64_t table, unsigned index,
+/* An indirect table: `host` is set when it lies in one region, as every sane one does. */
+struct virtq_table {
+    uint64_t gpa;
+    const uint8_t *host;
+    unsigned entries;
+};
+
+/* Checks an indirect descriptor and borrows its table; false after virtio_broken(). */
+bool virtq_table_open(struct virtq *queue, const struct virtq_desc *desc,
+                      struct virtq_table *table);
+void virtq_table_close(struct virtq *queue, struct virtq_table *table);
+/* Copies entry `index`; false after virtio_broken(). */
+bool virtq_table_entry(struct virtq *queue, const struct virtq_table *table, unsigned index,
                        struct virtq_desc *desc);
-/* Checks an indirect descriptor and counts its entries. */
-bool virtq_table_check(struct virtq *queue, const struct virtq_desc *desc, unsigned *entries);
 /* Marks bytes of an area that the device wrote. */
 void virtq_wrote(struct virtq *queue, unsigned area, size_t offset, size_t len);
 

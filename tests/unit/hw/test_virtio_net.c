@@ -237,6 +237,29 @@ static void test_config(void **state)
     bench_free(bench);
 }
 
+/* A device that cannot be made says why, and goes away without a trace. */
+static void test_realize_refused(void **state)
+{
+    struct machine machine;
+    machine_init(&machine);
+    for (unsigned i = 0; i < 2; i++) {
+        struct virtio_net *net =
+            (struct virtio_net *)device_new(&virtio_net_class, &machine.env, "n9");
+        struct device *device = &net->virtio.pci.device;
+        net->mac[0] = i == 0;
+        net->pairs = i == 1 ? VIRTIO_NET_PAIRS_MAX + 1 : 1;
+        check_ok(pci_bus_attach(machine.bus, &net->virtio.pci, -1));
+        struct err *err = device_realize(device);
+        assert_non_null(err);
+        assert_int_equal(err_kind(err), ERR_USAGE);
+        assert_non_null(strstr(err_text(err), "n9"));
+        err_free(err);
+        pci_bus_detach(&net->virtio.pci);
+        device_free(device);
+    }
+    machine_fini(&machine);
+}
+
 static void test_transmit(void **state)
 {
     struct bench *bench = bench_new(1);
@@ -786,6 +809,7 @@ int main(void)
     static int packed = 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_config),
+        cmocka_unit_test(test_realize_refused),
         BOTH(test_transmit),
         BOTH(test_transmit_bad),
         BOTH(test_transmit_many_pieces),

@@ -41,4 +41,86 @@ enum insn_id {
     I_COUNT
 };
 
+/* Operands. `v` follows the operand size, `z` too but stops at 4, `y` is 4 or 8 by REX.W. */
+enum insn_operand {
+    O_NONE,
+    O_Eb, O_Ew, O_Ev, O_Ed, O_Ey, O_Eq, /* ModRM register or memory */
+    O_Gb, O_Gw, O_Gv, O_Gd, O_Gy,       /* ModRM.reg */
+    O_M,                                /* memory only, size by the executor */
+    O_Mp,                               /* memory: far pointer */
+    O_Rv, O_Rq,                         /* ModRM.rm as a register whatever mod says */
+    O_Sw, O_Cq, O_Dq,                   /* segment, control, debug register in ModRM.reg */
+    O_By,                               /* VEX.vvvv */
+    O_Zb, O_Zv,                         /* register in the opcode's low bits */
+    O_AL, O_AX, O_rAX, O_CL, O_DX, O_ONE,
+    O_Ib, O_Is, O_Iw, O_Iz, O_Iv,       /* Ib zero-extended, Is sign-extended */
+    O_Jb, O_Jz,                         /* branch displacement */
+    O_Ob, O_Ov,                         /* memory at an absolute offset */
+    O_Ap,                               /* immediate far pointer */
+    O_ES, O_CS, O_SS, O_DS, O_FS, O_GS,
+};
+
+/* struct insn.flags */
+#define INSN_F_END 0x01u    /* control leaves: last instruction of a block */
+#define INSN_F_PRIV 0x02u   /* CPL 0 only: else #GP(0) */
+#define INSN_F_LOCKED 0x04u /* LOCK is allowed (and XCHG with memory implies it) */
+#define INSN_F_STATE 0x08u  /* may change mode, translation or interrupt flag: look again after it */
+
+/* How a table row is read. */
+enum row_kind {
+    ROW_BAD,    /* #UD */
+    ROW_INSN,
+    ROW_GROUP,  /* sub[ModRM.reg] */
+    ROW_PREFIX, /* sub[pp] */
+    ROW_MODREG, /* sub[0] memory, sub[1] register */
+    ROW_RM,     /* sub[ModRM.rm] */
+    ROW_MODE,   /* sub[0] 16/32-bit code, sub[1] 64-bit */
+    ROW_SIMD,   /* mem[pp] is the size code of the memory operand, 0 for #UD */
+};
+
+/* struct oprow.attr, beyond the INSN_F_* that go to struct insn */
+#define A_END 0x0001u
+#define A_PRIV 0x0002u
+#define A_LOCK 0x0004u
+#define A_STATE 0x0008u
+#define A_D64 0x0010u    /* operand size is 8 by default in 64-bit code (2 with 66) */
+#define A_F64 0x0020u    /* operand size is 8 in 64-bit code whatever the prefixes */
+#define A_NO64 0x0040u   /* #UD in 64-bit code */
+#define A_ONLY64 0x0080u /* #UD elsewhere */
+#define A_B 0x0100u      /* byte operation */
+#define A_W 0x0200u      /* memory operand is written */
+#define A_RW 0x0400u     /* read and written */
+#define A_MODRM 0x0800u  /* has ModRM though no operand says so */
+#define A_VEX 0x1000u    /* VEX only */
+#define A_REP 0x2000u    /* string instruction */
+#define A_MEM 0x4000u    /* #UD with a register */
+#define A_NOSIZE 0x8000u /* memory operand without an access (NOP, LEA, PREFETCH) */
+
+/* Size codes of SIMD memory operands. */
+enum simd_size {
+    Z_NA,                     /* no such instruction */
+    Z_1, Z_2, Z_4, Z_8, Z_16, /* bytes */
+    Z_X,                      /* the vector: 8 MMX never comes here, 16, or 32 with VEX.L */
+    Z_H, Z_Q, Z_E,            /* a half, quarter, eighth of the vector */
+    Z_Y,                      /* 4, or 8 with W */
+    Z_R,                      /* register operand only */
+    Z_32,
+    Z_V,                      /* gather: vector index, the executor handles the address */
+    Z_D,                      /* MOVDDUP: 8, or 32 with VEX.L */
+};
+
+struct oprow {
+    uint16_t id;
+    uint16_t attr;
+    uint8_t kind;
+    uint8_t feature;
+    union {
+        uint8_t op[4];
+        uint8_t mem[4];
+    };
+    const struct oprow *sub;
+};
+
+extern const struct oprow optable_one[256], optable_0f[256], optable_0f38[256], optable_0f3a[256];
+
 #endif

@@ -146,7 +146,8 @@ struct soft_space {
     /* Filled slots since the last flush, for a quick flush; overflow when full. */
     uint16_t log_read[TLB_LOG], log_write[TLB_LOG], log_exec[TLB_LOG], log_jc[TLB_LOG];
     uint32_t n_read, n_write, n_exec, n_jc;
-    bool large; /* holds fragments of large pages */
+    uint64_t exec_seen[64]; /* pages that jc may hold: a bit a page, hashed */
+    uint64_t large, exec_large; /* biggest large page that it holds fragments of, or 0 */
 };
 
 #define SOFT_ASIDS 8
@@ -187,6 +188,7 @@ struct soft_vcpu {
     uint8_t cpl;
     uint8_t mode;                /* enum insn_mode of CS */
     bool long_mode;              /* EFER.LMA */
+    bool stack_access;           /* a bad address is #SS, not #GP: set by stack instructions */
     bool shadow;                 /* the next instruction runs with interrupts held (sti, mov ss) */
     bool stop;                   /* run loop: look at events, state or mode before the next block */
 
@@ -213,17 +215,24 @@ struct soft_vcpu {
     bool nmi_pending, nmi_masked;
     /* An exception or interrupt that is being delivered, for double faults. */
     int delivering;              /* vector, or -1 */
+    int delivering_kind;         /* the same for the double-fault rules: -1 for interrupts */
+    bool delivering_ext;         /* not asked for by the program: EXT in error codes */
+    bool external;               /* what soft_deliver gets next is an interrupt */
+    int raised;                  /* soft_raise's arguments, across the unwinding */
+    uint32_t raised_error;
     bool exc_pending, exc_has_error; /* to be injected by vcpu_set */
     uint8_t exc_vector;
     uint32_t exc_error;
     int inject_vector;           /* acknowledged interrupt to inject (vcpu_set), or -1 */
 
     struct soft_space *spaces[SOFT_ASIDS][2]; /* [asid][user], made when first used */
-    uint64_t asid_cr3[SOFT_ASIDS]; /* key of the space: PCID and root */
+    uint64_t asid_pcid[SOFT_ASIDS]; /* whose translations the slot holds */
+    uint64_t asid_root[SOFT_ASIDS];
     uint64_t asid_used[SOFT_ASIDS];
     uint64_t asid_clock;
     unsigned asid;
-    uint64_t inv_large_seen;
+    uint32_t pauses;
+    bool low_global;             /* a global page was seen in the lower half */
 
     struct soft_code *code;
     jmp_buf unwind;

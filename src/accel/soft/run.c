@@ -1,0 +1,267 @@
+/*
+ * The run loop of a vCPU: events from other threads, interrupts, halting, single steps, and entering
+ * blocks (Intel SDM vol. 3, 6.6-6.9 and 9.4).
+ *
+ * Runs on the vCPU's thread; soft_post() is for any thread. While `running` is 1 the vCPU promises to
+ * look at `events` in bounded time; it sets `running` before it looks, so whoever posts an event and
+ * then reads 0 knows that the event is seen before the next guest instruction.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "accel/soft/run.h"
+
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "accel/soft/ops.h"
+#include "accel/soft/segment.h"
+
+static void futex_wait(_Atomic uint32_t *word, uint32_t value)
+{
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+}
+
+void soft_post(struct soft_vcpu *v, uint32_t events)
+{
+    atomic_fetch_or(&v->events, events);
+    if (!atomic_load(&v->running))
+        syscall(SYS_futex, &v->events, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+/* ---- events ---- */
+
+static void start_ap(struct soft_vcpu *v)
+{
+    if (v->activity != X86_WAIT_SIPI)
+        return;
+    uint8_t vector = atomic_load(&v->sipi_vector);
+    soft_set_seg_real(v, X86_CS, vector << 8);
+    v->rip = 0;
+    v->activity = X86_ACTIVE;
+    soft_mode_changed(v);
+}
+
+static void init_signal(struct soft_vcpu *v)
+{
+    soft_reset_cpu(v, true);
+    v->activity = v->index == 0 ? X86_ACTIVE : X86_WAIT_SIPI;
+}
+
+/* False when vcpu_run must return. */
+static bool take_events(struct soft_vcpu *v)
+{
+    uint32_t events = atomic_exchange(&v->events, 0);
+    if (events & EV_SYNC)
+        soft_sync_answer(v);
+    if (events & EV_TLB_WRITE)
+        soft_tlb_flush_writes(v);
+    if (events & EV_TLB_ALL) {
+        soft_code_flush(v);
+        soft_tlb_flush(v);
+    }
+    if (events & EV_CODE)
+        soft_inbox(v);
+    if (events & (EV_INTR | EV_EXTINT))
+        v->intr_maybe = true;
+    if (events & EV_NMI)
+        v->nmi_pending = true;
+    if (events & EV_INIT)
+        init_signal(v);
+    if (events & EV_SIPI)
+        start_ap(v);
+    if (events & EV_KICK) {
+        v->exit->reason = VM_EXIT_KICKED;
+        return false;
+    }
+    return true;
+}
+
+/* ---- interrupts ---- */
+
+static void deliver_external(struct soft_vcpu *v, int vector)
+{
+    v->activity = X86_ACTIVE;
+    v->stats.interrupts++;
+    v->external = true;
+    soft_deliver(v, vector, false, false, 0, v->rip);
+}
+
+/* The vector to deliver now, acknowledged; -1 when there is none. */
+static int acknowledge(struct soft_vcpu *v)
+{
+    struct soft_vm *vm = v->vm;
+    if (v->index == 0 && atomic_load(&vm->extint) && lapic_extint_open(v->lapic))
+        return vm->io->extint_ack(vm->opaque);
+    int vector = lapic_pending(v->lapic);
+    if (vector >= 0)
+        lapic_ack(v->lapic, vector);
+    else
+        v->intr_maybe = false;
+    return vector;
+}
+
+static void inject(struct soft_vcpu *v)
+{
+    if (v->exc_pending) {
+        v->exc_pending = false;
+        soft_deliver(v, v->exc_vector, false, v->exc_has_error, v->exc_error, v->rip);
+    } else if (v->inject_vector >= 0) {
+        int vector = v->inject_vector;
+        v->inject_vector = -1;
+        deliver_external(v, vector);
+    }
+}
+
+static void interrupts(struct soft_vcpu *v)
+{
+    if (unlikely(v->exc_pending || v->inject_vector >= 0)) {
+        inject(v);
+        return;
+    }
+    if (v->shadow) {
+        /* One instruction runs first; then the block's end must bring us back here. */
+        v->shadow = false;
+        if (v->intr_maybe || v->nmi_pending)
+            atomic_fetch_or(&v->events, EV_WAKE);
+        return;
+    }
+    if (unlikely(v->nmi_pending && !v->nmi_masked)) {
+        v->nmi_pending = false;
+        v->nmi_masked = true;
+        deliver_external(v, VEC_NMI);
+        return;
+    }
+    if (v->intr_maybe && v->rflags & FL_IF) {
+        int vector = acknowledge(v);
+        if (vector >= 0)
+            deliver_external(v, vector);
+    }
+}
+
+/* A halted vCPU goes on for an interrupt that it will take, and nothing else. */
+static bool wakes(struct soft_vcpu *v)
+{
+    if (v->exc_pending || v->inject_vector >= 0 || (v->nmi_pending && !v->nmi_masked))
+        return true;
+    if (!v->intr_maybe || !(v->rflags & FL_IF))
+        return false;
+    if (v->index == 0 && atomic_load(&v->vm->extint) && lapic_extint_open(v->lapic))
+        return true;
+    if (lapic_pending(v->lapic) >= 0)
+        return true;
+    v->intr_maybe = false;
+    return false;
+}
+
+/* Sleeps until an event comes. */
+static void sleep_until_event(struct soft_vcpu *v)
+{
+    atomic_store(&v->running, 0);
+    while (!atomic_load(&v->events))
+        futex_wait(&v->events, 0);
+    atomic_store(&v->running, 1);
+}
+
+/* ---- single steps ---- */
+
+#define DR7_ENABLED 0xffu
+#define DR6_BS (1ull << 14)
+
+/* An enabled instruction breakpoint at v->rip: its bits for DR6. */
+static uint64_t breakpoint_at(const struct soft_vcpu *v)
+{
+    uint64_t hits = 0, linear = v->rip + (v->mode == INSN_64 ? 0 : v->seg[X86_CS].base);
+    for (unsigned i = 0; i < 4; i++)
+        if (v->dr[7] >> (2 * i) & 3 && !(v->dr[7] >> (16 + 4 * i) & 3) && v->dr[i] == linear)
+            hits |= 1u << i;
+    return hits;
+}
+
+static bool wants_step(const struct soft_vcpu *v)
+{
+    return v->rflags & FL_TF || v->dr[7] & DR7_ENABLED;
+}
+
+/* One instruction without the block cache, then the debug trap that it earned. */
+static void step(struct soft_vcpu *v)
+{
+    struct insn insn;
+    bool trap = v->rflags & FL_TF;
+    if (!(v->rflags & FL_RF)) {
+        uint64_t hits = breakpoint_at(v);
+        if (hits) {
+            v->dr[6] |= hits;
+            soft_raise(v, VEC_DB, 0);
+        }
+    }
+    soft_fetch_insn(v, &insn);
+    v->next_rip = v->rip + insn.len;
+    v->stack_access = false;
+    if (insn.flags & INSN_F_PRIV && v->cpl != 0)
+        soft_gp(v, 0);
+    v->rflags &= ~FL_RF;
+    v->r[R_BLOCK] = v->rip;
+    soft_exec[insn.id](v, &insn);
+    v->icount++;
+    v->rip = v->next_rip;
+    if (trap && v->shadow == false) {
+        v->dr[6] |= DR6_BS;
+        soft_raise(v, VEC_DB, 0);
+    }
+}
+
+/* ---- the loop ---- */
+
+static void run_blocks(struct soft_vcpu *v)
+{
+    if (unlikely(wants_step(v))) {
+        step(v);
+        return;
+    }
+    const struct op *op = soft_lookup(v, v->rip);
+    do
+        op = op->fn(v, op);
+    while (op);
+}
+
+static bool loop_once(struct soft_vcpu *v)
+{
+    if (atomic_load_explicit(&v->events, memory_order_relaxed) && !take_events(v))
+        return false;
+    if (unlikely(v->activity != X86_ACTIVE)) {
+        if (v->activity == X86_HALTED && wakes(v)) {
+            v->activity = X86_ACTIVE;
+            v->shadow = false;
+        } else {
+            sleep_until_event(v);
+            return true;
+        }
+    }
+    interrupts(v);
+    run_blocks(v);
+    return true;
+}
+
+void soft_vcpu_run(struct accel_vcpu *vcpu, struct vm_exit *exit)
+{
+    struct soft_vcpu *v = (struct soft_vcpu *)vcpu;
+    exit->reason = VM_EXIT_KICKED;
+    exit->error[0] = 0;
+    v->exit = exit;
+    atomic_store(&v->running, 1);
+    int why = setjmp(v->unwind);
+    if (why == 2)
+        goto out; /* soft_fail */
+    if (why == 1 && !soft_deliver_raised(v)) {
+        v->delivering = -1;
+        v->delivering_ext = v->external = false;
+        exit->reason = VM_EXIT_SHUTDOWN;
+        goto out;
+    }
+    while (loop_once(v))
+        ;
+out:
+    v->stats.exits++;
+    atomic_store(&v->running, 0);
+}

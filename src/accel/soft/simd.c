@@ -130,7 +130,7 @@ uint64_t simd_address(struct soft_vcpu *v, const struct insn *insn, const struct
 
 /* ---- the stub path ---- */
 
-void simd_run(struct soft_vcpu *v, const struct insn *insn, const struct simd_plan *plan)
+void simd_run(struct soft_vcpu *v, const struct simd_plan *plan, void *operand)
 {
     struct simd *simd = v->simd;
     struct simd_io *io = &simd->io;
@@ -141,7 +141,7 @@ void simd_run(struct soft_vcpu *v, const struct insn *insn, const struct simd_pl
         io->fault = 0;
         current_simd = simd;
     }
-    plan->stub(v->xsave, simd->bounce, v->r[X86_RDX], 0, io);
+    plan->stub(v->xsave, operand, v->r[X86_RDX], 0, io);
     if (plan->fp) {
         /* After a fault only the flags are new: the stub had not stored its registers yet. */
         if (!plan->mmx || io->fault)
@@ -158,6 +158,7 @@ void simd_run(struct soft_vcpu *v, const struct insn *insn, const struct simd_pl
 static void exec_stub(struct soft_vcpu *v, const struct insn *insn, const struct simd_plan *plan)
 {
     struct simd *simd = v->simd;
+    void *operand = simd->bounce;
     uint64_t linear = 0;
     if (plan->mmx)
         simd_check_mmx(v);
@@ -167,12 +168,12 @@ static void exec_stub(struct soft_vcpu *v, const struct insn *insn, const struct
         simd_check_sse(v);
     if (plan->mem_len) {
         linear = simd_address(v, insn, plan, plan->writes ? ACC_WRITE : ACC_READ);
-        if (plan->reads)
-            simd_load(v, linear, simd->bounce, plan->mem_len);
-        else
+        if (plan->writes)
             soft_probe(v, linear, plan->mem_len, ACC_WRITE);
+        else if (!(operand = simd_direct(v, linear, plan->mem_len)))
+            soft_read(v, linear, operand = simd->bounce, plan->mem_len);
     }
-    simd_run(v, insn, plan);
+    simd_run(v, plan, operand);
     if (plan->writes)
         simd_store(v, linear, simd->bounce, plan->mem_len);
 }
@@ -347,8 +348,8 @@ static void make_plan(struct simd *simd, const struct insn *insn, struct simd_pl
 void soft_simd_exec(struct soft_vcpu *v, const struct insn *insn)
 {
     struct simd *simd = v->simd;
-    uint64_t key[2] = {0, 0};
-    memcpy(key, insn->raw, INSN_MAX);
+    /* Two loads that overlap in one byte: bytes past the instruction's end are zero. */
+    uint64_t key[2] = {get_le64(insn->raw), get_le64(insn->raw + INSN_MAX - 8) >> 8};
     key[1] |= (uint64_t)(insn->mode + 1) << 56;
     uint64_t hash = (key[0] ^ (key[1] << 7 | key[1] >> 57)) * 0x9e3779b97f4a7c15ull;
     struct simd_slot *slot = &simd->slots[hash >> 54 & (SIMD_WAYS - 1)];

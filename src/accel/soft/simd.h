@@ -120,6 +120,15 @@ void simd_check_mmx(struct soft_vcpu *v);
 /* The ModRM memory operand, alignment checked. */
 uint64_t simd_address(struct soft_vcpu *v, const struct insn *insn, const struct simd_plan *plan,
                       enum soft_access access);
+/* Where an operand that is only read lies on the host, if the TLB has its page; else NULL. */
+static inline void *simd_direct(const struct soft_vcpu *v, uint64_t linear, unsigned len)
+{
+    const struct soft_tlbe *e = &v->space->read[linear >> GUEST_PAGE_SHIFT & (TLB_SIZE - 1)];
+    if (unlikely((linear ^ e->tag) > GUEST_PAGE_SIZE - len))
+        return NULL;
+    return (void *)(uintptr_t)(linear + e->addend);
+}
+
 /* 1 to 64 bytes at a linear address, the common case without a call. */
 static inline void simd_load(struct soft_vcpu *v, uint64_t linear, uint8_t *bytes, unsigned len)
 {
@@ -181,8 +190,8 @@ static inline bool simd_x87_pending(const struct soft_vcpu *v)
 
 /* simd.c: does the host execute this stub? Runs it on the scratch image. */
 bool simd_try(struct simd *simd, const struct simd_plan *plan);
-/* Runs the stub on the guest's registers. */
-void simd_run(struct soft_vcpu *v, const struct insn *insn, const struct simd_plan *plan);
+/* Runs the stub on the guest's registers; `operand` is where its memory operand is. */
+void simd_run(struct soft_vcpu *v, const struct simd_plan *plan, void *operand);
 
 /* xstate.c: the image as x86_state has it; components that its header leaves out are initial. */
 void soft_xstate_set(struct soft_vcpu *v, const uint8_t image[X86_XSAVE_SIZE]);

@@ -176,7 +176,7 @@ void simd_exec_x87(struct soft_vcpu *v, const struct insn *insn, const struct si
         soft_read(v, linear, simd->bounce, plan->mem_len);
     if (plan->flags_in)
         simd->io.flags = (soft_flags(v) & FL_ARITH) | 2;
-    simd_run(v, insn, plan);
+    simd_run(v, plan, simd->bounce);
     if (plan->writes)
         soft_write(v, linear, simd->bounce, plan->mem_len);
     translate_pointers(v, insn, plan);

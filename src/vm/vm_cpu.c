@@ -167,7 +167,7 @@ static bool may_run(struct vm *vm)
     lock_take(&vm->lock);
     vm->parked++;
     pthread_cond_broadcast(&vm->park_changed);
-    while (vm->stop && !vm->quit)
+    while (stop_wanted(vm) && !vm->quit)
         pthread_cond_wait(&vm->run_changed, &vm->lock.mutex);
     bool run = !vm->quit;
     if (run)

@@ -69,14 +69,11 @@ void buf_text(struct buf *buf, const char *text)
 
 void buf_printf(struct buf *buf, const char *format, ...)
 {
-    va_list args, again;
+    scoped(free_cleanup) char *text = NULL;
+    va_list args;
     va_start(args, format);
-    va_copy(again, args);
-    int length = vsnprintf(NULL, 0, format, args);
+    int length = vasprintf(&text, format, args);
     va_end(args);
-    if (length > 0) {
-        uint8_t *at = buf_extend(buf, (size_t)length);
-        vsnprintf((char *)at, (size_t)length + 1, format, again);
-    }
-    va_end(again);
+    if (length > 0)
+        buf_append(buf, text, (size_t)length);
 }

@@ -62,7 +62,6 @@ static void report_failure(struct vmm *vmm, const struct err *err)
     json_decref(message);
 }
 
-/* A VM without a thread but ours so far: capabilities and Landlock cover those that follow. */
 static struct err *build(struct vmm *vmm)
 {
     struct vm_config *config = &vmm->launch.config;
@@ -75,6 +74,8 @@ static struct err *build(struct vmm *vmm)
     const struct accel_ops *accel = config->accel == VM_ACCEL_KVM ? &accel_kvm : &accel_soft;
 
     config->control_fd = -1;
+    /* There is one thread yet: those that vm_new starts inherit what it has not. */
+    TRY(vmm_policy_renounce());
     TRY(loop_new("control", &vmm->loop));
     TRY(vm_new(config, vmm->loop, &vmm->launch.timeline, &vmm->vm));
     TRY(vmm_policy_enter(accel));

@@ -29,6 +29,13 @@ static const struct sandbox_rule vmm_rules[] = {
     SANDBOX_ALLOW_IOCTL(TUNSETOFFLOAD),
 };
 
+struct err *vmm_policy_renounce(void)
+{
+    const struct sandbox_policy policy = {.name = "tenon-vmm"};
+
+    return sandbox_renounce(&policy);
+}
+
 struct err *vmm_policy_enter(const struct accel_ops *accel)
 {
     size_t count = ARRAY_SIZE(vmm_rules), extra = 0;
@@ -48,7 +55,7 @@ struct err *vmm_policy_enter(const struct accel_ops *accel)
         .rules = rules,
         .rule_count = count + extra,
     };
-    err = sandbox_enter(&policy);
+    err = sandbox_filter(&policy);
     free(rules);
     return err;
 }

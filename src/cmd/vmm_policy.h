@@ -10,8 +10,13 @@
 #include "base/err.h"
 
 /*
- * Enters the sandbox of tenon-vmm for a VM of engine `accel`. Everything is open by then; nothing
- * can be opened, connected, started or looked at afterwards. Descriptors stay usable.
+ * First step, before the first thread: no new privileges, no capabilities, no file system, no TCP.
+ * Descriptors stay usable, and the VM is built from them.
+ */
+struct err *vmm_policy_renounce(void);
+/*
+ * Second step, before the guest runs: only the system calls of the list, on all threads. `accel` is the
+ * engine, which may add some. Nothing can be opened, connected, started or looked at afterwards.
  */
 struct err *vmm_policy_enter(const struct accel_ops *accel);
 

@@ -186,13 +186,23 @@ static struct err *seccomp_enter(const struct sandbox_policy *policy)
     return NULL;
 }
 
-struct err *sandbox_enter(const struct sandbox_policy *policy)
+struct err *sandbox_renounce(const struct sandbox_policy *policy)
 {
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
         return err_errno(errno, "sandbox of %s: cannot renounce new privileges", policy->name);
     TRY(err_wrap(drop_capabilities(), "sandbox of %s", policy->name));
-    TRY(err_wrap(landlock_enter(policy), "sandbox of %s", policy->name));
+    return err_wrap(landlock_enter(policy), "sandbox of %s", policy->name);
+}
+
+struct err *sandbox_filter(const struct sandbox_policy *policy)
+{
     return err_wrap(seccomp_enter(policy), "sandbox of %s", policy->name);
+}
+
+struct err *sandbox_enter(const struct sandbox_policy *policy)
+{
+    TRY(sandbox_renounce(policy));
+    return sandbox_filter(policy);
 }
 
 static int compare_ints(const void *a, const void *b)

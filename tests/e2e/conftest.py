@@ -61,7 +61,7 @@ ECHO = (b'\x66\xba\xfd\x03'      # 1: mov dx, 0x3fd
         b'\x74\x05'              # je 2f
         b'\xfe\xc0'              # inc al
         b'\xee'                  # out dx, al
-        b'\xeb\xe8'              # jmp 1b
+        b'\xeb\xe9'              # jmp 1b
         ) + debug_exit(0) + HALT
 
 

@@ -259,7 +259,9 @@ static void __attribute__((noreturn)) child_main(const struct accel_ops *accel, 
     struct err *err;
 
     set_up_scene(&scene);
-    err = vmm_policy_enter(accel);
+    err = vmm_policy_renounce();
+    if (!err)
+        err = vmm_policy_enter(accel);
     if (err) {
         fprintf(stderr, "%s\n", err_text(err));
         _exit(10);

@@ -125,6 +125,7 @@ const struct cpuid_feature cpuid_features[] = {
     F("avx_ifma", 7, 1, EAX, 23, HOST, "avx2"),
     F("avx_vnni_int8", 7, 1, EDX, 4, HOST, "avx2"),
     F("avx_ne_convert", 7, 1, EDX, 5, HOST, "avx2"),
+    F("bhi_ctrl", 7, 2, EDX, 4, BASE, "spec_ctrl"),
     F("xsaveopt", 0xd, 1, EAX, 0, V3, "xsave"),
     F("xsavec", 0xd, 1, EAX, 1, V3, "xsave"),
     F("xgetbv1", 0xd, 1, EAX, 2, V3, "xsave"),

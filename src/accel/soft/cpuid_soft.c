@@ -46,6 +46,7 @@ static const struct word words[] = {
     /* fsrm serialize spec_ctrl arch_capabilities */
     {7, 0, CPUID_EDX, 0, BIT(4) | BIT(14) | BIT(26) | BIT(29)},
     {7, 1, CPUID_EAX, BIT(4), 0},                      /* avx_vnni */
+    {7, 2, CPUID_EDX, 0, BIT(4)},                      /* bhi_ctrl */
     {0xd, 1, CPUID_EAX, BIT(0) | BIT(1) | BIT(2), 0},  /* xsaveopt xsavec xgetbv1 */
     /* syscall nx pdpe1gb rdtscp lm */
     {0x80000001, 0, CPUID_EDX, 0, BIT(11) | BIT(20) | BIT(26) | BIT(27) | BIT(29)},
@@ -169,7 +170,7 @@ struct err *soft_cpuid_supported(struct accel_vm *vm, struct cpuid_table *table)
         copy_caches(table, max_extended, 0x8000001d);
     if (cpuid_has(table, cpuid_feature_find("xsave")))
         put_xsave(table);
-    cpuid_find(table, 7, 0)->eax = 1; /* subleaf 1 exists */
+    cpuid_find(table, 7, 0)->eax = 2; /* highest subleaf */
     return NULL;
 }
 

@@ -35,6 +35,12 @@ enum {
      1ull << 13 | 1ull << 14 | 1ull << 15 | 1ull << 20 | 1ull << 24 | 1ull << 26 | 1ull << 27 |    \
      1ull << 62)
 
+/*
+ * IBRS, STIBP, SSBD, BHI_DIS_S: kept and without effect. The last is there because kernels take BHI_NO
+ * with a grain of salt under a hypervisor, and would clear branch history at every system call.
+ */
+#define SPEC_CTRL_BITS 0x407
+
 /* MTRRcap: 8 variable ranges, fixed ranges, write combining. */
 #define MTRR_CAP 0x508
 
@@ -68,7 +74,7 @@ static const struct row rows[] = {
     {0x175, 0x175, ROW_CANONICAL, AT(sysenter_esp), ALL, "sep"},
     {0x176, 0x176, ROW_CANONICAL, AT(sysenter_eip), ALL, "sep"},
     {0x1a0, 0x1a0, ROW_PLAIN, AT(misc_enable), 0x400ffffffull, NULL},
-    {MSR_SPEC_CTRL, MSR_SPEC_CTRL, ROW_PLAIN, AT(spec_ctrl), 7, "spec_ctrl"},
+    {MSR_SPEC_CTRL, MSR_SPEC_CTRL, ROW_PLAIN, AT(spec_ctrl), SPEC_CTRL_BITS, "spec_ctrl"},
     {MSR_ARCH_CAPABILITIES, MSR_ARCH_CAPABILITIES, ROW_CONST, 0, ARCH_CAPABILITIES,
      "arch_capabilities"},
     {0x250, 0x250, ROW_MTRR, AT(mtrr_fixed[0]), ALL, "mtrr"},

@@ -198,6 +198,7 @@ static void test_speculation(void **state)
     assert_false(soft_wrmsr(v, 0x10a, 0));
     assert_true(soft_wrmsr(v, 0x48, 1));
     assert_int_equal(rd(v, 0x48), 1);
+    assert_true(soft_wrmsr(v, 0x48, 0x401));
     assert_false(soft_wrmsr(v, 0x48, 0x100));
     assert_true(soft_wrmsr(v, 0x49, 1));
     assert_true(faults(v, 0x49));

@@ -35,7 +35,7 @@ enum block_engine {
 };
 
 struct block_options {
-    const char *id; /* for errors: "disk 'd0'" */
+    const char *id; /* for the log; errors leave the disk's name to the caller */
     int fd;         /* raw file or block device, locked by whoever opened it; taken */
     bool readonly;
     enum block_cache cache; /* NONE wants the fd opened with O_DIRECT */

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/checked.h"
+#include "base/log.h"
 #include "block/core/internal.h"
 
 #define RETRIES_MAX 100
@@ -41,7 +42,6 @@ struct err *block_open_raw(const struct block_options *options, struct block **o
         }
     }
     if (err) {
-        err = err_wrap(err, "disk '%s'", block->id);
         block_close(block);
         return err;
     }
@@ -453,7 +453,9 @@ static struct err *start_engine(struct block_queue *queue)
         struct err *err = queue->ops->start(queue);
         if (!err || engine == BLOCK_ENGINE_URING)
             return err;
-        err_free(err); /* containers often forbid it: threads do the same, at a higher cost */
+        /* Containers often forbid it: threads do the same, at a higher cost. */
+        log_info("disk '%s': %s; threads do its work", queue->block->id, err_text(err));
+        err_free(err);
     }
     queue->ops = &block_threads;
     return queue->ops->start(queue);
@@ -482,7 +484,7 @@ struct err *block_queue_new(struct block *block, struct loop *loop, struct block
     struct err *err = queue_build(queue);
     if (err) {
         block_queue_free(queue);
-        return err_wrap(err, "disk '%s'", block->id);
+        return err;
     }
     *out = queue;
     return NULL;

@@ -375,12 +375,12 @@ static void test_open_refused(void **state)
     struct block_options options = {.id = "d0", .fd = open("/dev/null", O_RDWR)};
     struct err *err = block_open_raw(&options, &block);
     assert_non_null(err);
-    assert_string_equal(err_text(err), "disk 'd0': it is neither a file nor a block device");
+    assert_string_equal(err_text(err), "it is neither a file nor a block device");
     err_free(err);
     char path[] = "raw-test-XXXXXX";
     options.fd = mkstemp(path);
     err = block_open_raw(&options, &block);
-    assert_string_equal(err_text(err), "disk 'd0': it is empty");
+    assert_string_equal(err_text(err), "it is empty");
     err_free(err);
     assert_int_equal(truncate(path, 4096), 0);
     options.fd = open(path, O_RDONLY);

@@ -29,7 +29,7 @@ $(ASAN)/build.ninja:
 	    -Doptimization=1 >/dev/null
 
 $(FUZZ)/build.ninja:
-	@CC=clang $(MESON) $(FUZZ) -Dfuzz=true -Dtests=true -Ddebug_checks=true -Doptimization=1 \
+	@CC=clang $(MESON) $(FUZZ) -Dfuzz=true -Dtests=false -Ddebug_checks=true -Doptimization=1 \
 	    -Db_lundef=false -Db_sanitize=address,undefined >/dev/null
 
 run: all

@@ -54,7 +54,7 @@ char *xasprintf(const char *format, ...)
     __attribute__((malloc, returns_nonnull, format(printf, 1, 2)));
 
 /* Scope clean-up: `scoped(free_cleanup) char *text = ...;` and `scoped(fd_cleanup) int fd = -1;` */
-#define scoped(function) __attribute__((cleanup(function)))
+#define scoped(function) __attribute__((cleanup(function), unused))
 void free_cleanup(void *pointer_to_pointer);
 void fd_cleanup(int *fd);
 

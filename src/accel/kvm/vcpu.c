@@ -184,7 +184,7 @@ static void describe_internal_error(struct accel_vcpu *vcpu, struct vm_exit *exi
     char bytes[3 * 15 + 1] = "";
     if (run->emulation_failure.ndata >= 1 &&
         run->emulation_failure.flags & KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES)
-        for (unsigned i = 0; i < MIN(run->emulation_failure.insn_size, (uint8_t)15); i++)
+        for (unsigned i = 0; i < MIN((unsigned)run->emulation_failure.insn_size, 15u); i++)
             snprintf(bytes + 3 * i, 4, " %02x", run->emulation_failure.insn_bytes[i]);
     snprintf(exit->error, sizeof(exit->error),
              "CPU %u: KVM cannot emulate the instruction at rip 0x%llx:%s", vcpu->index,

@@ -69,7 +69,8 @@ struct x86_state {
     uint64_t dr[8]; /* 4 and 5 unused */
     struct x86_msrs msr;
     uint8_t xsave[X86_XSAVE_SIZE]; /* standard (not compacted) XSAVE format */
-    uint8_t lapic[1024];           /* register page, a 32-bit register each 16 bytes */
+    /* Register page, a 32-bit register each 16 bytes; the ID is in bits 31:24 in x2APIC mode too. */
+    uint8_t lapic[1024];
     uint8_t activity;              /* enum x86_activity */
     uint8_t sipi_vector;
     bool interrupt_shadow;         /* after sti or mov ss */

@@ -422,6 +422,8 @@ void lapic_save(struct lapic *lapic, uint8_t page[1024], uint64_t *apic_base,
             put_le32(page + offset, lapic_read(lapic, offset));
     }
     put_le32(page + LAPIC_ESR, lapic->esr | lapic->esr_raised);
+    if (lapic_x2(lapic))
+        put_le32(page + LAPIC_ID, lapic->index << 24); /* the page has one form in both modes */
     *apic_base = lapic->base;
     *tsc_deadline = lapic_tsc_deadline(lapic);
 }

@@ -100,6 +100,8 @@ static void pio_write(void *opaque, uint16_t port, unsigned size, uint32_t value
         fflush(stdout);
     } else if (port == 0xf4) {
         stop_all(m, value & 0xff);
+    } else if ((port == 0x64 && value == 0xfe) || (port == 0xcf9 && value & 4)) {
+        stop_all(m, 0); /* reset, by the keyboard controller or the chipset */
     }
 }
 

@@ -153,8 +153,16 @@ static bool append(struct builder *b, const struct insn *insn)
     op->n = block->op_count;
     b->at += insn->len;
     bool end = ends_block(insn);
-    if (insn->mode == INSN_64 && soft_select(op, insn))
-        return end;
+    if (insn->mode == INSN_64) {
+        /* Where the block lies in its page: tells select.c which targets are in the same page. */
+        unsigned in_page = block->gpa & 0xfff;
+        op->c = in_page / 64;
+        op->d = in_page % 64;
+        if (soft_select_keeps(insn))
+            op->insn = keep_insn(b->v, insn);
+        if (soft_select(op, insn))
+            return end;
+    }
     end |= insn->id == I_JCC;
     op->fn = end ? op_generic_end : op_generic;
     op->insn = keep_insn(b->v, insn);

@@ -73,8 +73,10 @@ typedef void exec_fn(struct soft_vcpu *v, const struct insn *insn);
 extern exec_fn *const soft_exec[I_COUNT];
 
 /* select.c: gives `op` (offsets and counts are set) the specialised function of a 64-bit instruction
-   and its operands; false when there is none. */
+   and its operands; false when there is none. op->c * 64 + op->d is the block's offset in its page. */
 bool soft_select(struct op *op, const struct insn *insn);
+/* Does the specialised op fall back to op_generic, so that op->insn must be there? */
+bool soft_select_keeps(const struct insn *insn);
 
 /* ops.c */
 op_fn op_generic, op_generic_end, op_fallthrough, op_dead, op_crossing, op_lookup;

@@ -16,7 +16,7 @@ import threading
 
 import pytest
 
-from conftest import ROOT, read_until
+from conftest import ROOT, read_until, wait_for
 
 PAGE = os.urandom(1 << 20)
 TIMEOUT = int(os.environ.get('TENON_DEMO_TIMEOUT', '240'))
@@ -85,6 +85,19 @@ def test_demo_guest(tenon, demo, server, board, cpus):
     assert 'first guest instruction' in result.stderr
 
 
+def everything_from(port):
+    """What a server on the host's port sends until it closes; nothing if it refuses."""
+    got = b''
+    try:
+        with socket.create_connection(('127.0.0.1', port), timeout=60) as client:
+            client.settimeout(60)
+            while piece := client.recv(1000):
+                got += piece
+    except ConnectionError:
+        pass
+    return got
+
+
 def test_interactive_shell_and_forward(tenon, demo):
     """The guest's shell through standard input; a port of the host leads to a server in it."""
     args, _ = demo
@@ -99,15 +112,8 @@ def test_interactive_shell_and_forward(tenon, demo):
     read_until(process, '42answer', 60)
     process.stdin.write(b'echo from inside | nc -l -p 7777; echo served\n')
     process.stdin.flush()
-    with socket.create_connection(('127.0.0.1', port), timeout=60) as client:
-        client.settimeout(60)
-        got = b''
-        while not got.endswith(b'\n'):
-            piece = client.recv(100)
-            if not piece:
-                break
-            got += piece
-    assert got == b'from inside\n'
+    # Until nc listens, the guest refuses, and the host's end is closed without a byte.
+    assert wait_for(lambda: everything_from(port), 60, 'an answer of the guest') == b'from inside\n'
     read_until(process, 'served', 60)
     process.stdin.write(b'exit\n')
     process.stdin.flush()

@@ -51,16 +51,20 @@ void cpuid_query(const struct cpuid_table *table, uint32_t leaf, uint32_t sublea
 static void put_leaf(struct cpuid_table *table, uint32_t leaf, uint32_t eax, uint32_t ebx,
                      uint32_t ecx, uint32_t edx)
 {
-    cpuid_put(table, &(struct cpuid_entry){.leaf = leaf, .eax = eax, .ebx = ebx, .ecx = ecx,
-                                           .edx = edx});
+    cpuid_put(table,
+              &(struct cpuid_entry){.leaf = leaf, .eax = eax, .ebx = ebx, .ecx = ecx, .edx = edx});
 }
 
 static void put_subleaf(struct cpuid_table *table, uint32_t leaf, uint32_t subleaf, uint32_t eax,
                         uint32_t ebx, uint32_t ecx, uint32_t edx)
 {
-    cpuid_put(table,
-              &(struct cpuid_entry){.leaf = leaf, .subleaf = subleaf, .subleaf_matters = true,
-                                    .eax = eax, .ebx = ebx, .ecx = ecx, .edx = edx});
+    cpuid_put(table, &(struct cpuid_entry){.leaf = leaf,
+                                           .subleaf = subleaf,
+                                           .subleaf_matters = true,
+                                           .eax = eax,
+                                           .ebx = ebx,
+                                           .ecx = ecx,
+                                           .edx = edx});
 }
 
 static void remove_leaf(struct cpuid_table *table, uint32_t leaf)

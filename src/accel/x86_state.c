@@ -20,8 +20,12 @@ static const struct state_field segment_fields[] = {
 };
 
 static const struct state_table segment_table = {
-    .name = "x86-segment", .version = 1, .min_version = 1, .size = sizeof(struct x86_segment),
-    .fields = segment_fields, .field_count = ARRAY_SIZE(segment_fields),
+    .name = "x86-segment",
+    .version = 1,
+    .min_version = 1,
+    .size = sizeof(struct x86_segment),
+    .fields = segment_fields,
+    .field_count = ARRAY_SIZE(segment_fields),
 };
 
 static const struct state_field table_register_fields[] = {
@@ -30,9 +34,12 @@ static const struct state_field table_register_fields[] = {
 };
 
 static const struct state_table table_register_table = {
-    .name = "x86-table-register", .version = 1, .min_version = 1,
+    .name = "x86-table-register",
+    .version = 1,
+    .min_version = 1,
     .size = sizeof(struct x86_table_register),
-    .fields = table_register_fields, .field_count = ARRAY_SIZE(table_register_fields),
+    .fields = table_register_fields,
+    .field_count = ARRAY_SIZE(table_register_fields),
 };
 
 static const struct state_field msr_fields[] = {
@@ -67,8 +74,12 @@ static const struct state_field msr_fields[] = {
 };
 
 static const struct state_table msr_table = {
-    .name = "x86-msrs", .version = 1, .min_version = 1, .size = sizeof(struct x86_msrs),
-    .fields = msr_fields, .field_count = ARRAY_SIZE(msr_fields),
+    .name = "x86-msrs",
+    .version = 1,
+    .min_version = 1,
+    .size = sizeof(struct x86_msrs),
+    .fields = msr_fields,
+    .field_count = ARRAY_SIZE(msr_fields),
 };
 
 static const struct state_field state_fields[] = {
@@ -149,8 +160,17 @@ static struct err *check_addresses(const struct x86_state *s)
 {
     const struct x86_msrs *m = &s->msr;
     const uint64_t addresses[] = {
-        s->gdt.base, s->idt.base, s->ldt.base, s->tr.base, m->lstar, m->cstar, m->kernel_gs_base,
-        m->sysenter_esp, m->sysenter_eip, s->seg[X86_FS].base, s->seg[X86_GS].base,
+        s->gdt.base,
+        s->idt.base,
+        s->ldt.base,
+        s->tr.base,
+        m->lstar,
+        m->cstar,
+        m->kernel_gs_base,
+        m->sysenter_esp,
+        m->sysenter_eip,
+        s->seg[X86_FS].base,
+        s->seg[X86_GS].base,
     };
     for (size_t i = 0; i < ARRAY_SIZE(addresses); i++) {
         if (!canonical57(addresses[i]))
@@ -228,7 +248,8 @@ static void reset_lapic(struct x86_state *s, unsigned apic_id, bool bsp)
     put_le32(s->lapic + 0xf0, 0xff);
     for (size_t i = 0; i < ARRAY_SIZE(lvts); i++)
         put_le32(s->lapic + lvts[i], 0x10000);
-    /* The BSP's LINT0 passes the PIC through, as firmware leaves it: a direct boot has no firmware. */
+    /* The BSP's LINT0 passes the PIC through, as firmware leaves it: a direct boot has no firmware.
+     */
     if (bsp)
         put_le32(s->lapic + 0x350, 0x700);
 }
@@ -254,11 +275,11 @@ void x86_state_reset(struct x86_state *s, unsigned apic_id, bool bsp)
     s->msr.apic_base = 0xfee00000 | APIC_BASE_EN | (bsp ? 1u << 8 : 0);
     s->msr.pat = 0x0007040600070406ull;
     s->msr.misc_enable = 0x1801; /* fast strings; no branch trace store, no PEBS */
-    put_le16(s->xsave, 0x40);     /* FCW */
-    s->xsave[4] = 0xff;           /* no register is empty: tags are "zero" after power-on */
+    put_le16(s->xsave, 0x40);    /* FCW */
+    s->xsave[4] = 0xff;          /* no register is empty: tags are "zero" after power-on */
     put_le32(s->xsave + 24, 0x1f80);
     put_le32(s->xsave + 28, 0xffff);
-    put_le64(s->xsave + 512, 1);  /* x87 is not in its XSAVE initial configuration */
+    put_le64(s->xsave + 512, 1); /* x87 is not in its XSAVE initial configuration */
     reset_lapic(s, apic_id, bsp);
     s->activity = bsp ? X86_ACTIVE : X86_WAIT_SIPI;
 }

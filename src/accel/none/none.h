@@ -11,7 +11,8 @@
 
 #include "accel/accel.h"
 
-/* Guest accesses, on the calling thread. A write that a doorbell matches rings it and goes no further. */
+/* Guest accesses, on the calling thread. A write that a doorbell matches rings it and goes no
+ * further. */
 uint32_t none_pio_read(struct accel_vm *vm, uint16_t port, unsigned size);
 void none_pio_write(struct accel_vm *vm, uint16_t port, unsigned size, uint32_t value);
 uint64_t none_mmio_read(struct accel_vm *vm, uint64_t gpa, unsigned size);

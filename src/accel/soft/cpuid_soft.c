@@ -31,23 +31,24 @@ static const struct word words[] = {
      BIT(2) | BIT(3) | BIT(4) | BIT(5) | BIT(6) | BIT(7) | BIT(8) | BIT(9) | BIT(11) | BIT(12) |
          BIT(13) | BIT(14) | BIT(16) | BIT(17)},
     /* pni pclmulqdq ssse3 fma cx16 sse4_1 sse4_2 movbe popcnt aes xsave avx f16c rdrand */
-    {1, 0, CPUID_ECX, BIT(0) | BIT(1) | BIT(9) | BIT(12) | BIT(13) | BIT(19) | BIT(20) | BIT(22) |
-         BIT(23) | BIT(25) | BIT(26) | BIT(28) | BIT(29) | BIT(30),
+    {1, 0, CPUID_ECX,
+     BIT(0) | BIT(1) | BIT(9) | BIT(12) | BIT(13) | BIT(19) | BIT(20) | BIT(22) | BIT(23) |
+         BIT(25) | BIT(26) | BIT(28) | BIT(29) | BIT(30),
      /* pcid x2apic tsc_deadline_timer hypervisor */
      BIT(17) | BIT(21) | BIT(24) | BIT(31)},
     {6, 0, CPUID_EAX, 0, BIT(2)}, /* arat */
     /* bmi1 avx2 fdp_excptn_only bmi2 zero_fcs_fds rdseed adx clflushopt clwb sha_ni */
-    {7, 0, CPUID_EBX, BIT(3) | BIT(5) | BIT(6) | BIT(8) | BIT(13) | BIT(18) | BIT(19) | BIT(23) |
-         BIT(24) | BIT(29),
+    {7, 0, CPUID_EBX,
+     BIT(3) | BIT(5) | BIT(6) | BIT(8) | BIT(13) | BIT(18) | BIT(19) | BIT(23) | BIT(24) | BIT(29),
      /* fsgsbase tsc_adjust smep erms invpcid */
      BIT(0) | BIT(1) | BIT(7) | BIT(9) | BIT(10)},
     /* gfni vaes vpclmulqdq */
     {7, 0, CPUID_ECX, BIT(8) | BIT(9) | BIT(10), BIT(22)}, /* rdpid */
     /* fsrm serialize spec_ctrl arch_capabilities */
     {7, 0, CPUID_EDX, 0, BIT(4) | BIT(14) | BIT(26) | BIT(29)},
-    {7, 1, CPUID_EAX, BIT(4), 0},                      /* avx_vnni */
-    {7, 2, CPUID_EDX, 0, BIT(4)},                      /* bhi_ctrl */
-    {0xd, 1, CPUID_EAX, BIT(0) | BIT(1) | BIT(2), 0},  /* xsaveopt xsavec xgetbv1 */
+    {7, 1, CPUID_EAX, BIT(4), 0},                     /* avx_vnni */
+    {7, 2, CPUID_EDX, 0, BIT(4)},                     /* bhi_ctrl */
+    {0xd, 1, CPUID_EAX, BIT(0) | BIT(1) | BIT(2), 0}, /* xsaveopt xsavec xgetbv1 */
     /* syscall nx pdpe1gb rdtscp lm */
     {0x80000001, 0, CPUID_EDX, 0, BIT(11) | BIT(20) | BIT(26) | BIT(27) | BIT(29)},
     /* lahf_lm 3dnowprefetch, and the host's abm */
@@ -96,9 +97,9 @@ static void put_words(struct cpuid_table *table, uint32_t max, uint32_t max_exte
         if (word->host && word->leaf <= limit)
             host_cpuid(word->leaf, word->subleaf, &host);
         if (!entry) {
-            struct cpuid_entry fresh = {
-                .leaf = word->leaf, .subleaf = word->subleaf,
-                .subleaf_matters = word->leaf == 7 || word->leaf == 0xd};
+            struct cpuid_entry fresh = {.leaf = word->leaf,
+                                        .subleaf = word->subleaf,
+                                        .subleaf_matters = word->leaf == 7 || word->leaf == 0xd};
             cpuid_put(table, &fresh);
             entry = cpuid_find(table, word->leaf, word->subleaf);
         }
@@ -111,11 +112,14 @@ static void put_xsave(struct cpuid_table *table)
 {
     bool avx = cpuid_has(table, cpuid_feature_find("avx"));
     uint32_t size = avx ? 832 : 576;
-    cpuid_put(table, &(struct cpuid_entry){.leaf = 0xd, .subleaf_matters = true,
-                                           .eax = avx ? 7 : 3, .ebx = 576, .ecx = size});
+    cpuid_put(
+        table,
+        &(struct cpuid_entry){
+            .leaf = 0xd, .subleaf_matters = true, .eax = avx ? 7 : 3, .ebx = 576, .ecx = size});
     if (avx)
-        cpuid_put(table, &(struct cpuid_entry){.leaf = 0xd, .subleaf = 2, .subleaf_matters = true,
-                                               .eax = 256, .ebx = 576});
+        cpuid_put(table,
+                  &(struct cpuid_entry){
+                      .leaf = 0xd, .subleaf = 2, .subleaf_matters = true, .eax = 256, .ebx = 576});
 }
 
 static void put_sizes(struct cpuid_table *table, uint32_t max_extended, bool amd)
@@ -131,7 +135,8 @@ static void put_sizes(struct cpuid_table *table, uint32_t max_extended, bool amd
     if (!amd)
         return;
     /* lfence_rdtsc null_sel_clr_base srso_no; tsa_sq_no tsa_l1_no */
-    cpuid_put(table, &(struct cpuid_entry){.leaf = 0x80000021, .eax = BIT(2) | BIT(6) | BIT(29),
+    cpuid_put(table, &(struct cpuid_entry){.leaf = 0x80000021,
+                                           .eax = BIT(2) | BIT(6) | BIT(29),
                                            .ecx = BIT(1) | BIT(2)});
     cpuid_put(table, &(struct cpuid_entry){.leaf = 0x8000001e});
     struct cpuid_entry *ext = cpuid_find(table, 0x80000001, 0);
@@ -211,20 +216,55 @@ static const struct {
     enum insn_feature feature;
     const char *name;
 } feature_names[] = {
-    {FEAT_X87, "fpu"}, {FEAT_MMX, "mmx"}, {FEAT_SSE, "sse"}, {FEAT_SSE2, "sse2"},
-    {FEAT_SSE3, "pni"}, {FEAT_SSSE3, "ssse3"}, {FEAT_SSE41, "sse4_1"}, {FEAT_SSE42, "sse4_2"},
-    {FEAT_AES, "aes"}, {FEAT_PCLMUL, "pclmulqdq"}, {FEAT_SHA, "sha_ni"}, {FEAT_GFNI, "gfni"},
-    {FEAT_AVX, "avx"}, {FEAT_AVX2, "avx2"}, {FEAT_FMA, "fma"}, {FEAT_F16C, "f16c"},
-    {FEAT_VAES, "vaes"}, {FEAT_VPCLMUL, "vpclmulqdq"}, {FEAT_AVX_VNNI, "avx_vnni"},
-    {FEAT_FXSR, "fxsr"}, {FEAT_XSAVE, "xsave"}, {FEAT_XSAVEOPT, "xsaveopt"},
-    {FEAT_XSAVEC, "xsavec"}, {FEAT_XSAVES, "xsaves"}, {FEAT_CX8, "cx8"}, {FEAT_CX16, "cx16"},
-    {FEAT_CMOV, "cmov"}, {FEAT_MOVBE, "movbe"}, {FEAT_POPCNT, "popcnt"}, {FEAT_LZCNT, "abm"},
-    {FEAT_BMI1, "bmi1"}, {FEAT_BMI2, "bmi2"}, {FEAT_ADX, "adx"}, {FEAT_RDRAND, "rdrand"},
-    {FEAT_RDSEED, "rdseed"}, {FEAT_RDTSCP, "rdtscp"}, {FEAT_RDPID, "rdpid"},
-    {FEAT_FSGSBASE, "fsgsbase"}, {FEAT_INVPCID, "invpcid"}, {FEAT_CLFLUSH, "clflush"},
-    {FEAT_CLFLUSHOPT, "clflushopt"}, {FEAT_CLWB, "clwb"}, {FEAT_SMAP, "smap"},
-    {FEAT_SYSCALL, "syscall"}, {FEAT_SEP, "sep"}, {FEAT_LAHF64, "lahf_lm"},
-    {FEAT_PREFETCHW, "3dnowprefetch"}, {FEAT_SERIALIZE, "serialize"}, {FEAT_MOVDIRI, "movdiri"},
+    {FEAT_X87, "fpu"},
+    {FEAT_MMX, "mmx"},
+    {FEAT_SSE, "sse"},
+    {FEAT_SSE2, "sse2"},
+    {FEAT_SSE3, "pni"},
+    {FEAT_SSSE3, "ssse3"},
+    {FEAT_SSE41, "sse4_1"},
+    {FEAT_SSE42, "sse4_2"},
+    {FEAT_AES, "aes"},
+    {FEAT_PCLMUL, "pclmulqdq"},
+    {FEAT_SHA, "sha_ni"},
+    {FEAT_GFNI, "gfni"},
+    {FEAT_AVX, "avx"},
+    {FEAT_AVX2, "avx2"},
+    {FEAT_FMA, "fma"},
+    {FEAT_F16C, "f16c"},
+    {FEAT_VAES, "vaes"},
+    {FEAT_VPCLMUL, "vpclmulqdq"},
+    {FEAT_AVX_VNNI, "avx_vnni"},
+    {FEAT_FXSR, "fxsr"},
+    {FEAT_XSAVE, "xsave"},
+    {FEAT_XSAVEOPT, "xsaveopt"},
+    {FEAT_XSAVEC, "xsavec"},
+    {FEAT_XSAVES, "xsaves"},
+    {FEAT_CX8, "cx8"},
+    {FEAT_CX16, "cx16"},
+    {FEAT_CMOV, "cmov"},
+    {FEAT_MOVBE, "movbe"},
+    {FEAT_POPCNT, "popcnt"},
+    {FEAT_LZCNT, "abm"},
+    {FEAT_BMI1, "bmi1"},
+    {FEAT_BMI2, "bmi2"},
+    {FEAT_ADX, "adx"},
+    {FEAT_RDRAND, "rdrand"},
+    {FEAT_RDSEED, "rdseed"},
+    {FEAT_RDTSCP, "rdtscp"},
+    {FEAT_RDPID, "rdpid"},
+    {FEAT_FSGSBASE, "fsgsbase"},
+    {FEAT_INVPCID, "invpcid"},
+    {FEAT_CLFLUSH, "clflush"},
+    {FEAT_CLFLUSHOPT, "clflushopt"},
+    {FEAT_CLWB, "clwb"},
+    {FEAT_SMAP, "smap"},
+    {FEAT_SYSCALL, "syscall"},
+    {FEAT_SEP, "sep"},
+    {FEAT_LAHF64, "lahf_lm"},
+    {FEAT_PREFETCHW, "3dnowprefetch"},
+    {FEAT_SERIALIZE, "serialize"},
+    {FEAT_MOVDIRI, "movdiri"},
 };
 
 void soft_cpuid_apply(struct soft_vcpu *v)

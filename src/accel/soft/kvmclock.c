@@ -2,8 +2,8 @@
  * kvmclock: the time page that Linux guests read instead of calibrating anything (Linux
  * Documentation/virt/kvm/x86/msr.rst: MSR_KVM_SYSTEM_TIME_NEW, MSR_KVM_WALL_CLOCK_NEW).
  *
- * Time zero is the VM's TSC zero, so a page changes only when the guest moves its TSC, and all vCPUs
- * show one clock (the stable bit).
+ * Time zero is the VM's TSC zero, so a page changes only when the guest moves its TSC, and all
+ * vCPUs show one clock (the stable bit).
  *
  * Called on the vCPU's thread.
  *
@@ -64,7 +64,8 @@ bool kvmclock_set_system_time(struct soft_vcpu *v, uint64_t value)
     return true;
 }
 
-/* The time of day at the VM's time zero; written once a request, the guest asks again if it must. */
+/* The time of day at the VM's time zero; written once a request, the guest asks again if it must.
+ */
 bool kvmclock_set_wall_clock(struct soft_vcpu *v, uint64_t value)
 {
     uint8_t wall[12];

@@ -17,8 +17,8 @@
 
 /* Bits of each LVT entry that a guest can write. */
 static const uint32_t lvt_mask[LVT_COUNT] = {
-    [LVT_TIMER] = 0x700ff,   [LVT_THERMAL] = 0x107ff, [LVT_PERF] = 0x107ff,
-    [LVT_LINT0] = 0x1a7ff,   [LVT_LINT1] = 0x1a7ff,   [LVT_ERROR] = 0x100ff,
+    [LVT_TIMER] = 0x700ff, [LVT_THERMAL] = 0x107ff, [LVT_PERF] = 0x107ff,
+    [LVT_LINT0] = 0x1a7ff, [LVT_LINT1] = 0x1a7ff,   [LVT_ERROR] = 0x100ff,
 };
 
 static int highest(const uint32_t word[8])
@@ -417,8 +417,7 @@ void lapic_save(struct lapic *lapic, uint8_t page[1024], uint64_t *apic_base,
     memset(page, 0, 1024);
     for (uint32_t offset = LAPIC_ID; offset <= LAPIC_TIMER_DIVIDE; offset += 16) {
         uint64_t unused;
-        if (x2_rights(offset, &unused) & X2_READ || offset == LAPIC_DFR ||
-            offset == LAPIC_ICR_HIGH)
+        if (x2_rights(offset, &unused) & X2_READ || offset == LAPIC_DFR || offset == LAPIC_ICR_HIGH)
             put_le32(page + offset, lapic_read(lapic, offset));
     }
     put_le32(page + LAPIC_ESR, lapic->esr | lapic->esr_raised);

@@ -6,8 +6,9 @@
  * functions that soft.h names. A LAPIC reaches the rest of the VM through `struct lapic_host` only.
  *
  * Threads: registers belong to the vCPU's thread. Other threads set bits of IRR and TMR and read
- * the fields that addressing needs: those are atomic. The timer has a lock, because the clock thread
- * fires it. No other lock is taken here, so an EOI callback may send the next interrupt at once.
+ * the fields that addressing needs: those are atomic. The timer has a lock, because the clock
+ * thread fires it. No other lock is taken here, so an EOI callback may send the next interrupt at
+ * once.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -23,19 +24,43 @@ struct lapic;
 
 /* Register offsets in the xAPIC page; the x2APIC MSR is 0x800 + offset / 16. */
 enum lapic_register {
-    LAPIC_ID = 0x20, LAPIC_VERSION = 0x30, LAPIC_TPR = 0x80, LAPIC_APR = 0x90, LAPIC_PPR = 0xa0,
-    LAPIC_EOI = 0xb0, LAPIC_LDR = 0xd0, LAPIC_DFR = 0xe0, LAPIC_SVR = 0xf0, LAPIC_ISR = 0x100,
-    LAPIC_TMR = 0x180, LAPIC_IRR = 0x200, LAPIC_ESR = 0x280, LAPIC_ICR = 0x300,
-    LAPIC_ICR_HIGH = 0x310, LAPIC_LVT_TIMER = 0x320, LAPIC_LVT_THERMAL = 0x330,
-    LAPIC_LVT_PERF = 0x340, LAPIC_LVT_LINT0 = 0x350, LAPIC_LVT_LINT1 = 0x360,
-    LAPIC_LVT_ERROR = 0x370, LAPIC_TIMER_INITIAL = 0x380, LAPIC_TIMER_CURRENT = 0x390,
-    LAPIC_TIMER_DIVIDE = 0x3e0, LAPIC_SELF_IPI = 0x3f0,
+    LAPIC_ID = 0x20,
+    LAPIC_VERSION = 0x30,
+    LAPIC_TPR = 0x80,
+    LAPIC_APR = 0x90,
+    LAPIC_PPR = 0xa0,
+    LAPIC_EOI = 0xb0,
+    LAPIC_LDR = 0xd0,
+    LAPIC_DFR = 0xe0,
+    LAPIC_SVR = 0xf0,
+    LAPIC_ISR = 0x100,
+    LAPIC_TMR = 0x180,
+    LAPIC_IRR = 0x200,
+    LAPIC_ESR = 0x280,
+    LAPIC_ICR = 0x300,
+    LAPIC_ICR_HIGH = 0x310,
+    LAPIC_LVT_TIMER = 0x320,
+    LAPIC_LVT_THERMAL = 0x330,
+    LAPIC_LVT_PERF = 0x340,
+    LAPIC_LVT_LINT0 = 0x350,
+    LAPIC_LVT_LINT1 = 0x360,
+    LAPIC_LVT_ERROR = 0x370,
+    LAPIC_TIMER_INITIAL = 0x380,
+    LAPIC_TIMER_CURRENT = 0x390,
+    LAPIC_TIMER_DIVIDE = 0x3e0,
+    LAPIC_SELF_IPI = 0x3f0,
 };
 
 enum { LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR, LVT_COUNT };
 
 enum lapic_mode {
-    LAPIC_FIXED, LAPIC_LOWEST, LAPIC_SMI, LAPIC_MODE_3, LAPIC_NMI, LAPIC_INIT, LAPIC_SIPI,
+    LAPIC_FIXED,
+    LAPIC_LOWEST,
+    LAPIC_SMI,
+    LAPIC_MODE_3,
+    LAPIC_NMI,
+    LAPIC_INIT,
+    LAPIC_SIPI,
     LAPIC_EXTINT,
 };
 
@@ -81,19 +106,19 @@ struct lapic_host {
 
 struct lapic_timer {
     struct lock lock;
-    uint32_t initial, divide;   /* registers */
-    uint64_t start_ns;          /* when the count began */
-    uint64_t period_ns;         /* initial count in time */
-    uint64_t deadline_ns;       /* UINT64_MAX: stopped */
-    uint64_t tsc_deadline;      /* 0: none */
+    uint32_t initial, divide; /* registers */
+    uint64_t start_ns;        /* when the count began */
+    uint64_t period_ns;       /* initial count in time */
+    uint64_t deadline_ns;     /* UINT64_MAX: stopped */
+    uint64_t tsc_deadline;    /* 0: none */
 };
 
 struct lapic {
     const struct lapic_host *host;
     void *opaque;
     unsigned index;
-    _Atomic uint64_t base;     /* IA32_APIC_BASE */
-    _Atomic uint32_t id;       /* xAPIC: in bits 31:24; x2APIC: all of it */
+    _Atomic uint64_t base; /* IA32_APIC_BASE */
+    _Atomic uint32_t id;   /* xAPIC: in bits 31:24; x2APIC: all of it */
     _Atomic uint32_t ldr, dfr, svr;
     _Atomic uint32_t lvt[LVT_COUNT];
     _Atomic uint32_t irr[8], tmr[8];

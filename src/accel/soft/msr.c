@@ -12,11 +12,23 @@
 #include "accel/soft/tsc.h"
 
 enum {
-    MSR_TSC = 0x10, MSR_KVM_WALL_OLD = 0x11, MSR_KVM_TIME_OLD = 0x12, MSR_APIC_BASE = 0x1b,
-    MSR_TSC_ADJUST = 0x3b, MSR_SPEC_CTRL = 0x48, MSR_PRED_CMD = 0x49, MSR_UCODE_REV = 0x8b,
-    MSR_MTRR_CAP = 0xfe, MSR_ARCH_CAPABILITIES = 0x10a, MSR_MCG_CAP = 0x179,
-    MSR_MTRR_PHYS_BASE0 = 0x200, MSR_MTRR_PHYS_MASK7 = 0x20f, MSR_PAT = 0x277,
-    MSR_MTRR_DEF_TYPE = 0x2ff, MSR_TSC_DEADLINE = 0x6e0, MSR_X2APIC = 0x800,
+    MSR_TSC = 0x10,
+    MSR_KVM_WALL_OLD = 0x11,
+    MSR_KVM_TIME_OLD = 0x12,
+    MSR_APIC_BASE = 0x1b,
+    MSR_TSC_ADJUST = 0x3b,
+    MSR_SPEC_CTRL = 0x48,
+    MSR_PRED_CMD = 0x49,
+    MSR_UCODE_REV = 0x8b,
+    MSR_MTRR_CAP = 0xfe,
+    MSR_ARCH_CAPABILITIES = 0x10a,
+    MSR_MCG_CAP = 0x179,
+    MSR_MTRR_PHYS_BASE0 = 0x200,
+    MSR_MTRR_PHYS_MASK7 = 0x20f,
+    MSR_PAT = 0x277,
+    MSR_MTRR_DEF_TYPE = 0x2ff,
+    MSR_TSC_DEADLINE = 0x6e0,
+    MSR_X2APIC = 0x800,
     MSR_X2APIC_END = 0x8ff,
 };
 #define MSR_EFER 0xc0000080u
@@ -36,8 +48,9 @@ enum {
      1ull << 62)
 
 /*
- * IBRS, STIBP, SSBD, BHI_DIS_S: kept and without effect. The last is there because kernels take BHI_NO
- * with a grain of salt under a hypervisor, and would clear branch history at every system call.
+ * IBRS, STIBP, SSBD, BHI_DIS_S: kept and without effect. The last is there because kernels take
+ * BHI_NO with a grain of salt under a hypervisor, and would clear branch history at every system
+ * call.
  */
 #define SPEC_CTRL_BITS 0x407
 
@@ -83,14 +96,15 @@ static const struct row rows[] = {
     {MSR_MTRR_CAP, MSR_MTRR_CAP, ROW_CONST, 0, MTRR_CAP, "mtrr"},
     {0x17a, 0x17a, ROW_PLAIN, AT(mcg_status), 7, "mca"},
     {MSR_MCG_CAP, MSR_MCG_CAP, ROW_CONST, 0, 0, "mca"}, /* no banks */
-    {0x0, 0x1, ROW_FIXED, 0, 0, "mce"},                  /* P5 machine check */
-    {0x17, 0x17, ROW_CONST, 0, 0, NULL},                 /* PLATFORM_ID */
-    {0x3a, 0x3a, ROW_CONST, 0, 1, NULL},                 /* FEATURE_CONTROL: locked, nothing on */
-    {0x2a, 0x2a, ROW_FIXED, 0, 0, NULL},                 /* EBL_CR_POWERON */
-    {0x79, 0x79, ROW_FIXED, 0, 0, NULL},                 /* microcode update trigger */
-    {0x1d9, 0x1d9, ROW_FIXED, 0, 0, NULL},               /* DEBUGCTL: no branch records */
-    {0x1db, 0x1de, ROW_FIXED, 0, 0, NULL},               /* last branch and interrupt */
-    /* AMD: SYSCFG, HWCR, TOP_MEM.., NB_CFG, interrupt pending, MMIO base, LS/DC/DE/BU configuration */
+    {0x0, 0x1, ROW_FIXED, 0, 0, "mce"},                 /* P5 machine check */
+    {0x17, 0x17, ROW_CONST, 0, 0, NULL},                /* PLATFORM_ID */
+    {0x3a, 0x3a, ROW_CONST, 0, 1, NULL},                /* FEATURE_CONTROL: locked, nothing on */
+    {0x2a, 0x2a, ROW_FIXED, 0, 0, NULL},                /* EBL_CR_POWERON */
+    {0x79, 0x79, ROW_FIXED, 0, 0, NULL},                /* microcode update trigger */
+    {0x1d9, 0x1d9, ROW_FIXED, 0, 0, NULL},              /* DEBUGCTL: no branch records */
+    {0x1db, 0x1de, ROW_FIXED, 0, 0, NULL},              /* last branch and interrupt */
+    /* AMD: SYSCFG, HWCR, TOP_MEM.., NB_CFG, interrupt pending, MMIO base, LS/DC/DE/BU configuration
+     */
     {0xc0010010, 0xc0010010, ROW_FIXED, 0, 0, "topoext"},
     {0xc0010015, 0xc0010015, ROW_FIXED, 0, 1ull << 24, "topoext"}, /* TSC counts at P0 */
     {0xc001001a, 0xc001001f, ROW_FIXED, 0, 0, "topoext"},
@@ -335,7 +349,7 @@ bool soft_rdmsr(struct soft_vcpu *v, uint32_t index, uint64_t *value)
     const struct row *row = find_row(v, index);
     if (!row)
         return false;
-    *value = row->kind == ROW_FIXED || row->kind == ROW_CONST ? row->mask
-                                                             : *row_value(v, row, index);
+    *value =
+        row->kind == ROW_FIXED || row->kind == ROW_CONST ? row->mask : *row_value(v, row, index);
     return true;
 }

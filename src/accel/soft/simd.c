@@ -208,8 +208,8 @@ static bool uses_mxcsr(const struct insn *insn)
     uint8_t op = insn->opcode;
     if (insn->map == INSN_MAP_0F)
         return (op >= 0x2a && op <= 0x2f && op != 0x2b) || op == 0x51 ||
-               (op >= 0x58 && op <= 0x5f) || op == 0x7c || op == 0x7d || op == 0xc2 ||
-               op == 0xd0 || op == 0xe6;
+               (op >= 0x58 && op <= 0x5f) || op == 0x7c || op == 0x7d || op == 0xc2 || op == 0xd0 ||
+               op == 0xe6;
     if (insn->map == INSN_MAP_0F38)
         return op == 0x13 || (op >= 0x96 && op <= 0xbf);
     return (op >= 0x08 && op <= 0x0b) || op == 0x1d || op == 0x40 || op == 0x41;
@@ -257,9 +257,8 @@ static uint8_t alignment(const struct insn *insn)
     uint8_t op = insn->opcode;
     if (insn->mem_size < 16)
         return 0;
-    if (insn->map == INSN_MAP_0F &&
-        (op == 0x28 || op == 0x29 || op == 0x2b || op == 0xe7 ||
-         ((op == 0x6f || op == 0x7f) && insn->pp == 1)))
+    if (insn->map == INSN_MAP_0F && (op == 0x28 || op == 0x29 || op == 0x2b || op == 0xe7 ||
+                                     ((op == 0x6f || op == 0x7f) && insn->pp == 1)))
         return insn->mem_size - 1;
     if (insn->map == INSN_MAP_0F38 && op == 0x2a)
         return insn->mem_size - 1;

@@ -3,13 +3,13 @@
  *
  * An instruction runs natively in a small stub: its registers are loaded from the guest's XSAVE
  * image, it executes with its memory operand redirected to a bounce buffer, and its registers go
- * back. Stubs are made once per encoding (without address bytes) and kept; one memfd is mapped twice,
- * so that no page is ever writable and executable. Plain moves and logic are done in C.
+ * back. Stubs are made once per encoding (without address bytes) and kept; one memfd is mapped
+ * twice, so that no page is ever writable and executable. Plain moves and logic are done in C.
  *
- * Stubs run with the guest's MXCSR. An unmasked exception is a SIGFPE inside the stub, before it has
- * stored a register; a new stub is tried on a scratch image first, where an encoding that the host
- * refuses is a SIGILL. The handler recognises the stub of its own thread and lets it return: the guest
- * gets #XM or #UD. x87 exceptions never reach the host, they stay pending in the image.
+ * Stubs run with the guest's MXCSR. An unmasked exception is a SIGFPE inside the stub, before it
+ * has stored a register; a new stub is tried on a scratch image first, where an encoding that the
+ * host refuses is a SIGILL. The handler recognises the stub of its own thread and lets it return:
+ * the guest gets #XM or #UD. x87 exceptions never reach the host, they stay pending in the image.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -60,14 +60,14 @@ typedef void simd_stub_fn(void *image, void *bounce, uint64_t rdx, uint64_t rcx,
 /* How to execute one instruction, found once. */
 struct simd_plan {
     simd_exec_fn *exec;
-    simd_stub_fn *stub;      /* NULL: done in C */
-    const uint8_t *insn_at;  /* x87: address of the instruction inside the stub */
-    uint8_t align;           /* #GP(0) unless the memory operand is so aligned, less one */
+    simd_stub_fn *stub;     /* NULL: done in C */
+    const uint8_t *insn_at; /* x87: address of the instruction inside the stub */
+    uint8_t align;          /* #GP(0) unless the memory operand is so aligned, less one */
     uint8_t mem_len;
     uint8_t gpr_in, gpr_out; /* guest register, or SIMD_NO_GPR */
     bool vex, mmx, fp, flags_in, flags_out;
-    bool reads, writes;      /* memory */
-    bool x87_wait;           /* x87: pending exceptions are delivered first */
+    bool reads, writes;         /* memory */
+    bool x87_wait;              /* x87: pending exceptions are delivered first */
     uint8_t regs[5], reg_count; /* vector registers that the stub stores */
 };
 
@@ -92,8 +92,8 @@ struct simd {
     struct simd_io io __attribute__((aligned(64)));
     uint8_t bounce[512] __attribute__((aligned(64)));
     uint8_t trial[1024] __attribute__((aligned(64))); /* an image to try new stubs on */
-    uint8_t *write; /* the code region, writable */
-    const uint8_t *exec; /* the same, executable */
+    uint8_t *write;                                   /* the code region, writable */
+    const uint8_t *exec;                              /* the same, executable */
     uint32_t used;
     uint32_t start; /* after the recovery code */
     unsigned stub_count;

@@ -109,8 +109,8 @@ static bool has_immediate(const struct insn *insn)
     if (insn->map == INSN_MAP_0F3A)
         return true;
     uint8_t op = insn->opcode;
-    return insn->map == INSN_MAP_0F && ((op >= 0x70 && op <= 0x73) || op == 0xc2 ||
-                                        (op >= 0xc4 && op <= 0xc6));
+    return insn->map == INSN_MAP_0F &&
+           ((op >= 0x70 && op <= 0x73) || op == 0xc2 || (op >= 0xc4 && op <= 0xc6));
 }
 
 /* The instruction with its operands redirected. */

@@ -38,8 +38,7 @@ static void masked_load(struct soft_vcpu *v, const struct insn *insn, const stru
     memcpy(simd_ymm_high(v, insn->reg), data + 16, 16);
 }
 
-static void masked_store(struct soft_vcpu *v, const struct insn *insn,
-                         const struct simd_plan *plan)
+static void masked_store(struct soft_vcpu *v, const struct insn *insn, const struct simd_plan *plan)
 {
     unsigned size = mask_element(insn), total = insn->vex_l ? 32 : 16;
     simd_check_avx(v);
@@ -55,8 +54,7 @@ static void masked_store(struct soft_vcpu *v, const struct insn *insn,
 }
 
 /* MASKMOVDQU: bytes of `reg` to DS:rDI where `rm` has its top bits set. */
-static void masked_bytes(struct soft_vcpu *v, const struct insn *insn,
-                         const struct simd_plan *plan)
+static void masked_bytes(struct soft_vcpu *v, const struct insn *insn, const struct simd_plan *plan)
 {
     if (plan->vex)
         simd_check_avx(v);

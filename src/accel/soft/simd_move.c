@@ -32,8 +32,7 @@ static void load_vector(struct soft_vcpu *v, const struct insn *insn, const stru
         clear_high(v, insn->reg);
 }
 
-static void store_vector(struct soft_vcpu *v, const struct insn *insn,
-                         const struct simd_plan *plan)
+static void store_vector(struct soft_vcpu *v, const struct insn *insn, const struct simd_plan *plan)
 {
     uint8_t data[32];
     check(v, plan);
@@ -76,8 +75,7 @@ static void load_scalar(struct soft_vcpu *v, const struct insn *insn, const stru
         clear_high(v, insn->reg);
 }
 
-static void store_scalar(struct soft_vcpu *v, const struct insn *insn,
-                         const struct simd_plan *plan)
+static void store_scalar(struct soft_vcpu *v, const struct insn *insn, const struct simd_plan *plan)
 {
     check(v, plan);
     uint64_t linear = simd_address(v, insn, plan, ACC_WRITE);

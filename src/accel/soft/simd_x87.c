@@ -2,9 +2,9 @@
  * x87 and MMX: one native instruction between FXRSTOR and FXSAVE of the guest's image. Slow, and as
  * exact as the host. (Intel SDM vol. 1: 8 and 9; exceptions 8.5, 8.6.)
  *
- * Exceptions stay pending in the image: only a waiting instruction delivers them, and that is decided
- * here before the host sees it, so the host itself never traps. CR0.NE is taken as set: the old way
- * through IRQ 13 ends in #MF as well.
+ * Exceptions stay pending in the image: only a waiting instruction delivers them, and that is
+ * decided here before the host sees it, so the host itself never traps. CR0.NE is taken as set: the
+ * old way through IRQ 13 ends in #MF as well.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -68,14 +68,14 @@ void simd_exec_maskmovq(struct soft_vcpu *v, const struct insn *insn, const stru
 static unsigned memory_bytes(const struct insn *insn, bool *writes)
 {
     static const uint8_t sizes[8][8] = {
-        {4, 4, 4, 4, 4, 4, 4, 4},       /* D8 m32fp */
-        {4, 0, 4, 4, 28, 2, 28, 2},     /* D9 */
-        {4, 4, 4, 4, 4, 4, 4, 4},       /* DA m32int */
-        {4, 4, 4, 4, 0, 10, 0, 10},     /* DB */
-        {8, 8, 8, 8, 8, 8, 8, 8},       /* DC m64fp */
-        {8, 8, 8, 8, 108, 0, 108, 2},   /* DD */
-        {2, 2, 2, 2, 2, 2, 2, 2},       /* DE m16int */
-        {2, 2, 2, 2, 10, 8, 10, 8},     /* DF */
+        {4, 4, 4, 4, 4, 4, 4, 4},     /* D8 m32fp */
+        {4, 0, 4, 4, 28, 2, 28, 2},   /* D9 */
+        {4, 4, 4, 4, 4, 4, 4, 4},     /* DA m32int */
+        {4, 4, 4, 4, 0, 10, 0, 10},   /* DB */
+        {8, 8, 8, 8, 8, 8, 8, 8},     /* DC m64fp */
+        {8, 8, 8, 8, 108, 0, 108, 2}, /* DD */
+        {2, 2, 2, 2, 2, 2, 2, 2},     /* DE m16int */
+        {2, 2, 2, 2, 10, 8, 10, 8},   /* DF */
     };
     static const uint8_t stores[8] = {0, 0xcc, 0, 0x8e, 0, 0xce, 0, 0xce};
     unsigned row = insn->opcode & 7, reg = insn->modrm >> 3 & 7;

@@ -41,8 +41,8 @@ static void settime_locked(struct soft_clock *clock, uint64_t deadline_ns)
 {
     /* Zero would disarm; a time of 1 ns has passed long ago and fires at once. */
     uint64_t at = MAX(deadline_ns, 1ull);
-    struct itimerspec when = {.it_value = {.tv_sec = (time_t)(at / NSEC_PER_SEC),
-                                           .tv_nsec = (long)(at % NSEC_PER_SEC)}};
+    struct itimerspec when = {
+        .it_value = {.tv_sec = (time_t)(at / NSEC_PER_SEC), .tv_nsec = (long)(at % NSEC_PER_SEC)}};
     clock->armed_ns = deadline_ns;
     timerfd_settime(clock->fd, TFD_TIMER_ABSTIME, &when, NULL);
 }
@@ -175,8 +175,8 @@ void soft_clock_free(struct soft_vm *vm)
 }
 
 /*
- * The VMM's own write, at creation, reset or restore. It comes once a vCPU, each a little later than
- * the one before: values that fit one clock become one clock.
+ * The VMM's own write, at creation, reset or restore. It comes once a vCPU, each a little later
+ * than the one before: values that fit one clock become one clock.
  */
 void soft_tsc_set(struct soft_vcpu *v, uint64_t value)
 {

@@ -66,8 +66,8 @@ static uint32_t khz_of_perf(void)
         mmap(NULL, (size_t)page, PROT_READ, MAP_SHARED, fd, 0);
     if (map != MAP_FAILED) {
         if (map->cap_user_time && map->time_mult)
-            khz = (uint32_t)(((1000000ull << map->time_shift) + map->time_mult / 2) /
-                             map->time_mult);
+            khz =
+                (uint32_t)(((1000000ull << map->time_shift) + map->time_mult / 2) / map->time_mult);
         munmap((void *)map, (size_t)page);
     }
     close(fd);

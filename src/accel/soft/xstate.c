@@ -1,6 +1,6 @@
 /*
- * Saving and restoring the x87, SSE and AVX state: FXSAVE, XSAVE and their kin, control registers of
- * the FPU, XCR0 (Intel SDM vol. 1: 10.5, 13; vol. 2: the instructions' pages).
+ * Saving and restoring the x87, SSE and AVX state: FXSAVE, XSAVE and their kin, control registers
+ * of the FPU, XCR0 (Intel SDM vol. 1: 10.5, 13; vol. 2: the instructions' pages).
  *
  * The guest's image is struct soft_vcpu.xsave, always complete; a component is "in use" when it
  * differs from its initial state, found out when somebody asks. The vCPU's thread.
@@ -52,7 +52,7 @@ static void init_components(uint8_t *x, uint32_t which)
 static void normalise_x87(uint8_t *x)
 {
     uint16_t fcw = (get_le16(x + XS_FCW) & 0x1f3f) | 0x40, fsw = get_le16(x + XS_FSW);
-    fsw &= (uint16_t)~(FSW_ES | FSW_B);
+    fsw &= (uint16_t) ~(FSW_ES | FSW_B);
     if (fsw & ~fcw & 0x3f)
         fsw |= FSW_ES | FSW_B;
     put_le16(x + XS_FCW, fcw);
@@ -105,7 +105,8 @@ static unsigned registers(const struct insn *insn)
     return insn->mode == INSN_64 ? 16 : 8;
 }
 
-/* The first 24 bytes: with W, pointers have 64 bits; without, 32 and selectors, which read as zero. */
+/* The first 24 bytes: with W, pointers have 64 bits; without, 32 and selectors, which read as zero.
+ */
 static void pack_x87(const struct soft_vcpu *v, const struct insn *insn, uint8_t out[24])
 {
     memcpy(out, v->xsave, 24);

@@ -15,9 +15,13 @@
 static void put(struct cpuid_table *table, uint32_t leaf, int subleaf, uint32_t eax, uint32_t ebx,
                 uint32_t ecx, uint32_t edx)
 {
-    cpuid_put(table, &(struct cpuid_entry){.leaf = leaf, .subleaf = subleaf < 0 ? 0 : (uint32_t)subleaf,
-                                           .subleaf_matters = subleaf >= 0, .eax = eax, .ebx = ebx,
-                                           .ecx = ecx, .edx = edx});
+    cpuid_put(table, &(struct cpuid_entry){.leaf = leaf,
+                                           .subleaf = subleaf < 0 ? 0 : (uint32_t)subleaf,
+                                           .subleaf_matters = subleaf >= 0,
+                                           .eax = eax,
+                                           .ebx = ebx,
+                                           .ecx = ecx,
+                                           .edx = edx});
 }
 
 /* A server CPU with everything up to AVX-512 and AMX. */

@@ -75,8 +75,8 @@ static void detach(void *opaque, unsigned index)
 {
 }
 
-static const struct lapic_host host = {count, peer, note_signal, note_eoi, now_ns, tsc_to_ns, arm,
-                                       detach};
+static const struct lapic_host host = {count,  peer,      note_signal, note_eoi,
+                                       now_ns, tsc_to_ns, arm,         detach};
 
 /* Moves the clock and expires what is due, as the clock thread does. */
 static void run_until(struct world *w, uint64_t ns)
@@ -342,7 +342,7 @@ static void test_base_transitions(void **state)
     struct lapic *l = w->lapic[0];
     assert_false(lapic_set_apic_base(l, 0xfee00400, PHYS_MASK)); /* x2APIC without enable */
     assert_true(lapic_set_apic_base(l, 0xfee00c00, PHYS_MASK));
-    assert_int_equal(lapic_apic_base(l), 0xfee00d00); /* the BSP stays the BSP */
+    assert_int_equal(lapic_apic_base(l), 0xfee00d00);            /* the BSP stays the BSP */
     assert_false(lapic_set_apic_base(l, 0xfee00800, PHYS_MASK)); /* back to xAPIC */
     assert_true(lapic_set_apic_base(l, 0xfee00000, PHYS_MASK));
     assert_false(lapic_set_apic_base(l, 0xfee00c00, PHYS_MASK)); /* off to x2APIC */
@@ -531,10 +531,20 @@ static void test_init_keeps_identity(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(test_priority), T(test_level_and_eoi), T(test_disabled), T(test_lint0),
-        T(test_ipi_physical_and_shorthands), T(test_ipi_logical), T(test_x2apic),
-        T(test_base_transitions), T(test_errors), T(test_timer_one_shot), T(test_timer_periodic),
-        T(test_timer_deadline), T(test_save_and_restore), T(test_init_keeps_identity),
+        T(test_priority),
+        T(test_level_and_eoi),
+        T(test_disabled),
+        T(test_lint0),
+        T(test_ipi_physical_and_shorthands),
+        T(test_ipi_logical),
+        T(test_x2apic),
+        T(test_base_transitions),
+        T(test_errors),
+        T(test_timer_one_shot),
+        T(test_timer_periodic),
+        T(test_timer_deadline),
+        T(test_save_and_restore),
+        T(test_init_keeps_identity),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -61,7 +61,8 @@ static void ioapic_eoi(void *opaque, uint8_t vector)
     ((struct machine *)opaque)->eoi = vector;
 }
 
-static const struct accel_io io = {pio_read, pio_write, mmio_read, mmio_write, extint_ack, ioapic_eoi};
+static const struct accel_io io = {pio_read,   pio_write,  mmio_read,
+                                   mmio_write, extint_ack, ioapic_eoi};
 
 static int setup(void **state)
 {
@@ -229,7 +230,7 @@ static void test_state_and_models(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(test_accesses), T(test_doorbells), T(test_interrupts),
+        T(test_accesses),    T(test_doorbells),        T(test_interrupts),
         T(test_vcpu_thread), T(test_state_and_models),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

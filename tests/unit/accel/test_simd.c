@@ -147,8 +147,9 @@ static uint8_t *put(uint8_t *at, const void *bytes, size_t len)
     return at + len;
 }
 
-/* mov between register `reg` and a 64-bit field of `native`, by absolute address through no register:
-   the code page lies within 2 GiB of nothing, so r/m is [rip + disp32] into the page's own data. */
+/* mov between register `reg` and a 64-bit field of `native`, by absolute address through no
+   register: the code page lies within 2 GiB of nothing, so r/m is [rip + disp32] into the page's
+   own data. */
 #define PAGE_DATA 2048
 
 static uint8_t *move(uint8_t *at, bool store, unsigned reg, unsigned slot)
@@ -164,7 +165,8 @@ static uint8_t *move(uint8_t *at, bool store, unsigned reg, unsigned slot)
 static void build_native(const uint8_t *insn, unsigned len)
 {
     static const uint8_t entry[] = {0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57};
-    static const uint8_t leave[] = {0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5d, 0x5b, 0xc3};
+    static const uint8_t leave[] = {0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d,
+                                    0x41, 0x5c, 0x5d, 0x5b, 0xc3};
     static const uint8_t mask[] = {0xb8, 7, 0, 0, 0, 0x31, 0xd2}; /* eax = 7, edx = 0 */
     uint8_t *at = put(code, entry, sizeof(entry));
     at = put(at, mask, sizeof(mask));
@@ -189,7 +191,8 @@ static void build_native(const uint8_t *insn, unsigned len)
     at = put(at, "\x48\x0f\xae\x21", 4); /* xsave64 [rcx] */
     at = put(at, "\xdb\xe3", 2);         /* fninit */
     at = put(at, "\xc5\xf8\x77", 3);     /* vzeroupper */
-    at = put(at, "\x68\x80\x1f\0\0\x0f\xae\x14\x24\x58", 10); /* push 1f80; ldmxcsr [rsp]; pop rax */
+    at =
+        put(at, "\x68\x80\x1f\0\0\x0f\xae\x14\x24\x58", 10); /* push 1f80; ldmxcsr [rsp]; pop rax */
     at = put(at, leave, sizeof(leave));
     assert_true(at < code + PAGE_DATA);
 }
@@ -233,8 +236,8 @@ static void complete(uint8_t *x)
 
 static double interesting(void)
 {
-    static const double values[] = {0.0, -0.0, 1.0, -1.0, 0.5, 3.0, 1e10, -1e-10, 1e300, 1e-300,
-                                    2147483648.0, -9.3e18, 1.0 / 3, 65504.0};
+    static const double values[] = {0.0,    -0.0,  1.0,    -1.0,         0.5,     3.0,     1e10,
+                                    -1e-10, 1e300, 1e-300, 2147483648.0, -9.3e18, 1.0 / 3, 65504.0};
     return values[rnd() % ARRAY_SIZE(values)];
 }
 

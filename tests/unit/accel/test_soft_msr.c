@@ -121,8 +121,8 @@ static void test_plain_registers(void **state)
 {
     struct soft_vcpu *v = &((struct world *)*state)->cpu[0];
     static const uint32_t any[] = {0xc0000081, 0xc0000084, 0x174};
-    static const uint32_t canonical[] = {0xc0000082, 0xc0000083, 0xc0000102, 0x175, 0x176,
-                                         0xc0000100, 0xc0000101};
+    static const uint32_t canonical[] = {0xc0000082, 0xc0000083, 0xc0000102, 0x175,
+                                         0x176,      0xc0000100, 0xc0000101};
     for (size_t i = 0; i < ARRAY_SIZE(any); i++) {
         assert_true(soft_wrmsr(v, any[i], 0x123456789abcdef0ull + i));
         assert_int_equal(rd(v, any[i]), 0x123456789abcdef0ull + i);
@@ -142,8 +142,9 @@ static void test_plain_registers(void **state)
 static void test_unknown_registers(void **state)
 {
     struct soft_vcpu *v = &((struct world *)*state)->cpu[0];
-    static const uint32_t unknown[] = {0x12345, 0xc1, 0x186, 0xda0, 0x40000000, 0xc0000104,
-                                       0x4b564d02, 0x4b564d03, 0x4b564d04, 0x122, 0x802};
+    static const uint32_t unknown[] = {0x12345,    0xc1,       0x186,      0xda0,
+                                       0x40000000, 0xc0000104, 0x4b564d02, 0x4b564d03,
+                                       0x4b564d04, 0x122,      0x802};
     for (size_t i = 0; i < ARRAY_SIZE(unknown); i++) {
         assert_true(faults(v, unknown[i]));
         assert_false(soft_wrmsr(v, unknown[i], 0));
@@ -157,7 +158,7 @@ static void test_efer(void **state)
     assert_true(soft_wrmsr(v, 0xc0000080, EFER_SCE | EFER_LME | EFER_NXE));
     assert_true(flushes > before); /* NXE changes what a page table means */
     assert_int_equal(v->efer, EFER_SCE | EFER_LME | EFER_NXE);
-    assert_false(soft_wrmsr(v, 0xc0000080, 1ull << 12)); /* no SVM */
+    assert_false(soft_wrmsr(v, 0xc0000080, 1ull << 12));         /* no SVM */
     assert_true(soft_wrmsr(v, 0xc0000080, EFER_LME | EFER_LMA)); /* LMA is the CPU's */
     assert_int_equal(v->efer, EFER_LME);
     v->cr0 = CR0_PG | CR0_PE;
@@ -247,12 +248,14 @@ static void test_cpuid_follows_state(void **state)
     assert_int_equal(e.ecx, 5);
     assert_int_equal(e.edx, 1);
     /* What must not be there. */
-    static const char *const absent[] = {"smap", "umip", "pku", "la57", "monitor", "rtm", "hle",
-                                         "avx512f", "amx_tile", "vmx", "svm", "xsaves", "shstk"};
+    static const char *const absent[] = {"smap", "umip",   "pku",     "la57",     "monitor",
+                                         "rtm",  "hle",    "avx512f", "amx_tile", "vmx",
+                                         "svm",  "xsaves", "shstk"};
     for (size_t i = 0; i < ARRAY_SIZE(absent); i++)
         assert_false(cpuid_has(&v->cpuid, cpuid_feature_find(absent[i])));
-    static const char *const present[] = {"pcid", "x2apic", "tsc_deadline_timer", "nx", "smep",
-                                          "kvmclock", "kvmclock_stable", "arat", "hypervisor"};
+    static const char *const present[] = {"pcid",      "x2apic",   "tsc_deadline_timer", "nx",
+                                          "smep",      "kvmclock", "kvmclock_stable",    "arat",
+                                          "hypervisor"};
     for (size_t i = 0; i < ARRAY_SIZE(present); i++)
         assert_true(cpuid_has(&v->cpuid, cpuid_feature_find(present[i])));
     soft_cpuid(v, 0x80000008, 0, &e);
@@ -455,10 +458,19 @@ static void test_state_goes_round(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(test_plain_registers), T(test_unknown_registers), T(test_efer), T(test_memory_types),
-        T(test_speculation), T(test_apic_base), T(test_cpuid_follows_state), T(test_tsc),
-        T(test_host_frequency), T(test_kvmclock), T(test_deadline_timer_in_real_time),
-        T(test_interrupts_between_vcpus), T(test_state_goes_round),
+        T(test_plain_registers),
+        T(test_unknown_registers),
+        T(test_efer),
+        T(test_memory_types),
+        T(test_speculation),
+        T(test_apic_base),
+        T(test_cpuid_follows_state),
+        T(test_tsc),
+        T(test_host_frequency),
+        T(test_kvmclock),
+        T(test_deadline_timer_in_real_time),
+        T(test_interrupts_between_vcpus),
+        T(test_state_goes_round),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -121,24 +121,62 @@ static void test_cut_and_flipped(void **unused)
 static void spoil(struct x86_state *s, unsigned how)
 {
     switch (how) {
-    case 0: s->cr0 = 0x80000010; break;
-    case 1: s->cr4 = 1ull << 40; break;
-    case 2: s->cr8 = 16; break;
-    case 3: s->efer = 0x500; s->cr0 = 0x11; break;
-    case 4: s->rflags = 0; break;
-    case 5: s->xcr0 = 5; break;
-    case 6: s->dr[7] = 1ull << 33; break;
-    case 7: s->msr.lstar = 1ull << 60; break;
-    case 8: s->seg[2].attr = 0x100; break;
-    case 9: put_le64(s->xsave + 512, 1ull << 17); break;
-    case 10: put_le64(s->xsave + 520, 1ull << 63); break;
-    case 11: put_le32(s->xsave + 24, 0x80000000); break;
-    case 12: s->msr.apic_base = 0x400; break;
-    case 13: s->msr.pat = 2; break;
-    case 14: s->activity = 9; break;
-    case 15: s->exception_pending = true; s->exception_vector = 40; break;
-    case 16: s->interrupt_vector = 3; break;
-    case 17: s->xsave[560] = 1; break;
+    case 0:
+        s->cr0 = 0x80000010;
+        break;
+    case 1:
+        s->cr4 = 1ull << 40;
+        break;
+    case 2:
+        s->cr8 = 16;
+        break;
+    case 3:
+        s->efer = 0x500;
+        s->cr0 = 0x11;
+        break;
+    case 4:
+        s->rflags = 0;
+        break;
+    case 5:
+        s->xcr0 = 5;
+        break;
+    case 6:
+        s->dr[7] = 1ull << 33;
+        break;
+    case 7:
+        s->msr.lstar = 1ull << 60;
+        break;
+    case 8:
+        s->seg[2].attr = 0x100;
+        break;
+    case 9:
+        put_le64(s->xsave + 512, 1ull << 17);
+        break;
+    case 10:
+        put_le64(s->xsave + 520, 1ull << 63);
+        break;
+    case 11:
+        put_le32(s->xsave + 24, 0x80000000);
+        break;
+    case 12:
+        s->msr.apic_base = 0x400;
+        break;
+    case 13:
+        s->msr.pat = 2;
+        break;
+    case 14:
+        s->activity = 9;
+        break;
+    case 15:
+        s->exception_pending = true;
+        s->exception_vector = 40;
+        break;
+    case 16:
+        s->interrupt_vector = 3;
+        break;
+    case 17:
+        s->xsave[560] = 1;
+        break;
     }
 }
 

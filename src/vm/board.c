@@ -150,7 +150,7 @@ struct err *board_build(struct board *board, const struct board_wiring *wiring)
         .env = board->env,
         .ecam_base = kind->ecam_base,
         .ecam_buses = (uint16_t)kind->ecam_buses,
-        .cf8 = kind->pio_bars,
+        .cf8 = kind->cf8,
         .io_base = kind->pio_bars ? LAYOUT_PORT_PCI_IO : 0,
         .io_size = kind->pio_bars ? LAYOUT_PCI_IO_SIZE : 0,
         .mmio32_base = kind->mmio32_base,

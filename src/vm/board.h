@@ -32,7 +32,8 @@ struct board_kind {
     uint64_t ecam_base;
     unsigned ecam_buses;
     uint64_t mmio32_base, mmio32_size;
-    bool pio_bars; /* has room for I/O BARs, and ports 0xcf8/0xcfc */
+    bool cf8;      /* configuration space by ports 0xcf8/0xcfc as well */
+    bool pio_bars; /* has room for I/O BARs */
     bool reduced;  /* hardware-reduced ACPI */
     /* Creates the interrupt controllers and everything before the PCI bus. */
     struct err *(*build_core)(struct board *board, struct pci_bus_config *pci);

@@ -1,7 +1,8 @@
 /*
  * Board micro: what a directly booted Linux needs and nothing else, for the fastest start. An
- * IOAPIC, the ACPI event device, a PCI Express root bus by ECAM; no PIC, PIT, RTC, no ports for
- * PCI.
+ * IOAPIC, the ACPI event device, a PCI Express root bus; no PIC, PIT, RTC, HPET. The bus answers at
+ * ports 0xcf8/0xcfc besides ECAM, because Linux on x86 calls a machine without them broken ("PCI:
+ * Fatal: No config space access function found") until it has read the ACPI tables.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -50,6 +51,7 @@ const struct board_kind board_micro = {
     .ecam_buses = LAYOUT_MICRO_ECAM_BUSES,
     .mmio32_base = LAYOUT_MICRO_MMIO32_BASE,
     .mmio32_size = LAYOUT_MICRO_MMIO32_SIZE,
+    .cf8 = true,
     .reduced = true,
     .build_core = build_core,
     .build_chipset = build_chipset,

@@ -125,6 +125,7 @@ const struct board_kind board_q35 = {
     .ecam_buses = LAYOUT_Q35_ECAM_BUSES,
     .mmio32_base = LAYOUT_Q35_MMIO32_BASE,
     .mmio32_size = LAYOUT_Q35_MMIO32_SIZE,
+    .cf8 = true,
     .pio_bars = true,
     .build_core = build_core,
     .build_chipset = build_chipset,

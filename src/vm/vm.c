@@ -91,6 +91,7 @@ struct err *vm_new(struct vm_config *config, struct loop *loop, struct timeline 
     vm->timeline = timeline;
     vm->event_fd = -1;
     vm->accel = choose_accel(config);
+    vm->kernel_spoke = !config->append || !strstr(config->append, "early");
     take_fd(&vm->kernel_fd, &config->kernel_fd);
     take_fd(&vm->initrd_fd, &config->initrd_fd);
     take_fd(&vm->kvm_fd, &config->kvm_fd);

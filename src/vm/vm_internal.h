@@ -73,7 +73,10 @@ struct vm {
     void (*ended)(void *opaque, const struct vm_result *result);
     void *ended_opaque;
 
-    bool com_divisor; /* a write to COM1's data port is a divisor, not output; atomic */
+    /* What of the first serial port the boot timeline watches (vm_io.c); all atomic. */
+    bool com_divisor;  /* a write to the data port is a divisor, not output */
+    bool com_in_line;  /* the current line has begun */
+    bool kernel_spoke; /* a line of the kernel has been seen, or none comes before init's */
 };
 
 /* vm_io.c */

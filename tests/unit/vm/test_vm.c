@@ -320,6 +320,42 @@ static void test_application_processors(void **state)
     loop_free(loop);
 }
 
+/* Runs a guest that writes bytes to the serial port and ends; returns the timeline. */
+static struct timeline serial_timeline(const char *append, const uint8_t *code, size_t len)
+{
+    struct loop *loop = new_loop();
+    struct run run;
+
+    configure(&run, VM_BOARD_MICRO, code, len);
+    free(run.config.append);
+    run.config.append = xstrdup(append);
+    start(&run, loop);
+    wait_end(&run);
+    fini(&run);
+    loop_free(loop);
+    return run.timeline;
+}
+
+static void test_serial_marks(void **state)
+{
+#define PUT(byte) GUEST_OUT_BYTE(LAYOUT_PORT_COM1, byte)
+#define DLAB(value) GUEST_OUT_BYTE(LAYOUT_PORT_COM1 + 3, value)
+    const uint8_t silent[] = {DLAB(0x80), PUT(1), DLAB(0x03), GUEST_EXIT(0)};
+    const uint8_t kernel[] = {PUT('['), PUT('0'), PUT('\n'), PUT('\r'), GUEST_EXIT(0)};
+    const uint8_t init[] = {PUT('['), PUT('\r'), PUT('\n'), PUT('i'), GUEST_EXIT(0)};
+    const uint8_t early[] = {PUT('e'), PUT('\n'), PUT('['), PUT('\n'), GUEST_EXIT(0)};
+
+    struct timeline timeline = serial_timeline("", silent, sizeof(silent));
+    assert_int_equal(timeline.at_ns[TIMELINE_FIRST_OUTPUT], 0);
+    timeline = serial_timeline("", kernel, sizeof(kernel));
+    assert_int_not_equal(timeline.at_ns[TIMELINE_FIRST_OUTPUT], 0);
+    assert_int_equal(timeline.at_ns[TIMELINE_INIT], 0);
+    timeline = serial_timeline("earlyprintk=serial", init, sizeof(init));
+    assert_true(timeline.at_ns[TIMELINE_INIT] > timeline.at_ns[TIMELINE_FIRST_OUTPUT]);
+    timeline = serial_timeline("earlyprintk=serial", early, sizeof(early));
+    assert_int_equal(timeline.at_ns[TIMELINE_INIT], 0);
+}
+
 static void refused(struct run *run, const char *text)
 {
     struct loop *loop = new_loop();
@@ -366,6 +402,7 @@ static const struct CMUnitTest guest_tests[] = {
     cmocka_unit_test(test_quit_while_paused_or_before_start),
     cmocka_unit_test(test_free_in_callback),
     cmocka_unit_test(test_application_processors),
+    cmocka_unit_test(test_serial_marks),
     cmocka_unit_test(test_refused),
 };
 

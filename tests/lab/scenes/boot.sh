@@ -5,7 +5,7 @@ boot() {
     log=/lab/out/boot-$1-$2.log
     fresh_disk
     read -r start _ </proc/uptime
-    as_user "timeout 120 $tenon run examples/demo.yaml --accel kvm $(guest_flags "$1") --cpus $2 \
+    as_user "timeout -k 5 120 $tenon run examples/demo.yaml --accel kvm $(guest_flags "$1") --cpus $2 \
         --append 'console=ttyS0 quiet tenon.url=http://:8000/hello'" </dev/null >"$log" 2>&1
     status=$?
     read -r end _ </proc/uptime

@@ -7,7 +7,7 @@ verify() {
     rm -f scratch.raw
     truncate -s "$3M" scratch.raw
     chown user scratch.raw
-    as_user "timeout 200 $tenon run examples/demo.yaml --accel kvm --cpus $2 \
+    as_user "timeout -k 5 200 $tenon run examples/demo.yaml --accel kvm --cpus $2 \
         --disk scratch.raw,cache=$1,queues=$2 \
         --append 'console=ttyS0 quiet tenon.demo=script lab.verify=$2'" </dev/null >"$log" 2>&1
     status=$?

@@ -20,7 +20,7 @@ iperf3 -s -D
 log=/lab/out/tap.log
 fresh_disk guest.raw
 sed 's/kind: user/kind: tap\n    ifname: tap0/' examples/demo.yaml >examples/tap.yaml
-as_user "timeout 120 $tenon run examples/tap.yaml --accel kvm --cpus 2 --append \
+as_user "timeout -k 5 120 $tenon run examples/tap.yaml --accel kvm --cpus 2 --append \
     'console=ttyS0 quiet tenon.demo=script lab.ping=10.9.0.1 lab.iperf=10.9.0.1'" \
     </dev/null >"$log" 2>&1
 status=$?

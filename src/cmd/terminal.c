@@ -2,7 +2,7 @@
  * The user's terminal (termios(3)).
  *
  * A process that is killed with SIGKILL restores nothing, so a second, tiny process does: the guard
- * waits on a pipe whose other end only this process has. When the pipe ends without a good-bye and
+ * waits on a socket whose other end only this process has. When it ends without a good-bye and
  * the terminal was raw, the guard puts the old mode back. It has its own session, so that nothing
  * that is typed, and no signal to our process group, reaches it; from there the kernel lets it set
  * the mode.
@@ -18,28 +18,31 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/buf.h"
 #include "sandbox/sandbox.h"
 
-enum { GUARD_COOKED = 'c', GUARD_RAW = 'r', GUARD_BYE = 'b' };
+enum { GUARD_COOKED = 'c', GUARD_RAW = 'r', GUARD_BYE = 'b', GUARD_READY = 'g' };
 
-static void __attribute__((noreturn)) guard_run(int tty, int pipe_fd, const struct termios *saved)
+static void __attribute__((noreturn)) guard_run(int tty, int fd, const struct termios *saved)
 {
-    const int keep[] = {tty, pipe_fd};
-    char mode = GUARD_COOKED, byte;
+    const int keep[] = {tty, fd};
+    char mode = GUARD_COOKED, byte = GUARD_READY;
     int null_fd;
 
     setsid();
     null_fd = open("/dev/null", O_RDWR);
-    for (int fd = 0; fd <= 2; fd++)
-        if (fd != tty && null_fd >= 0)
-            dup2(null_fd, fd);
+    for (int standard = 0; standard <= 2; standard++)
+        if (standard != tty && null_fd >= 0)
+            dup2(null_fd, standard);
     err_free(sandbox_close_others(keep, ARRAY_SIZE(keep)));
+    if (send(fd, &byte, 1, MSG_NOSIGNAL) != 1)
+        _exit(0);
     while (mode != GUARD_BYE) {
-        ssize_t n = read(pipe_fd, &byte, 1);
+        ssize_t n = read(fd, &byte, 1);
 
         if (n == 1)
             mode = byte;
@@ -56,30 +59,42 @@ static void guard_tell(const struct terminal *terminal, char mode)
     ssize_t n;
 
     do {
-        n = write(terminal->guard_fd, &mode, 1);
+        n = send(terminal->guard_fd, &mode, 1, MSG_NOSIGNAL);
     } while (n < 0 && errno == EINTR);
+}
+
+/* Until the guard is in its own session, a signal to our process group would reach it as well. */
+static void guard_await(struct terminal *terminal)
+{
+    char byte;
+    ssize_t n;
+
+    while (!terminal->guarded) {
+        n = read(terminal->guard_fd, &byte, 1);
+        terminal->guarded = n >= 0 || errno != EINTR;
+    }
 }
 
 struct err *terminal_init(struct terminal *terminal, int fd)
 {
-    int pipe_fds[2];
+    int pair[2];
 
     *terminal = (struct terminal){.fd = -1, .guard_fd = -1};
     if (!isatty(fd) || tcgetattr(fd, &terminal->saved) != 0)
         return NULL;
-    if (pipe2(pipe_fds, O_CLOEXEC) != 0)
-        return err_errno(errno, "cannot create a pipe");
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
+        return err_errno(errno, "cannot create a socket pair");
     terminal->guard_pid = fork();
     if (terminal->guard_pid == 0) {
-        close(pipe_fds[1]);
-        guard_run(fd, pipe_fds[0], &terminal->saved);
+        close(pair[1]);
+        guard_run(fd, pair[0], &terminal->saved);
     }
-    close(pipe_fds[0]);
+    close(pair[0]);
     if (terminal->guard_pid < 0) {
-        close(pipe_fds[1]);
+        close(pair[1]);
         return err_errno(errno, "cannot start the terminal's guard");
     }
-    terminal->guard_fd = pipe_fds[1];
+    terminal->guard_fd = pair[1];
     terminal->fd = fd;
     return NULL;
 }
@@ -119,6 +134,7 @@ void terminal_raw(struct terminal *terminal)
         return;
     mode = terminal->saved;
     cfmakeraw(&mode);
+    guard_await(terminal);
     guard_tell(terminal, GUARD_RAW);
     terminal->raw = set_mode(terminal->fd, &mode) == 0;
 }

@@ -14,9 +14,9 @@
 
 struct terminal {
     int fd; /* borrowed; -1: no terminal, all calls do nothing */
-    bool raw;
+    bool raw, guarded;
     struct termios saved;
-    int guard_fd; /* pipe to the guard */
+    int guard_fd; /* socket to the guard */
     pid_t guard_pid;
 };
 

@@ -1,6 +1,6 @@
 /*
  * TSC of the software engine: the host's frequency, found fast, and the guest's counter.
- * (Intel SDM vol. 3, 18.17; vol. 2 CPUID leaf 15H; perf_event_open(2), cap_user_time.)
+ * (Intel SDM vol. 3, 18.17; vol. 2 CPUID leaf 15H.)
  *
  * Threads: a vCPU's offset belongs to its thread; the VM's offset is changed under the clock's lock
  * while vCPUs are stopped (timer.c).
@@ -10,18 +10,18 @@
 #include "accel/soft/tsc.h"
 
 #include <cpuid.h>
-#include <linux/perf_event.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
 #include <time.h>
-#include <unistd.h>
 #include <x86intrin.h>
 
 #include "accel/soft/lapic.h"
 #include "base/clock.h"
 
-#define CALIBRATE_NS 500000u
+/*
+ * A pair of reads is good to some 20 ns, so this gives 20 ppm. The kernel's own factors, in the page of a
+ * perf event, would be exact, but the first event of a host patches its scheduler: 10 ms.
+ */
+#define CALIBRATE_NS 1000000u
 
 /* Crystal and ratio, where the CPU tells both. */
 static uint32_t khz_of_crystal(void)
@@ -46,32 +46,6 @@ static uint32_t khz_of_hypervisor(void)
         return 0;
     __cpuid(0x40000010, eax, ebx, ecx, edx);
     return eax;
-}
-
-/* The kernel publishes its own factors in the page of any event that user space may have. */
-static uint32_t khz_of_perf(void)
-{
-    struct perf_event_attr attr;
-    memset(&attr, 0, sizeof(attr));
-    attr.type = PERF_TYPE_SOFTWARE;
-    attr.size = sizeof(attr);
-    attr.config = PERF_COUNT_SW_DUMMY;
-    attr.exclude_kernel = attr.exclude_hv = 1;
-    int fd = (int)syscall(SYS_perf_event_open, &attr, 0, -1, -1, PERF_FLAG_FD_CLOEXEC);
-    if (fd < 0)
-        return 0;
-    long page = sysconf(_SC_PAGESIZE);
-    uint32_t khz = 0;
-    volatile struct perf_event_mmap_page *map =
-        mmap(NULL, (size_t)page, PROT_READ, MAP_SHARED, fd, 0);
-    if (map != MAP_FAILED) {
-        if (map->cap_user_time && map->time_mult)
-            khz =
-                (uint32_t)(((1000000ull << map->time_shift) + map->time_mult / 2) / map->time_mult);
-        munmap((void *)map, (size_t)page);
-    }
-    close(fd);
-    return khz;
 }
 
 struct sample {
@@ -113,8 +87,6 @@ uint32_t tsc_host_khz(void)
     uint32_t khz = khz_of_crystal();
     if (!khz)
         khz = khz_of_hypervisor();
-    if (!khz)
-        khz = khz_of_perf();
     /* A value that no CPU has would only come from a confused hypervisor. */
     if (khz < 100000 || khz > 20000000)
         khz = khz_measured();

@@ -32,7 +32,8 @@ $(FUZZ)/build.ninja:
 	@CC=clang $(MESON) $(FUZZ) -Dfuzz=true -Dtests=false -Ddebug_checks=true -Doptimization=1 \
 	    -Db_lundef=false -Db_sanitize=address,undefined >/dev/null
 
-run: all
+run: deps $(BUILD)/build.ninja
+	@ninja --quiet -C $(BUILD) programs
 	@tools/demo $(BUILD) $(ARGS)
 
 check:

@@ -62,6 +62,14 @@ serve_page() {
     httpd -p 127.0.0.1:8000 -h /tmp/www
 }
 
+# A tap device that the ordinary user may open, with the host's address. By path: busybox prefers
+# its own, smaller ip.
+make_tap() {
+    /lab/bin/ip tuntap add tap0 mode tap user user
+    /lab/bin/ip addr add 10.9.0.1/24 dev tap0
+    /lab/bin/ip link set tap0 up
+}
+
 # guest_flags KERNEL: the flags that choose Debian's cloud or generic kernel.
 guest_flags() {
     echo "--kernel .cache/demo-guest/$1/vmlinux --initrd .cache/demo-guest/$1/initrd"

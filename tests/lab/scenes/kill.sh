@@ -2,9 +2,7 @@
 # tap device, no file. The proof of the locks and the tap is that the next VM takes them.
 . /lab/common.sh
 
-ip tuntap add tap0 mode tap user user
-ip addr add 10.9.0.1/24 dev tap0
-ip link set tap0 up
+make_tap
 cat >examples/kill.yaml <<END
 name: kill
 accel: kvm
@@ -20,7 +18,7 @@ nets:
 END
 
 ours() {
-    ps -o pid,args | grep -E '[t]enon(-vmm|-slirp)? |bin/[t]enon' | grep -v -E 'timeout|su user'
+    pidof tenon tenon-vmm tenon-slirp
 }
 
 # Everything that tenon could leave in the file system.
@@ -39,14 +37,15 @@ start() {
 # gone WHO: within a second and a half, nothing is left.
 gone() {
     tries=0
-    while [ -n "$(ours)" ] && [ $tries -lt 15 ]; do
+    while [ $tries -lt 15 ]; do
+        [ -n "$(ours)" ] || ! grep -q 0 /sys/class/net/tap0/carrier || break
         usleep 100000
         tries=$((tries + 1))
     done
     expect "$1: no process is left" [ -z "$(ours)" ]
+    expect "$1: the tap has no user" grep -q 0 /sys/class/net/tap0/carrier
     files >/tmp/expect.after
     expect "$1: no file is left" cmp /tmp/expect.before /tmp/expect.after
-    expect "$1: the tap has no user" grep -q 0 /sys/class/net/tap0/carrier
 }
 
 fresh_disk guest.raw

@@ -1,9 +1,7 @@
 # A tap device with the host as its other end: DHCP, ping, and iperf3 in both directions.
 . /lab/common.sh
 
-ip tuntap add tap0 mode tap user user
-ip addr add 10.9.0.1/24 dev tap0
-ip link set tap0 up
+make_tap
 cat >/tmp/udhcpd.conf <<END
 start 10.9.0.2
 end 10.9.0.9

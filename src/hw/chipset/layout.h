@@ -26,7 +26,8 @@
 #define LAYOUT_TABLES_GPA 0xe0000u    /* ACPI; the RSDP comes first */
 #define LAYOUT_TABLES_SIZE 0x10000u
 #define LAYOUT_SMBIOS_GPA 0xf0000u    /* where a kernel looks for the SMBIOS anchor */
-#define LAYOUT_SMBIOS_SIZE 0x10000u
+#define LAYOUT_SMBIOS_SIZE 0xfff0u
+#define LAYOUT_RESET_VECTOR 0xffff0u  /* firmware/reset_vector.h */
 
 #define LAYOUT_Q35_LOW_RAM_MAX 0xb0000000ull
 #define LAYOUT_Q35_ECAM_BASE 0xb0000000ull

@@ -38,7 +38,7 @@ struct kvm_slot {
 };
 
 struct kvm_route {
-    bool used;      /* the GSI is taken */
+    bool used; /* the GSI is taken */
     bool programmed;
     uint64_t address;
     uint32_t data;
@@ -47,8 +47,8 @@ struct kvm_route {
 struct accel_vm {
     int kvm_fd; /* borrowed */
     int fd;
-    struct gmem *gmem;          /* borrowed */
-    const struct accel_io *io;  /* borrowed */
+    struct gmem *gmem;         /* borrowed */
+    const struct accel_io *io; /* borrowed */
     void *opaque;
     unsigned vcpu_limit;
     size_t run_size;     /* bytes of struct kvm_run's mapping */
@@ -82,8 +82,8 @@ struct accel_vcpu {
     bool kicked;
 
     /* Only of the vCPU's own thread. */
-    bool thread_ready;    /* the kick signal is unblocked on it */
-    bool half_done;       /* an instruction waits for KVM_RUN to finish it */
+    bool thread_ready;        /* the kick signal is unblocked on it */
+    bool half_done;           /* an instruction waits for KVM_RUN to finish it */
     struct accel_stats stats; /* written relaxed-atomically, for readers on other threads */
 };
 

@@ -16,7 +16,10 @@ static const struct {
     uint32_t index;
     size_t offset;
 } fields[] = {
-#define FIELD(index, member) {index, offsetof(struct x86_msrs, member)}
+#define FIELD(index, member)                                                                       \
+    {                                                                                              \
+        index, offsetof(struct x86_msrs, member)                                                   \
+    }
     FIELD(0x010, tsc),
     FIELD(0x03b, tsc_adjust),
     FIELD(0xc0000103, tsc_aux),
@@ -128,8 +131,7 @@ struct err *kvm_msrs_set(struct accel_vcpu *vcpu, const struct x86_msrs *msrs)
     for (unsigned i = 0; i < ARRAY_SIZE(fields); i++)
         if (fields[i].index != MSR_TSC_DEADLINE)
             all.entries[all.header.nmsrs++] = (struct kvm_msr_entry){
-                .index = fields[i].index,
-                .data = *field_of((struct x86_msrs *)(uintptr_t)msrs, i)};
+                .index = fields[i].index, .data = *field_of((struct x86_msrs *)(uintptr_t)msrs, i)};
     return set_list(vcpu, &all);
 }
 

@@ -21,12 +21,11 @@ static void gpr_get(const struct kvm_regs *from, uint64_t *gpr)
 
 static void gpr_set(struct kvm_regs *to, const uint64_t *gpr)
 {
-    uint64_t *list[16] = {(uint64_t *)&to->rax, (uint64_t *)&to->rcx, (uint64_t *)&to->rdx,
-                          (uint64_t *)&to->rbx, (uint64_t *)&to->rsp, (uint64_t *)&to->rbp,
-                          (uint64_t *)&to->rsi, (uint64_t *)&to->rdi, (uint64_t *)&to->r8,
-                          (uint64_t *)&to->r9,  (uint64_t *)&to->r10, (uint64_t *)&to->r11,
-                          (uint64_t *)&to->r12, (uint64_t *)&to->r13, (uint64_t *)&to->r14,
-                          (uint64_t *)&to->r15};
+    uint64_t *list[16] = {
+        (uint64_t *)&to->rax, (uint64_t *)&to->rcx, (uint64_t *)&to->rdx, (uint64_t *)&to->rbx,
+        (uint64_t *)&to->rsp, (uint64_t *)&to->rbp, (uint64_t *)&to->rsi, (uint64_t *)&to->rdi,
+        (uint64_t *)&to->r8,  (uint64_t *)&to->r9,  (uint64_t *)&to->r10, (uint64_t *)&to->r11,
+        (uint64_t *)&to->r12, (uint64_t *)&to->r13, (uint64_t *)&to->r14, (uint64_t *)&to->r15};
     for (unsigned i = 0; i < 16; i++)
         *list[i] = gpr[i];
 }
@@ -180,7 +179,10 @@ struct call {
     size_t offset;
 };
 
-#define CALL(request, member) {request, #request, offsetof(struct bundle, member)}
+#define CALL(request, member)                                                                      \
+    {                                                                                              \
+        request, #request, offsetof(struct bundle, member)                                         \
+    }
 
 static struct err *make_calls(struct accel_vcpu *vcpu, const struct call *calls, size_t count,
                               struct bundle *bundle)
@@ -197,9 +199,9 @@ struct err *kvm_vcpu_get(struct accel_vcpu *vcpu, struct x86_state *state)
 {
     /* The activity first: reading it makes KVM act on an INIT or SIPI that waits. */
     static const struct call calls[] = {
-        CALL(KVM_GET_MP_STATE, mp),       CALL(KVM_GET_REGS, regs),
-        CALL(KVM_GET_SREGS, sregs),       CALL(KVM_GET_XCRS, xcrs),
-        CALL(KVM_GET_XSAVE, xsave),       CALL(KVM_GET_LAPIC, lapic),
+        CALL(KVM_GET_MP_STATE, mp),        CALL(KVM_GET_REGS, regs),
+        CALL(KVM_GET_SREGS, sregs),        CALL(KVM_GET_XCRS, xcrs),
+        CALL(KVM_GET_XSAVE, xsave),        CALL(KVM_GET_LAPIC, lapic),
         CALL(KVM_GET_VCPU_EVENTS, events), CALL(KVM_GET_DEBUGREGS, debug),
     };
     scoped(free_cleanup) struct bundle *bundle = xcalloc(1, sizeof(*bundle));

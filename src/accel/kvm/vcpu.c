@@ -218,8 +218,8 @@ static bool rare_exit(struct accel_vcpu *vcpu, struct vm_exit *exit)
         snprintf(exit->error, sizeof(exit->error),
                  "CPU %u: the processor refuses to enter the guest: hardware reason 0x%llx, "
                  "rip 0x%llx",
-                 vcpu->index,
-                 (unsigned long long)run->fail_entry.hardware_entry_failure_reason, rip_of(vcpu));
+                 vcpu->index, (unsigned long long)run->fail_entry.hardware_entry_failure_reason,
+                 rip_of(vcpu));
         break;
     default:
         snprintf(exit->error, sizeof(exit->error), "CPU %u: unexpected KVM exit %u at rip 0x%llx",

@@ -85,8 +85,8 @@ static void choose_dirty_log(struct accel_vm *vm)
         vm->ring = most > 0 && (uint64_t)most >= bytes && enable(vm, rings[i], bytes) == 0;
     }
     if (!vm->ring)
-        vm->manual_protect = enable(vm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
-                                    KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE) == 0;
+        vm->manual_protect =
+            enable(vm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE) == 0;
 }
 
 static struct err *set_up(struct accel_vm *vm)

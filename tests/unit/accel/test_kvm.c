@@ -10,16 +10,16 @@
 static void test_port_accesses(void **unused)
 {
     static const uint8_t code[] = {
-        0xb0, 0x5a,             /* mov al, 0x5a */
-        0xe6, 0x80,             /* out 0x80, al */
-        0xb8, 0x34, 0x12,       /* mov ax, 0x1234 */
-        0xe7, 0x82,             /* out 0x82, ax */
+        0xb0, 0x5a,                         /* mov al, 0x5a */
+        0xe6, 0x80,                         /* out 0x80, al */
+        0xb8, 0x34, 0x12,                   /* mov ax, 0x1234 */
+        0xe7, 0x82,                         /* out 0x82, ax */
         0x66, 0xb8, 0x78, 0x56, 0x34, 0x12, /* mov eax, 0x12345678 */
-        0x66, 0xe7, 0x84,       /* out 0x84, eax */
-        0x66, 0xe5, 0x88,       /* in eax, 0x88 */
-        0x66, 0xa3, 0x00, 0x20, /* mov [0x2000], eax */
-        0xe4, 0x8c,             /* in al, 0x8c */
-        0xa2, 0x04, 0x20,       /* mov [0x2004], al */
+        0x66, 0xe7, 0x84,                   /* out 0x84, eax */
+        0x66, 0xe5, 0x88,                   /* in eax, 0x88 */
+        0x66, 0xa3, 0x00, 0x20,             /* mov [0x2000], eax */
+        0xe4, 0x8c,                         /* in al, 0x8c */
+        0xa2, 0x04, 0x20,                   /* mov [0x2004], al */
         DONE,
     };
     struct rig rig;
@@ -221,7 +221,8 @@ static void *kick_often(void *opaque)
 
 static void test_kick_storm(void **unused)
 {
-    static const uint8_t code[] = {0x66, 0xff, 0xc0, 0xe6, 0x80, 0xeb, 0xf9}; /* inc eax; out; jmp */
+    /* again: inc eax; out 0x80, al; jmp again */
+    static const uint8_t code[] = {0x66, 0xff, 0xc0, 0xe6, 0x80, 0xeb, 0xf9};
     struct rig rig;
     pthread_t thread;
 
@@ -235,7 +236,7 @@ static void test_kick_storm(void **unused)
     rig_fini(&rig);
 }
 
-/* When vcpu_run returns, the instruction that exited is complete: its result is in the registers. */
+/* When vcpu_run returns, the instruction that exited is complete, its result in the registers. */
 static void test_no_half_done_instruction(void **unused)
 {
     static const uint8_t code[] = {
@@ -274,10 +275,10 @@ static void test_triple_fault(void **unused)
         rig_load(&rig, 0x3000 + 8 * vector, "\0\0\x08\0\0\x0e\0\0", 8);
     rig_real_mode(state, RIG_CODE);
     state->cr0 = 0x11;
-    state->seg[X86_CS] = (struct x86_segment){
-        .selector = 8,
-        .limit = 0xffffffff,
-        .attr = X86_ATTR_P | X86_ATTR_S | X86_ATTR_DB | X86_ATTR_G | 0xb};
+    state->seg[X86_CS] =
+        (struct x86_segment){.selector = 8,
+                             .limit = 0xffffffff,
+                             .attr = X86_ATTR_P | X86_ATTR_S | X86_ATTR_DB | X86_ATTR_G | 0xb};
     state->idt = (struct x86_table_register){.base = 0x3000, .limit = 32 * 8 - 1};
     rig_ok(accel_kvm.vcpu_set(rig.cpu[0], state));
     assert_int_equal(rig_run_(&rig), VM_EXIT_SHUTDOWN);
@@ -320,7 +321,8 @@ static void test_code_outside_memory(void **unused)
 static void test_long_mode(void **unused)
 {
     static const uint8_t code[] = {
-        0x48, 0xb8, 0xef, 0xcd, 0xab, 0x89, 0x67, 0x45, 0x23, 0x01, /* mov rax, 0x0123456789abcdef */
+        /* mov rax, 0x0123456789abcdef */
+        0x48, 0xb8, 0xef, 0xcd, 0xab, 0x89, 0x67, 0x45, 0x23, 0x01,
         0x48, 0xa3, 0x00, 0x20, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, /* mov [0x2000], rax */
         DONE,
     };
@@ -477,11 +479,11 @@ static void test_dirty_overflow(void **unused)
 {
     enum { PAGES = 6000 };
     static const uint8_t code[] = {
-        0x66, 0xbf, 0x00, 0x00, 0x00, 0x00, /* mov edi, 0 */
-        0x66, 0xb9, 0x70, 0x17, 0x00, 0x00, /* mov ecx, 6000 */
-        0x67, 0xc6, 0x07, 0x01,             /* mov byte [edi], 1 */
+        0x66, 0xbf, 0x00, 0x00, 0x00, 0x00,       /* mov edi, 0 */
+        0x66, 0xb9, 0x70, 0x17, 0x00, 0x00,       /* mov ecx, 6000 */
+        0x67, 0xc6, 0x07, 0x01,                   /* mov byte [edi], 1 */
         0x66, 0x81, 0xc7, 0x00, 0x10, 0x00, 0x00, /* add edi, 4096 */
-        0x67, 0xe2, 0xf2,                   /* loop (ecx) */
+        0x67, 0xe2, 0xf2,                         /* loop (ecx) */
         DONE,
     };
     struct rig rig;
@@ -545,7 +547,7 @@ static void test_cpuid(void **unused)
     rig_run_code(&rig, code);
     assert_int_equal(gmem_read(rig.gmem, 0x2000, seen, sizeof(seen)), 0);
     assert_true(get_le32(seen) & 1u << 21);
-    assert_false(get_le32(seen) & 1u);            /* masked */
+    assert_false(get_le32(seen) & 1u);             /* masked */
     assert_int_equal(get_le32(seen + 4) >> 24, 0); /* APIC ID */
     assert_memory_equal(seen + 8, "KVMK", 4);
     assert_true(accel_kvm.tsc_khz(rig.vm) > 100000);

@@ -161,7 +161,7 @@ static void test_nmi(void **unused)
     rig_fini(&rig);
 }
 
-/* The end of a level-triggered vector comes to the IOAPIC, that of an edge-triggered one does not. */
+/* The end of a level-triggered vector comes to the IOAPIC, of an edge-triggered one it does not. */
 static void expect_eoi(bool level, bool masked_after, unsigned eois)
 {
     static const uint8_t handler[] = {

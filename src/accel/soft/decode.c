@@ -420,6 +420,9 @@ static bool row_allows(const struct cursor *c, const struct insn *insn, uint64_t
         return false;
     if (vex && row->kind != ROW_SIMD && (attr & A_VEX) && insn->vex_l)
         return false;
+    if (vex && row->kind != ROW_SIMD && insn->vex_v && row->op[0] != O_By && row->op[1] != O_By &&
+        row->op[2] != O_By)
+        return false;
     if (row->kind == ROW_SIMD) {
         uint8_t code = row->mem[insn->pp];
         if (code == Z_NA || (code == Z_R && insn->is_mem))

@@ -291,7 +291,8 @@ void exec_idiv(struct soft_vcpu *v, const struct insn *insn)
     unsigned n = insn->opsize;
     int64_t b = sign_extend(get_operand(v, insn, 0), n);
     uint64_t high = n == 1 ? v->r[X86_RAX] >> 8 & 0xff : v->r[X86_RDX];
-    __int128 a = (__int128)sign_extend(high, n) << (n * 8) | zero_extend(v->r[X86_RAX], n);
+    __int128 a = (__int128)((unsigned __int128)sign_extend(high, n) << (n * 8)) |
+                 (__int128)zero_extend(v->r[X86_RAX], n);
     if (!b || (b == -1 && a == (__int128)((unsigned __int128)1 << 127)))
         soft_raise(v, VEC_DE, 0);
     __int128 quotient = a / b, rest = a % b;

@@ -112,7 +112,7 @@ struct err *board_add_ports(struct board *board);
 
 /* board_virtio.c */
 struct err *board_add_virtio(struct board *board);
-/* board_tables.c: ACPI and SMBIOS into guest memory. */
+/* board_tables.c: ACPI, SMBIOS and the reset vector into guest memory. */
 struct err *board_load_tables(struct board *board);
 
 #endif

@@ -8,6 +8,7 @@
  */
 #include "hw/chipset/ged.h"
 #include "hw/chipset/layout.h"
+#include "hw/chipset/reset.h"
 #include "hw/pci/host_bridge.h"
 #include "vm/board.h"
 
@@ -22,7 +23,14 @@ static struct err *build_core(struct board *board, struct pci_bus_config *pci)
     board->isa.ioapic = ioapic;
     for (unsigned i = 0; i < 4; i++)
         pci->intx[i] = ioapic_line(ioapic, LAYOUT_GSI_PCI + i);
-    return board_add(board, &ioapic->device);
+    TRY(board_add(board, &ioapic->device));
+
+    /* Port 0xcf9 lies within the configuration address register. */
+    struct reset_port *reset =
+        (struct reset_port *)device_new(&reset_port_class, board->env, "reset");
+    pci->cf9_ops = &reset_port_ops;
+    pci->cf9_opaque = reset;
+    return board_add(board, &reset->device);
 }
 
 static struct err *build_chipset(struct board *board)

@@ -1,17 +1,19 @@
 /*
- * ACPI and SMBIOS tables of a board, in the BIOS area. They are built from the same numbers as the
- * devices, and again at each reset, because they lie in RAM that the guest may have used.
+ * ACPI and SMBIOS tables of a board, in the BIOS area, and code at the reset vector. They are built
+ * from the same numbers as the devices, and again at each reset, because they lie in RAM that the
+ * guest may have used.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "hw/chipset/layout.h"
 #include "hw/firmware/acpi.h"
+#include "hw/firmware/reset_vector.h"
 #include "hw/firmware/smbios.h"
 #include "vm/board.h"
 
-static struct err *load(struct board *board, uint64_t gpa, const struct buf *tables)
+static struct err *load(struct board *board, uint64_t gpa, const void *bytes, size_t len)
 {
-    if (gmem_load(board->env->gmem, gpa, tables->data, tables->len))
+    if (gmem_load(board->env->gmem, gpa, bytes, len))
         return err_new("there is no guest memory at 0x%llx", (unsigned long long)gpa);
     return NULL;
 }
@@ -51,7 +53,7 @@ static struct err *load_acpi(struct board *board)
     describe_serials(board->config, &config);
     struct err *err = acpi_build(&config, LAYOUT_TABLES_GPA, LAYOUT_TABLES_SIZE, &tables);
     if (!err)
-        err = load(board, LAYOUT_TABLES_GPA, &tables);
+        err = load(board, LAYOUT_TABLES_GPA, tables.data, tables.len);
     buf_fini(&tables);
     return err_wrap(err, "ACPI tables");
 }
@@ -69,7 +71,7 @@ static struct err *load_smbios(struct board *board)
 
     struct err *err = smbios_build(&config, LAYOUT_SMBIOS_GPA, LAYOUT_SMBIOS_SIZE, &tables);
     if (!err)
-        err = load(board, LAYOUT_SMBIOS_GPA, &tables);
+        err = load(board, LAYOUT_SMBIOS_GPA, tables.data, tables.len);
     buf_fini(&tables);
     return err_wrap(err, "SMBIOS tables");
 }
@@ -77,5 +79,7 @@ static struct err *load_smbios(struct board *board)
 struct err *board_load_tables(struct board *board)
 {
     TRY(load_acpi(board));
-    return load_smbios(board);
+    TRY(load_smbios(board));
+    return err_wrap(load(board, LAYOUT_RESET_VECTOR, reset_vector, sizeof(reset_vector)),
+                    "reset vector");
 }

@@ -168,6 +168,8 @@ static void test_reset_starts_again(void **state)
                              GUEST_LOOP, GUEST_EXIT(3)};
     const uint8_t q35[] = {GUEST_COUNT_AND_SKIP(3, 9), GUEST_OUT_BYTE(0xcf9, 0x06), GUEST_LOOP,
                            GUEST_EXIT(4)};
+    const uint8_t port[] = {GUEST_COUNT_AND_SKIP(2, 9), GUEST_OUT_BYTE(0xcf9, 0x06), GUEST_LOOP,
+                            GUEST_EXIT(6)};
     const uint8_t fault[] = {GUEST_COUNT_AND_SKIP(2, 13), GUEST_TRIPLE_FAULT, GUEST_EXIT(5)};
 
     struct vm_result result = run_guest(VM_BOARD_MICRO, VM_RESET_REBOOT, micro, sizeof(micro));
@@ -176,6 +178,9 @@ static void test_reset_starts_again(void **state)
     result = run_guest(VM_BOARD_Q35, VM_RESET_REBOOT, q35, sizeof(q35));
     assert_int_equal(result.end, VM_END_EXIT);
     assert_int_equal(result.status, 4);
+    result = run_guest(VM_BOARD_MICRO, VM_RESET_REBOOT, port, sizeof(port));
+    assert_int_equal(result.end, VM_END_EXIT);
+    assert_int_equal(result.status, 6);
     result = run_guest(VM_BOARD_MICRO, VM_RESET_REBOOT, fault, sizeof(fault));
     assert_int_equal(result.end, VM_END_EXIT);
     assert_int_equal(result.status, 5);

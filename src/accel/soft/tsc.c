@@ -18,8 +18,8 @@
 #include "base/clock.h"
 
 /*
- * A pair of reads is good to some 20 ns, so this gives 20 ppm. The kernel's own factors, in the page of a
- * perf event, would be exact, but the first event of a host patches its scheduler: 10 ms.
+ * A pair of reads is good to some 20 ns, so this gives 20 ppm. The kernel's own factors, in the
+ * page of a perf event, would be exact, but the first event of a host patches its scheduler: 10 ms.
  */
 #define CALIBRATE_NS 1000000u
 

@@ -12,7 +12,7 @@
 
 #include "accel/soft/soft.h"
 
-/* kHz of this machine's TSC; opens files, may take 0.5 ms. */
+/* kHz of this machine's TSC: asked of the CPU, else measured in 1 ms. */
 uint32_t tsc_host_khz(void);
 
 /* tsc * 1000000 / khz without overflow. */

@@ -34,6 +34,15 @@ const char *boot_protocol_name(enum boot_protocol protocol)
     return "?";
 }
 
+bool boot_kernel_may_lie(const struct boot *boot, uint64_t base, uint64_t end)
+{
+    if (base >= BOOT_KERNEL_MIN)
+        return end <= GIB(4);
+    /* Conventional memory, but for what the loader itself puts there. */
+    return boot->low_kernel && base >= BOOT_INFO + BOOT_INFO_SIZE && end <= BOOT_LOW_END &&
+           (end <= BOOT_CMDLINE || base >= BOOT_CMDLINE + BOOT_CMDLINE_SIZE);
+}
+
 struct err *boot_put(struct boot *boot, uint64_t gpa, const void *bytes, size_t len,
                      const char *what)
 {

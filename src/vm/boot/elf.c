@@ -62,7 +62,7 @@ static struct err *load_segment(struct boot *boot, const struct segment *segment
     if (!segment->memsz)
         return NULL;
     if (segment->filesz > segment->memsz || !checked_add(segment->paddr, segment->memsz, &end) ||
-        end > GIB(4) || segment->paddr < BOOT_KERNEL_MIN)
+        !boot_kernel_may_lie(boot, segment->paddr, end))
         return boot_file_error(&boot->kernel,
                                err_new("has a segment of %" PRIu64 " bytes at 0x%" PRIx64
                                        ", outside 1 MiB to 4 GiB: it is not a kernel for direct "

@@ -17,6 +17,7 @@
 #define BOOT_PAGE_TABLES 0x9000u
 #define BOOT_CMDLINE 0x20000u
 #define BOOT_CMDLINE_SIZE 0x10000u
+#define BOOT_LOW_END 0x9fc00u /* of conventional memory, as the memory map says */
 /* Kernels lie above: below are the BIOS area and the loader's own things. */
 #define BOOT_KERNEL_MIN 0x100000u
 
@@ -43,9 +44,12 @@ struct boot {
     struct boot_result *result;
     struct x86_state *state;
     bool has_initrd;
+    bool low_kernel;    /* the kernel may lie in conventional memory (Multiboot) */
     uint8_t head[8192]; /* first bytes of the kernel, zero behind its end */
 };
 
+/* May a piece of the kernel lie at [base, end)? From 1 MiB to 4 GiB, and low where that is said. */
+bool boot_kernel_may_lie(const struct boot *boot, uint64_t base, uint64_t end);
 /* Guest memory that must be there; an error names `what`. */
 struct err *boot_put(struct boot *boot, uint64_t gpa, const void *bytes, size_t len,
                      const char *what);

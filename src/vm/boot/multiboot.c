@@ -88,7 +88,7 @@ static struct err *read_addresses(const struct boot *boot, uint32_t header,
         size = load_end - load;
     }
     uint64_t end = MAX(load + size, bss_end);
-    if (load < BOOT_KERNEL_MIN || end > GIB(4))
+    if (!boot_kernel_may_lie(boot, load, end))
         return err_new("wants to lie at 0x%" PRIx64 ", outside 1 MiB to 4 GiB", load);
     if (entry < load || entry >= end)
         return err_new("begins at 0x%x, outside what it loads (0x%" PRIx64 " to 0x%" PRIx64 ")",
@@ -134,11 +134,15 @@ static struct err *load_image(struct boot *boot, uint32_t header, uint32_t *entr
     return NULL;
 }
 
-/* The module goes right behind the kernel: small kernels map little more than themselves. */
+/*
+ * The module goes right behind the kernel: small kernels map little more than themselves. Never
+ * below 1 MiB: it could grow into the loader's own things there.
+ */
 static struct err *load_module(struct boot *boot)
 {
     struct boot_result *result = boot->result;
-    uint64_t base = ALIGN_UP(result->kernel_end, GUEST_PAGE_SIZE), end;
+    uint64_t base = ALIGN_UP(MAX(result->kernel_end, (uint64_t)BOOT_KERNEL_MIN), GUEST_PAGE_SIZE);
+    uint64_t end;
 
     if (!boot->has_initrd)
         return NULL;
@@ -191,6 +195,7 @@ struct err *boot_load_multiboot(struct boot *boot, uint32_t header)
         return boot_file_error(
             &boot->kernel,
             err_new("demands Multiboot features that do not exist (flags 0x%x)", demands));
+    boot->low_kernel = true;
     TRY(load_image(boot, header, &entry));
     TRY(load_module(boot));
     TRY(boot_put_cmdline(boot, BOOT_CMDLINE_SIZE - 1));

@@ -547,6 +547,27 @@ static void test_multiboot_elf(void **state)
     assert_int_equal(f.state->rip, MIB(1) + 12);
     check_multiboot_info(&f);
 
+    /* Conventional memory is fine where the loader has nothing; the module stays above 1 MiB. */
+    elf_header(b, false, 0x8018, 1);
+    elf_segment(b, false, 0, PT_LOAD, 4096, 0x8000, 4096, 8192);
+    set_kernel(&f, b, sizeof(b));
+    loads(&f);
+    assert_int_equal(f.state->rip, 0x8018);
+    in_memory(&f, 0x8000, b + 4096, 4096);
+    assert_int_equal(f.result.initrd_base, MIB(1));
+    static const uint32_t taken[] = {0x500, 0x5000, 0x6000, 0x1f000, 0x20000, 0x2f000, 0x9e000};
+    for (unsigned i = 0; i < ARRAY_SIZE(taken); i++) {
+        elf_header(b, false, taken[i], 1);
+        elf_segment(b, false, 0, PT_LOAD, 4096, taken[i], 4096, 8192);
+        set_kernel(&f, b, sizeof(b));
+        char text[160];
+        snprintf(text, sizeof(text),
+                 "kernel 'k': has a segment of 8192 bytes at 0x%x, outside 1 MiB to 4 GiB: it is "
+                 "not a kernel for direct boot",
+                 taken[i]);
+        refuses(&f, text);
+    }
+
     memset(b, 0, 4096);
     set_kernel(&f, b, sizeof(b));
     refuses(&f, "kernel 'k': has a Multiboot header without addresses, and is not an x86 ELF "

@@ -1,7 +1,7 @@
 /*
  * Boots a Linux bzImage on the software CPU engine alone: RAM, a serial port without interrupts, an
- * IOAPIC that only remembers, ACPI tables for the CPUs, a debug-exit port. For work on the engine; the
- * real boards are in hw/.
+ * IOAPIC that only remembers, ACPI tables for the CPUs, a debug-exit port. For work on the engine;
+ * the real boards are in hw/.
  *
  *   soft_boot [-c CPUS] [-m MIB] [-i INITRD] [-t SECONDS] [-q] [-d DUMP] KERNEL [COMMAND LINE]
  *
@@ -39,6 +39,7 @@ struct machine {
     uint64_t ram;
     uint32_t ioapic_select, ioapic[64];
     uint8_t uart[8], divisor[2];
+    bool tx_pending; /* "transmitter empty" waits to be read from IIR */
     volatile bool stop;
     int status;
     uint64_t start_ns;
@@ -59,6 +60,26 @@ static void stop_all(struct machine *m, int status)
         accel_soft.vcpu_kick(m->vcpu[i]);
 }
 
+/* IRQ 4: edge-triggered through the IOAPIC's entry, as an MSI. */
+static void uart_irq(struct machine *m)
+{
+    uint32_t low = m->ioapic[0x10 + 8], high = m->ioapic[0x11 + 8];
+    if (!(m->uart[1] & 2))
+        return;
+    m->tx_pending = true;
+    if (!(low & 0x10000))
+        accel_soft.msi_send(m->vm, 0xfee00000 | high >> 24 << 12 | (low >> 11 & 1) << 2,
+                            low & 0x7ff);
+}
+
+static uint32_t uart_iir(struct machine *m)
+{
+    if (!m->tx_pending)
+        return 0xc1;
+    m->tx_pending = false;
+    return 0xc2;
+}
+
 static uint32_t pio_read(void *opaque, uint16_t port, unsigned size)
 {
     struct machine *m = opaque;
@@ -67,11 +88,16 @@ static uint32_t pio_read(void *opaque, uint16_t port, unsigned size)
         if (reg < 2 && m->uart[3] & 0x80)
             return m->divisor[reg];
         switch (reg) {
-        case 0: return 0;
-        case 2: return 0xc1;
-        case 5: return 0x60;
-        case 6: return 0xb0;
-        default: return m->uart[reg];
+        case 0:
+            return 0;
+        case 2:
+            return uart_iir(m);
+        case 5:
+            return 0x60;
+        case 6:
+            return 0xb0;
+        default:
+            return m->uart[reg];
         }
     }
     if (port == 0x71)
@@ -92,8 +118,11 @@ static void pio_write(void *opaque, uint16_t port, unsigned size, uint32_t value
                 if ((uint8_t)value == '\n')
                     fflush(stdout);
             }
+            uart_irq(m);
         } else {
             m->uart[reg] = value;
+            if (reg == 1)
+                uart_irq(m);
         }
     } else if (port == 0xe9) {
         putchar(value);
@@ -133,9 +162,12 @@ static void ioapic_eoi(void *opaque, uint8_t vector)
 {
 }
 
-static const struct accel_io io = {.pio_read = pio_read, .pio_write = pio_write,
-                                   .mmio_read = mmio_read, .mmio_write = mmio_write,
-                                   .extint_ack = extint_ack, .ioapic_eoi = ioapic_eoi};
+static const struct accel_io io = {.pio_read = pio_read,
+                                   .pio_write = pio_write,
+                                   .mmio_read = mmio_read,
+                                   .mmio_write = mmio_write,
+                                   .extint_ack = extint_ack,
+                                   .ioapic_eoi = ioapic_eoi};
 
 static void put(struct machine *m, uint64_t gpa, const void *bytes, size_t len)
 {
@@ -362,8 +394,8 @@ static void create(struct machine *m)
 {
     m->gmem = gmem_new();
     struct err *err = gmem_add_ram(m->gmem, "ram", 0, m->ram);
-    struct accel_vm_config config = {.gmem = m->gmem, .io = &io, .opaque = m, .vcpus = m->cpus,
-                                     .kvm_fd = -1};
+    struct accel_vm_config config = {
+        .gmem = m->gmem, .io = &io, .opaque = m, .vcpus = m->cpus, .kvm_fd = -1};
     if (!err)
         err = accel_soft.vm_create(&config, &m->vm);
     struct cpuid_table *supported = xcalloc(1, sizeof(*supported));
@@ -394,17 +426,31 @@ int main(int argc, char **argv)
     int c;
     while ((c = getopt(argc, argv, "c:m:i:t:qd:")) != -1) {
         switch (c) {
-        case 'c': m.cpus = atoi(optarg); break;
-        case 'm': m.ram = MIB(atoi(optarg)); break;
-        case 'i': initrd = optarg; break;
-        case 't': timeout = atoi(optarg); break;
-        case 'd': dump = optarg; break;
-        case 'q': m.quiet = true; break;
-        default: return 2;
+        case 'c':
+            m.cpus = atoi(optarg);
+            break;
+        case 'm':
+            m.ram = MIB(atoi(optarg));
+            break;
+        case 'i':
+            initrd = optarg;
+            break;
+        case 't':
+            timeout = atoi(optarg);
+            break;
+        case 'd':
+            dump = optarg;
+            break;
+        case 'q':
+            m.quiet = true;
+            break;
+        default:
+            return 2;
         }
     }
     if (optind >= argc || m.cpus < 1 || m.cpus > ACCEL_VCPUS_MAX) {
-        fprintf(stderr, "usage: soft_boot [-c CPUS] [-m MIB] [-i INITRD] [-t S] [-q] KERNEL [CMD]\n");
+        fprintf(stderr,
+                "usage: soft_boot [-c CPUS] [-m MIB] [-i INITRD] [-t S] [-q] KERNEL [CMD]\n");
         return 2;
     }
     if (optind + 1 < argc)

@@ -64,13 +64,20 @@ ALU_INLINE uint64_t alu_group1(struct soft_vcpu *v, unsigned which, uint64_t a, 
                                unsigned n)
 {
     switch (which) {
-    case 0: return alu_add(v, a, b, n);
-    case 1: return alu_logic(v, a | b, n);
-    case 2: return alu_adc(v, a, b, n);
-    case 3: return alu_sbb(v, a, b, n);
-    case 4: return alu_logic(v, a & b, n);
-    case 6: return alu_logic(v, a ^ b, n);
-    default: return alu_sub(v, a, b, n); /* SUB and CMP */
+    case 0:
+        return alu_add(v, a, b, n);
+    case 1:
+        return alu_logic(v, a | b, n);
+    case 2:
+        return alu_adc(v, a, b, n);
+    case 3:
+        return alu_sbb(v, a, b, n);
+    case 4:
+        return alu_logic(v, a & b, n);
+    case 6:
+        return alu_logic(v, a ^ b, n);
+    default:
+        return alu_sub(v, a, b, n); /* SUB and CMP */
     }
 }
 

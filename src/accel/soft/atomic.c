@@ -50,10 +50,14 @@ bool atomic_replace(const struct atomic *atomic, uint64_t old, uint64_t new_valu
         return true;
     }
     switch (atomic->size) {
-    case 1: return CAS(uint8_t, "b");
-    case 2: return CAS(uint16_t, "w");
-    case 4: return CAS(uint32_t, "l");
-    default: return CAS(uint64_t, "q");
+    case 1:
+        return CAS(uint8_t, "b");
+    case 2:
+        return CAS(uint16_t, "w");
+    case 4:
+        return CAS(uint32_t, "l");
+    default:
+        return CAS(uint64_t, "q");
     }
 }
 

@@ -1,9 +1,10 @@
 /*
- * The block cache: finds the block at an address, decodes new ones, drops those whose bytes changed.
+ * The block cache: finds the block at an address, decodes new ones, drops those whose bytes
+ * changed.
  *
- * Each vCPU has its own cache, so nothing here is shared but the marks of code.c. Memory is given out
- * in order and never returned piece by piece: a dropped block stays, its ops patched to leave it, and
- * a full arena is emptied as a whole between blocks.
+ * Each vCPU has its own cache, so nothing here is shared but the marks of code.c. Memory is given
+ * out in order and never returned piece by piece: a dropped block stays, its ops patched to leave
+ * it, and a full arena is emptied as a whole between blocks.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -125,9 +126,9 @@ void soft_code_drop(struct soft_vcpu *v, uint64_t gpa)
 struct builder {
     struct soft_vcpu *v;
     struct block *block;
-    const uint8_t *host;  /* of the first byte; the page ends at `room` */
+    const uint8_t *host; /* of the first byte; the page ends at `room` */
     unsigned room;
-    unsigned at;          /* bytes decoded */
+    unsigned at; /* bytes decoded */
 };
 
 static const struct insn *keep_insn(struct soft_vcpu *v, const struct insn *insn)
@@ -294,8 +295,8 @@ static struct block *build(struct soft_vcpu *v, const uint8_t *host, uint64_t gp
     block->gpa = gpa;
     block->gpa2 = UINT64_MAX;
     block->mode = v->mode;
-    struct builder b = {.v = v, .block = block, .host = host,
-                        .room = GUEST_PAGE_SIZE - (gpa & 0xfff)};
+    struct builder b = {
+        .v = v, .block = block, .host = host, .room = GUEST_PAGE_SIZE - (gpa & 0xfff)};
     /* Marked before the bytes are read, wide first: a write in between is noticed. */
     soft_code_mark(v, gpa, MIN(b.room, 64u));
     unsigned marked = MIN(b.room, 64u);

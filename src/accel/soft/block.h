@@ -14,14 +14,14 @@
 #define INSN_ARENA MIB(64)
 
 struct soft_code {
-    uint8_t *arena;          /* blocks */
+    uint8_t *arena; /* blocks */
     size_t used;
-    struct insn *insns;      /* instructions that op_generic keeps */
+    struct insn *insns; /* instructions that op_generic keeps */
     size_t insn_count;
     struct block *hash[1u << BLOCK_HASH_BITS];
-    struct block **pages;    /* by page index of soft_mem: blocks that lie in the page */
+    struct block **pages; /* by page index of soft_mem: blocks that lie in the page */
     uint64_t page_count;
-    struct block *miss;      /* stands for "not in the jump cache": its op looks the block up */
+    struct block *miss; /* stands for "not in the jump cache": its op looks the block up */
 };
 
 struct block *soft_code_miss(struct soft_code *code);

@@ -2,12 +2,14 @@
  * Pages that hold decoded code, across vCPUs and devices.
  *
  * soft_mem.lines has a word a page, a bit for each 64-byte line that some vCPU decoded. A write to
- * such a page comes through phys.c or gmem's listener; when it meets a marked line, every vCPU drops
- * the page's blocks: the writer at once, the others from their inbox when they leave their block. The
- * post comes before the write is visible, so whoever sees the new bytes sees the post too.
+ * such a page comes through phys.c or gmem's listener; when it meets a marked line, every vCPU
+ * drops the page's blocks: the writer at once, the others from their inbox when they leave their
+ * block. The post comes before the write is visible, so whoever sees the new bytes sees the post
+ * too.
  *
- * Before a page's first line is marked, no vCPU may hold a write-TLB entry for it: soft_mem.writable
- * tells whether one might, and then the marker asks the others to drop theirs and waits (rendezvous).
+ * Before a page's first line is marked, no vCPU may hold a write-TLB entry for it:
+ * soft_mem.writable tells whether one might, and then the marker asks the others to drop theirs and
+ * waits (rendezvous).
  *
  * Lock: code_lock for marks and the rendezvous, inbox_lock for each inbox. A vCPU that waits for
  * code_lock keeps answering, so two that want it cannot block each other.
@@ -121,8 +123,8 @@ void soft_code_written(struct soft_vm *vm, struct soft_vcpu *v, uint64_t gpa, un
     uint64_t lines = __atomic_load_n(&vm->mem->lines[index], __ATOMIC_ACQUIRE);
     if (likely(!(lines & line_mask(gpa & 0xfff, len))))
         return;
-    /* All blocks of the page go, so its lines are free again; a vCPU that decodes more of it at this
-       moment loses that too and starts over. */
+    /* All blocks of the page go, so its lines are free again; a vCPU that decodes more of it at
+       this moment loses that too and starts over. */
     __atomic_store_n(&vm->mem->lines[index], 0, __ATOMIC_SEQ_CST);
     gmem_code_mark(vm->gmem, page, false);
     for (unsigned i = 0; i < vm->vcpu_count; i++) {

@@ -12,7 +12,7 @@
 
 struct cursor {
     const uint8_t *bytes;
-    unsigned count;    /* bytes that are there, at most 15 */
+    unsigned count; /* bytes that are there, at most 15 */
     unsigned at;
     bool rex_seen;
     bool opsize66;
@@ -31,12 +31,16 @@ static enum decode_result parse_prefixes(struct cursor *c, struct insn *insn)
     for (; c->at < c->count; c->at++) {
         uint8_t byte = c->bytes[c->at];
         switch (byte) {
-        case 0x26: case 0x2e: case 0x36: case 0x3e:
+        case 0x26:
+        case 0x2e:
+        case 0x36:
+        case 0x3e:
             insn->prefix |= INSN_SEGMENT;
             if (insn->mode != INSN_64)
                 insn->seg = (byte - 0x26) >> 3;
             break;
-        case 0x64: case 0x65:
+        case 0x64:
+        case 0x65:
             insn->prefix |= INSN_SEGMENT;
             insn->seg = X86_FS + (byte - 0x64);
             break;
@@ -139,7 +143,8 @@ static enum decode_result parse_opcode(struct cursor *c, struct insn *insn)
     return DECODE_OK;
 }
 
-/* Follows the row through groups to the instruction; looks at the ModRM byte without consuming it. */
+/* Follows the row through groups to the instruction; looks at the ModRM byte without consuming it.
+ */
 static enum decode_result resolve_row(struct cursor *c, struct insn *insn, uint64_t features)
 {
     const struct oprow *row = c->row;
@@ -207,7 +212,7 @@ static enum decode_result parse_address16(struct cursor *c, struct insn *insn, u
 {
     static const uint8_t bases[8] = {X86_RBX, X86_RBX, X86_RBP, X86_RBP,
                                      X86_RSI, X86_RDI, X86_RBP, X86_RBX};
-    static const uint8_t indexes[8] = {X86_RSI, X86_RDI, X86_RSI, X86_RDI,
+    static const uint8_t indexes[8] = {X86_RSI,       X86_RDI,       X86_RSI,       X86_RDI,
                                        INSN_REG_NONE, INSN_REG_NONE, INSN_REG_NONE, INSN_REG_NONE};
     unsigned rm = insn->modrm & 7;
     unsigned length = mod == 2 ? 2 : mod;
@@ -288,7 +293,8 @@ static enum decode_result parse_modrm(struct cursor *c, struct insn *insn)
     insn->reg = (insn->modrm >> 3 & 7) | (insn->rex & 4) << 1;
     insn->rm = (insn->modrm & 7) | (insn->rex & 1) << 3;
     unsigned mod = insn->modrm >> 6;
-    bool always_register = c->row->kind == ROW_INSN && (c->row->op[0] == O_Rq || c->row->op[1] == O_Rq);
+    bool always_register =
+        c->row->kind == ROW_INSN && (c->row->op[0] == O_Rq || c->row->op[1] == O_Rq);
     if (mod == 3 || always_register)
         return DECODE_OK;
     insn->is_mem = 1;
@@ -298,13 +304,22 @@ static enum decode_result parse_modrm(struct cursor *c, struct insn *insn)
 static unsigned operand_bytes(const struct insn *insn, uint8_t kind)
 {
     switch (kind) {
-    case O_Eb: case O_Ob: return 1;
-    case O_Ew: return 2;
-    case O_Ed: return 4;
-    case O_Ey: return insn->rex & 8 ? 8 : 4;
-    case O_Eq: return 8;
-    case O_Ev: case O_Ov: return insn->opsize;
-    default: return 0;
+    case O_Eb:
+    case O_Ob:
+        return 1;
+    case O_Ew:
+        return 2;
+    case O_Ed:
+        return 4;
+    case O_Ey:
+        return insn->rex & 8 ? 8 : 4;
+    case O_Eq:
+        return 8;
+    case O_Ev:
+    case O_Ov:
+        return insn->opsize;
+    default:
+        return 0;
     }
 }
 
@@ -312,18 +327,30 @@ static unsigned simd_bytes(const struct insn *insn, uint8_t code)
 {
     unsigned vector = insn->vex_l ? 32 : 16;
     switch (code) {
-    case Z_1: return 1;
-    case Z_2: return 2;
-    case Z_4: return 4;
-    case Z_8: return 8;
-    case Z_16: return 16;
-    case Z_X: return vector;
-    case Z_H: return vector / 2;
-    case Z_Q: return vector / 4;
-    case Z_E: return vector / 8;
-    case Z_Y: return insn->rex & 8 ? 8 : 4;
-    case Z_D: return insn->vex_l ? 32 : 8;
-    default: return 0;
+    case Z_1:
+        return 1;
+    case Z_2:
+        return 2;
+    case Z_4:
+        return 4;
+    case Z_8:
+        return 8;
+    case Z_16:
+        return 16;
+    case Z_X:
+        return vector;
+    case Z_H:
+        return vector / 2;
+    case Z_Q:
+        return vector / 4;
+    case Z_E:
+        return vector / 8;
+    case Z_Y:
+        return insn->rex & 8 ? 8 : 4;
+    case Z_D:
+        return insn->vex_l ? 32 : 8;
+    default:
+        return 0;
     }
 }
 
@@ -331,14 +358,25 @@ static unsigned simd_bytes(const struct insn *insn, uint8_t code)
 static unsigned immediate_bytes(const struct insn *insn, uint8_t kind)
 {
     switch (kind) {
-    case O_Ib: case O_Is: case O_Jb: return 1;
-    case O_Iw: return 2;
-    case O_Iz: return insn->opsize == 2 ? 2 : 4;
-    case O_Jz: return insn->opsize == 2 && insn->mode != INSN_64 ? 2 : 4;
-    case O_Iv: return insn->opsize;
-    case O_Ob: case O_Ov: return insn->addrsize;
-    case O_Ap: return insn->opsize + 2;
-    default: return 0;
+    case O_Ib:
+    case O_Is:
+    case O_Jb:
+        return 1;
+    case O_Iw:
+        return 2;
+    case O_Iz:
+        return insn->opsize == 2 ? 2 : 4;
+    case O_Jz:
+        return insn->opsize == 2 && insn->mode != INSN_64 ? 2 : 4;
+    case O_Iv:
+        return insn->opsize;
+    case O_Ob:
+    case O_Ov:
+        return insn->addrsize;
+    case O_Ap:
+        return insn->opsize + 2;
+    default:
+        return 0;
     }
 }
 
@@ -351,7 +389,8 @@ static void set_immediate(struct insn *insn, uint8_t kind, const uint8_t *at, un
         return;
     }
     switch (kind) {
-    case O_Ob: case O_Ov:
+    case O_Ob:
+    case O_Ov:
         insn->disp = value;
         insn->is_mem = 1;
         if (insn->seg == X86_SEGS)
@@ -361,7 +400,8 @@ static void set_immediate(struct insn *insn, uint8_t kind, const uint8_t *at, un
         insn->imm = value & (insn->opsize == 2 ? 0xffff : 0xffffffff);
         insn->imm2 = get_le16(at + insn->opsize);
         return;
-    case O_Ib: case O_Iw:
+    case O_Ib:
+    case O_Iw:
         insn->imm = value;
         return;
     default:
@@ -442,7 +482,8 @@ static void finish(struct cursor *c, struct insn *insn)
     const struct oprow *row = c->row;
     unsigned attr = row->attr;
     insn->id = row->id;
-    /* 90 is XCHG rAX, rAX in the tables, and would clear bits 63:32; only with REX.B it exchanges. */
+    /* 90 is XCHG rAX, rAX in the tables, and would clear bits 63:32; only with REX.B it exchanges.
+     */
     if (row->id == I_XCHG && insn->map == INSN_MAP_ONE && insn->opcode == 0x90 && !(insn->rex & 1))
         insn->id = I_NOP;
     insn->feature = row->feature;

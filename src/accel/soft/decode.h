@@ -22,9 +22,9 @@ enum insn_map { INSN_MAP_ONE, INSN_MAP_0F, INSN_MAP_0F38, INSN_MAP_0F3A };
 
 /* insn.prefix */
 #define INSN_LOCK (1u << 0)
-#define INSN_REPNE (1u << 1) /* F2 */
-#define INSN_REP (1u << 2)   /* F3 */
-#define INSN_OPSIZE (1u << 3) /* 66 */
+#define INSN_REPNE (1u << 1)    /* F2 */
+#define INSN_REP (1u << 2)      /* F3 */
+#define INSN_OPSIZE (1u << 3)   /* 66 */
 #define INSN_ADDRSIZE (1u << 4) /* 67 */
 #define INSN_VEX (1u << 5)
 #define INSN_SEGMENT (1u << 6) /* a segment override was given */
@@ -43,14 +43,56 @@ enum insn_map { INSN_MAP_ONE, INSN_MAP_0F, INSN_MAP_0F38, INSN_MAP_0F3A };
  */
 enum insn_feature {
     FEAT_NONE,
-    FEAT_X87, FEAT_MMX, FEAT_SSE, FEAT_SSE2, FEAT_SSE3, FEAT_SSSE3, FEAT_SSE41, FEAT_SSE42,
-    FEAT_AES, FEAT_PCLMUL, FEAT_SHA, FEAT_GFNI, FEAT_AVX, FEAT_AVX2, FEAT_FMA, FEAT_F16C,
-    FEAT_VAES, FEAT_VPCLMUL, FEAT_AVX_VNNI,
-    FEAT_FXSR, FEAT_XSAVE, FEAT_XSAVEOPT, FEAT_XSAVEC, FEAT_XSAVES,
-    FEAT_CX8, FEAT_CX16, FEAT_CMOV, FEAT_MOVBE, FEAT_POPCNT, FEAT_LZCNT, FEAT_BMI1, FEAT_BMI2,
-    FEAT_ADX, FEAT_RDRAND, FEAT_RDSEED, FEAT_RDTSCP, FEAT_RDPID, FEAT_FSGSBASE, FEAT_INVPCID,
-    FEAT_CLFLUSH, FEAT_CLFLUSHOPT, FEAT_CLWB, FEAT_SMAP, FEAT_SYSCALL, FEAT_SEP, FEAT_LAHF64,
-    FEAT_PREFETCHW, FEAT_SERIALIZE, FEAT_MOVDIRI, FEAT_3DNOW,
+    FEAT_X87,
+    FEAT_MMX,
+    FEAT_SSE,
+    FEAT_SSE2,
+    FEAT_SSE3,
+    FEAT_SSSE3,
+    FEAT_SSE41,
+    FEAT_SSE42,
+    FEAT_AES,
+    FEAT_PCLMUL,
+    FEAT_SHA,
+    FEAT_GFNI,
+    FEAT_AVX,
+    FEAT_AVX2,
+    FEAT_FMA,
+    FEAT_F16C,
+    FEAT_VAES,
+    FEAT_VPCLMUL,
+    FEAT_AVX_VNNI,
+    FEAT_FXSR,
+    FEAT_XSAVE,
+    FEAT_XSAVEOPT,
+    FEAT_XSAVEC,
+    FEAT_XSAVES,
+    FEAT_CX8,
+    FEAT_CX16,
+    FEAT_CMOV,
+    FEAT_MOVBE,
+    FEAT_POPCNT,
+    FEAT_LZCNT,
+    FEAT_BMI1,
+    FEAT_BMI2,
+    FEAT_ADX,
+    FEAT_RDRAND,
+    FEAT_RDSEED,
+    FEAT_RDTSCP,
+    FEAT_RDPID,
+    FEAT_FSGSBASE,
+    FEAT_INVPCID,
+    FEAT_CLFLUSH,
+    FEAT_CLFLUSHOPT,
+    FEAT_CLWB,
+    FEAT_SMAP,
+    FEAT_SYSCALL,
+    FEAT_SEP,
+    FEAT_LAHF64,
+    FEAT_PREFETCHW,
+    FEAT_SERIALIZE,
+    FEAT_MOVDIRI,
+    FEAT_3DNOW,
 };
 
 /* What kind of executor an instruction needs. */
@@ -63,37 +105,38 @@ enum insn_class {
 
 /* A decoded instruction, self-contained: it may be kept after the bytes are gone. */
 struct insn {
-    uint16_t id;         /* enum insn_id of optable.h */
-    uint8_t cls;         /* enum insn_class */
-    uint8_t len;         /* bytes, 1..15 */
-    uint8_t mode;        /* enum insn_mode */
-    uint8_t map;         /* enum insn_map */
-    uint8_t opcode;      /* last opcode byte */
-    uint8_t modrm;       /* raw ModRM byte; 0 when absent */
+    uint16_t id;    /* enum insn_id of optable.h */
+    uint8_t cls;    /* enum insn_class */
+    uint8_t len;    /* bytes, 1..15 */
+    uint8_t mode;   /* enum insn_mode */
+    uint8_t map;    /* enum insn_map */
+    uint8_t opcode; /* last opcode byte */
+    uint8_t modrm;  /* raw ModRM byte; 0 when absent */
     uint8_t has_modrm;
-    uint8_t modrm_at;    /* offset of ModRM in raw[] */
-    uint8_t opcode_at;   /* offset of the opcode byte in raw[] */
-    uint8_t prefix;      /* INSN_LOCK... */
-    uint8_t pp;          /* mandatory prefix as VEX.pp counts: 0 none, 1 66, 2 F3, 3 F2 */
-    uint8_t rex;         /* REX byte or 0; for VEX its W R X B bits as a REX would hold them */
-    uint8_t vex_l;       /* VEX.L */
-    uint8_t vex_v;       /* VEX.vvvv, already inverted: a register number */
-    uint8_t opsize;      /* effective operand size in bytes: 1, 2, 4, 8 */
-    uint8_t addrsize;    /* effective address size in bytes: 2, 4, 8 */
-    uint8_t reg;         /* ModRM.reg with REX.R; opcode register with REX.B for +r forms in rm */
-    uint8_t rm;          /* ModRM.rm with REX.B, when it names a register */
-    uint8_t is_mem;      /* the ModRM operand is memory */
-    uint8_t base, index, scale; /* registers (INSN_REG_NONE, INSN_REG_RIP); scale is a shift count */
-    uint8_t seg;         /* enum x86_seg of the memory operand, override applied */
-    uint8_t mem_size;    /* bytes of the memory operand; 0: the class decides */
-    uint8_t mem_access;  /* INSN_MEM_READ | INSN_MEM_WRITE */
-    uint8_t rep;         /* string instructions: 0, INSN_REP or INSN_REPNE */
-    uint8_t flags;       /* INSN_F_* of optable.h */
-    uint8_t op[4];       /* operand kinds, enum insn_operand of optable.h */
-    uint8_t feature;     /* enum insn_feature */
-    int64_t disp;        /* displacement, sign-extended; moffs in full */
-    int64_t imm;         /* immediate, sign-extended as the instruction does; branch displacement */
-    uint16_t imm2;       /* ENTER's second, far pointers' selector */
+    uint8_t modrm_at;  /* offset of ModRM in raw[] */
+    uint8_t opcode_at; /* offset of the opcode byte in raw[] */
+    uint8_t prefix;    /* INSN_LOCK... */
+    uint8_t pp;        /* mandatory prefix as VEX.pp counts: 0 none, 1 66, 2 F3, 3 F2 */
+    uint8_t rex;       /* REX byte or 0; for VEX its W R X B bits as a REX would hold them */
+    uint8_t vex_l;     /* VEX.L */
+    uint8_t vex_v;     /* VEX.vvvv, already inverted: a register number */
+    uint8_t opsize;    /* effective operand size in bytes: 1, 2, 4, 8 */
+    uint8_t addrsize;  /* effective address size in bytes: 2, 4, 8 */
+    uint8_t reg;       /* ModRM.reg with REX.R; opcode register with REX.B for +r forms in rm */
+    uint8_t rm;        /* ModRM.rm with REX.B, when it names a register */
+    uint8_t is_mem;    /* the ModRM operand is memory */
+    uint8_t base, index,
+        scale;          /* registers (INSN_REG_NONE, INSN_REG_RIP); scale is a shift count */
+    uint8_t seg;        /* enum x86_seg of the memory operand, override applied */
+    uint8_t mem_size;   /* bytes of the memory operand; 0: the class decides */
+    uint8_t mem_access; /* INSN_MEM_READ | INSN_MEM_WRITE */
+    uint8_t rep;        /* string instructions: 0, INSN_REP or INSN_REPNE */
+    uint8_t flags;      /* INSN_F_* of optable.h */
+    uint8_t op[4];      /* operand kinds, enum insn_operand of optable.h */
+    uint8_t feature;    /* enum insn_feature */
+    int64_t disp;       /* displacement, sign-extended; moffs in full */
+    int64_t imm;        /* immediate, sign-extended as the instruction does; branch displacement */
+    uint16_t imm2;      /* ENTER's second, far pointers' selector */
     uint8_t raw[INSN_MAX];
 };
 

@@ -1,9 +1,10 @@
 /*
- * Doorbells: guest writes that become a tick of an eventfd instead of a device callback; and irqfds,
- * eventfds that become MSIs, watched by one thread with epoll that starts with the first of them.
+ * Doorbells: guest writes that become a tick of an eventfd instead of a device callback; and
+ * irqfds, eventfds that become MSIs, watched by one thread with epoll that starts with the first of
+ * them.
  *
- * Lock: table_lock (LOCK_ACCEL) for changes. The doorbell table is read without it: it is replaced as
- * a whole and the old one kept until the VM ends, for the vCPU that may still walk it.
+ * Lock: table_lock (LOCK_ACCEL) for changes. The doorbell table is read without it: it is replaced
+ * as a whole and the old one kept until the VM ends, for the vCPU that may still walk it.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -71,8 +72,8 @@ struct err *soft_doorbell_add(struct accel_vm *accel, uint64_t gpa, unsigned siz
     struct soft_vm *vm = (struct soft_vm *)accel;
     lock_take(&vm->table_lock);
     struct soft_doorbells *table = copy_table(vm->doorbells, NULL);
-    table->list[table->count++] = (struct doorbell){
-        .gpa = gpa, .size = size, .match = match, .value = value, .fd = event_fd};
+    table->list[table->count++] =
+        (struct doorbell){.gpa = gpa, .size = size, .match = match, .value = value, .fd = event_fd};
     publish(vm, table);
     lock_drop(&vm->table_lock);
     return NULL;

@@ -81,8 +81,10 @@ static void deliver_real(struct soft_vcpu *v, int vector, uint64_t return_rip)
     if (vector * 4u + 3 > v->idt.limit)
         idt_gp(v, vector);
     uint32_t entry = soft_load_sys(v, (uint32_t)(v->idt.base + vector * 4), 4);
-    struct new_stack stack = {.base = v->r[R_SEG + X86_SS], .sp = v->r[X86_RSP],
-                              .mask = soft_stack_mask(v, &v->seg[X86_SS]), .cpl = v->cpl};
+    struct new_stack stack = {.base = v->r[R_SEG + X86_SS],
+                              .sp = v->r[X86_RSP],
+                              .mask = soft_stack_mask(v, &v->seg[X86_SS]),
+                              .cpl = v->cpl};
     new_stack_push(v, &stack, 2, soft_flags(v));
     new_stack_push(v, &stack, 2, v->seg[X86_CS].selector);
     new_stack_push(v, &stack, 2, return_rip);
@@ -257,8 +259,10 @@ void soft_deliver(struct soft_vcpu *v, int vector, bool soft, bool has_error, ui
 /* INT n, INT3, INTO, INT1. */
 void exec_int(struct soft_vcpu *v, const struct insn *insn)
 {
-    int vector = insn->id == I_INT3 ? VEC_BP : insn->id == I_INTO ? VEC_OF
-                 : insn->id == I_INT1 ? VEC_DB : (int)insn->imm;
+    int vector = insn->id == I_INT3   ? VEC_BP
+                 : insn->id == I_INTO ? VEC_OF
+                 : insn->id == I_INT1 ? VEC_DB
+                                      : (int)insn->imm;
     if (insn->id == I_INTO && !(cc_compute(v) & FL_OF))
         return;
     if (v->rflags & FL_VM && insn->id == I_INT && (v->rflags >> FL_IOPL_SHIFT & 3) != 3)

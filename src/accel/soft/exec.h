@@ -4,7 +4,8 @@
  * A block is a run of `struct op`, one a guest instruction, which lies in one guest page (or starts
  * in one and ends with an instruction that crosses into the next). It follows a conditional branch
  * that is not taken, so it has one entry and several exits. Each op's function executes it and goes
- * on to the next by a tail call; at an exit it finds the next block, or returns NULL to the run loop.
+ * on to the next by a tail call; at an exit it finds the next block, or returns NULL to the run
+ * loop.
  *
  * 64-bit code uses specialised functions where select.c has one; all else goes through op_generic,
  * which calls the instruction's executor in soft_exec[].
@@ -25,24 +26,24 @@ struct op {
     op_fn *fn;
     union {
         int64_t imm;
-        struct block *link;       /* exits: the block at the target, once known, in the same page */
-        const struct insn *insn;  /* op_generic */
+        struct block *link;      /* exits: the block at the target, once known, in the same page */
+        const struct insn *insn; /* op_generic */
     };
-    int32_t disp;                 /* displacement; exits: target relative to the block */
-    uint16_t off;                 /* of the instruction in the block */
+    int32_t disp; /* displacement; exits: target relative to the block */
+    uint16_t off; /* of the instruction in the block */
     uint8_t len;
-    uint8_t n;                    /* instructions of the block up to and with this one */
-    uint8_t a, b;                 /* registers, or byte offsets of byte registers in soft_vcpu.r */
+    uint8_t n;    /* instructions of the block up to and with this one */
+    uint8_t a, b; /* registers, or byte offsets of byte registers in soft_vcpu.r */
     uint8_t base, index, scale, seg; /* memory operand: indexes of soft_vcpu.r */
-    uint8_t c, d;                 /* as the function needs */
+    uint8_t c, d;                    /* as the function needs */
 };
 
 _Static_assert(sizeof(struct op) == 32, "two ops a cache line");
 
 struct block {
-    uint64_t gpa;           /* of the first byte */
+    uint64_t gpa; /* of the first byte */
     struct block *hash_next, *page_next, *page2_next;
-    uint64_t gpa2;          /* page that the last instruction crosses into, or UINT64_MAX */
+    uint64_t gpa2; /* page that the last instruction crosses into, or UINT64_MAX */
     uint16_t op_count;
     uint16_t bytes;
     uint8_t mode;
@@ -72,8 +73,9 @@ struct block {
 typedef void exec_fn(struct soft_vcpu *v, const struct insn *insn);
 extern exec_fn *const soft_exec[I_COUNT];
 
-/* select.c: gives `op` (offsets and counts are set) the specialised function of a 64-bit instruction
-   and its operands; false when there is none. op->c * 64 + op->d is the block's offset in its page. */
+/* select.c: gives `op` (offsets and counts are set) the specialised function of a 64-bit
+   instruction and its operands; false when there is none. op->c * 64 + op->d is the block's offset
+   in its page. */
 bool soft_select(struct op *op, const struct insn *insn);
 /* Does the specialised op fall back to op_generic, so that op->insn must be there? */
 bool soft_select_keeps(const struct insn *insn);
@@ -115,7 +117,7 @@ const struct soft_ram *soft_ram_find(const struct soft_mem *mem, uint64_t gpa);
 struct walk {
     uint64_t gpa;
     uint64_t page_size;
-    bool writable;  /* a write would be allowed, and D is set already */
+    bool writable; /* a write would be allowed, and D is set already */
     bool global;
 };
 /* Translates for `access` with user rights or not; sets A and D; raises #PF. */
@@ -155,7 +157,8 @@ void soft_set_cpl(struct soft_vcpu *v, unsigned cpl);
 void soft_tss_stack(struct soft_vcpu *v, unsigned cpl, uint16_t *ss, uint64_t *sp);
 
 /* except.c */
-/* Delivers an interrupt or exception through the IDT. `soft`: INT n, INT3, INTO (DPL is checked). */
+/* Delivers an interrupt or exception through the IDT. `soft`: INT n, INT3, INTO (DPL is checked).
+ */
 void soft_deliver(struct soft_vcpu *v, int vector, bool soft, bool has_error, uint32_t error,
                   uint64_t return_rip);
 bool soft_vector_has_error(int vector);

@@ -1,5 +1,6 @@
 /*
- * General executors of bit instructions: BT family, scans and counts, CRC32, ADX, BMI1, BMI2, RDRAND.
+ * General executors of bit instructions: BT family, scans and counts, CRC32, ADX, BMI1, BMI2,
+ * RDRAND.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -13,10 +14,14 @@
 static uint64_t bit_result(unsigned id, uint64_t a, uint64_t mask)
 {
     switch (id) {
-    case I_BTS: return a | mask;
-    case I_BTR: return a & ~mask;
-    case I_BTC: return a ^ mask;
-    default: return a;
+    case I_BTS:
+        return a | mask;
+    case I_BTR:
+        return a & ~mask;
+    case I_BTC:
+        return a ^ mask;
+    default:
+        return a;
     }
 }
 

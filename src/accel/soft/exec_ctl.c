@@ -156,10 +156,18 @@ void exec_bcd(struct soft_vcpu *v, const struct insn *insn)
     uint8_t al = v->r[X86_RAX], ah = v->r[X86_RAX] >> 8, base = insn->imm;
     uint16_t ax;
     switch (insn->id) {
-    case I_DAA: daa_das(v, true); return;
-    case I_DAS: daa_das(v, false); return;
-    case I_AAA: aaa_aas(v, true); return;
-    case I_AAS: aaa_aas(v, false); return;
+    case I_DAA:
+        daa_das(v, true);
+        return;
+    case I_DAS:
+        daa_das(v, false);
+        return;
+    case I_AAA:
+        aaa_aas(v, true);
+        return;
+    case I_AAS:
+        aaa_aas(v, false);
+        return;
     case I_AAM:
         if (!base)
             soft_raise(v, VEC_DE, 0);

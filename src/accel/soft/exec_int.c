@@ -54,10 +54,14 @@ void exec_test(struct soft_vcpu *v, const struct insn *insn)
 static uint64_t unary(struct soft_vcpu *v, unsigned id, uint64_t a, unsigned n)
 {
     switch (id) {
-    case I_INC: return alu_inc(v, a, n);
-    case I_DEC: return alu_dec(v, a, n);
-    case I_NOT: return ~a;
-    default: return alu_sub(v, 0, a, n);
+    case I_INC:
+        return alu_inc(v, a, n);
+    case I_DEC:
+        return alu_dec(v, a, n);
+    case I_NOT:
+        return ~a;
+    default:
+        return alu_sub(v, 0, a, n);
     }
 }
 
@@ -183,10 +187,18 @@ void exec_shift(struct soft_vcpu *v, const struct insn *insn)
         return;
     }
     switch (insn->id) {
-    case I_SHL: r = alu_shl(v, a, count, n); break;
-    case I_SHR: r = alu_shr(v, a, count, n); break;
-    case I_SAR: r = alu_sar(v, a, count, n); break;
-    default: r = alu_rotate(v, insn->id, a, count, n); break;
+    case I_SHL:
+        r = alu_shl(v, a, count, n);
+        break;
+    case I_SHR:
+        r = alu_shr(v, a, count, n);
+        break;
+    case I_SAR:
+        r = alu_sar(v, a, count, n);
+        break;
+    default:
+        r = alu_rotate(v, insn->id, a, count, n);
+        break;
     }
     put_operand(v, insn, 0, r);
 }
@@ -378,11 +390,21 @@ void exec_flag(struct soft_vcpu *v, const struct insn *insn)
 {
     uint32_t f = cc_compute(v);
     switch (insn->id) {
-    case I_CLC: cc_set_flags(v, f & ~FL_CF); break;
-    case I_STC: cc_set_flags(v, f | FL_CF); break;
-    case I_CMC: cc_set_flags(v, f ^ FL_CF); break;
-    case I_CLD: v->rflags &= ~FL_DF; break;
-    default: v->rflags |= FL_DF; break;
+    case I_CLC:
+        cc_set_flags(v, f & ~FL_CF);
+        break;
+    case I_STC:
+        cc_set_flags(v, f | FL_CF);
+        break;
+    case I_CMC:
+        cc_set_flags(v, f ^ FL_CF);
+        break;
+    case I_CLD:
+        v->rflags &= ~FL_DF;
+        break;
+    default:
+        v->rflags |= FL_DF;
+        break;
     }
 }
 

@@ -1,6 +1,6 @@
 /*
- * String instructions (Intel SDM vol. 2). A repeated MOVS or STOS that moves upward runs in pieces of
- * a page through host memory; everything else goes element by element. A repetition gives way to
+ * String instructions (Intel SDM vol. 2). A repeated MOVS or STOS that moves upward runs in pieces
+ * of a page through host memory; everything else goes element by element. A repetition gives way to
  * events between pieces: it leaves with next_rip on itself and its registers advanced.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -145,8 +145,8 @@ void exec_lgdt(struct soft_vcpu *v, const struct insn *insn)
 
 static void write_cr0(struct soft_vcpu *v, uint64_t value)
 {
-    uint64_t known = CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_NE | CR0_WP | CR0_AM | CR0_NW |
-                     CR0_CD | CR0_PG;
+    uint64_t known =
+        CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG;
     if (value >> 32 || (value & CR0_PG && !(value & CR0_PE)) ||
         (value & CR0_NW && !(value & CR0_CD)))
         soft_gp(v, 0);
@@ -219,12 +219,23 @@ void exec_movcr_r(struct soft_vcpu *v, const struct insn *insn)
 {
     uint64_t value;
     switch (insn->reg) {
-    case 0: value = v->cr0; break;
-    case 2: value = v->cr2; break;
-    case 3: value = v->cr3; break;
-    case 4: value = v->cr4; break;
-    case 8: value = lapic_cr8(v->lapic); break;
-    default: soft_ud(v);
+    case 0:
+        value = v->cr0;
+        break;
+    case 2:
+        value = v->cr2;
+        break;
+    case 3:
+        value = v->cr3;
+        break;
+    case 4:
+        value = v->cr4;
+        break;
+    case 8:
+        value = lapic_cr8(v->lapic);
+        break;
+    default:
+        soft_ud(v);
     }
     put_operand(v, insn, 0, value);
 }
@@ -233,17 +244,26 @@ void exec_movcr_w(struct soft_vcpu *v, const struct insn *insn)
 {
     uint64_t value = get_operand(v, insn, 1);
     switch (insn->reg) {
-    case 0: write_cr0(v, value); break;
-    case 2: v->cr2 = value; break;
-    case 3: write_cr3(v, value); break;
-    case 4: write_cr4(v, value); break;
+    case 0:
+        write_cr0(v, value);
+        break;
+    case 2:
+        v->cr2 = value;
+        break;
+    case 3:
+        write_cr3(v, value);
+        break;
+    case 4:
+        write_cr4(v, value);
+        break;
     case 8:
         if (value >> 4)
             soft_gp(v, 0);
         lapic_set_cr8(v->lapic, value);
         v->intr_maybe = true;
         break;
-    default: soft_ud(v);
+    default:
+        soft_ud(v);
     }
 }
 

@@ -6,6 +6,7 @@
 #include "accel/soft/exec_all.h"
 #include "accel/soft/segment.h"
 
+/* clang-format off */
 exec_fn *const soft_exec[I_COUNT] = {
     [I_UD] = exec_ud, [I_ADD] = exec_group1, [I_OR] = exec_group1, [I_ADC] = exec_group1,
     [I_SBB] = exec_group1, [I_AND] = exec_group1, [I_SUB] = exec_group1, [I_XOR] = exec_group1,

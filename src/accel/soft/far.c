@@ -1,6 +1,6 @@
 /*
- * Transfers of control between segments and privileges (Intel SDM vol. 3, 5.8): far jumps, calls and
- * returns, call gates, IRET, SYSCALL, SYSENTER and their returns. Task switches raise #GP: no
+ * Transfers of control between segments and privileges (Intel SDM vol. 3, 5.8): far jumps, calls
+ * and returns, call gates, IRET, SYSCALL, SYSENTER and their returns. Task switches raise #GP: no
  * operating system of the 64-bit age uses them.
  *
  * Runs on the vCPU's thread.
@@ -140,8 +140,10 @@ void exec_jmpf(struct soft_vcpu *v, const struct insn *insn)
 
 static void push_far(struct soft_vcpu *v, unsigned size)
 {
-    struct new_stack stack = {.base = v->r[R_SEG + X86_SS], .sp = v->r[X86_RSP],
-                              .mask = soft_stack_mask(v, &v->seg[X86_SS]), .cpl = v->cpl};
+    struct new_stack stack = {.base = v->r[R_SEG + X86_SS],
+                              .sp = v->r[X86_RSP],
+                              .mask = soft_stack_mask(v, &v->seg[X86_SS]),
+                              .cpl = v->cpl};
     new_stack_push(v, &stack, size, v->seg[X86_CS].selector);
     new_stack_push(v, &stack, size, v->next_rip);
     v->r[X86_RSP] = stack.sp;
@@ -258,7 +260,8 @@ static void return_ss(struct soft_vcpu *v, uint16_t selector, unsigned cpl, bool
     soft_check_ss(v, selector, cpl, VEC_GP, ss);
 }
 
-/* The common end of RETF and IRET in protected mode. `sp_at` is where RSP and SS would be popped. */
+/* The common end of RETF and IRET in protected mode. `sp_at` is where RSP and SS would be popped.
+ */
 static void far_return(struct soft_vcpu *v, uint16_t selector, uint64_t rip, unsigned size,
                        unsigned at, unsigned extra, bool always_ss)
 {
@@ -382,8 +385,8 @@ void exec_iret(struct soft_vcpu *v, const struct insn *insn)
 static struct x86_segment flat(uint16_t selector, bool code, unsigned dpl, bool long_code)
 {
     struct x86_segment s = {.selector = selector, .limit = 0xffffffff};
-    s.attr = X86_ATTR_P | X86_ATTR_S | X86_ATTR_G | dpl << X86_ATTR_DPL_SHIFT |
-             (code ? 11 : 3) | (long_code ? X86_ATTR_L : X86_ATTR_DB);
+    s.attr = X86_ATTR_P | X86_ATTR_S | X86_ATTR_G | dpl << X86_ATTR_DPL_SHIFT | (code ? 11 : 3) |
+             (long_code ? X86_ATTR_L : X86_ATTR_DB);
     return s;
 }
 

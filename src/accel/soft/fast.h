@@ -96,20 +96,32 @@ FAST uintptr_t write_hit(const struct soft_vcpu *v, uint64_t linear, unsigned si
 FAST uint64_t fast_reg(const struct soft_vcpu *v, unsigned at, unsigned size)
 {
     switch (size) {
-    case 1: return ((const uint8_t *)v->r)[at];
-    case 2: return (uint16_t)v->r[at];
-    case 4: return (uint32_t)v->r[at];
-    default: return v->r[at];
+    case 1:
+        return ((const uint8_t *)v->r)[at];
+    case 2:
+        return (uint16_t)v->r[at];
+    case 4:
+        return (uint32_t)v->r[at];
+    default:
+        return v->r[at];
     }
 }
 
 FAST void fast_put(struct soft_vcpu *v, unsigned at, unsigned size, uint64_t value)
 {
     switch (size) {
-    case 1: ((uint8_t *)v->r)[at] = value; break;
-    case 2: *(uint16_t *)&v->r[at] = value; break;
-    case 4: v->r[at] = (uint32_t)value; break;
-    default: v->r[at] = value; break;
+    case 1:
+        ((uint8_t *)v->r)[at] = value;
+        break;
+    case 2:
+        *(uint16_t *)&v->r[at] = value;
+        break;
+    case 4:
+        v->r[at] = (uint32_t)value;
+        break;
+    default:
+        v->r[at] = value;
+        break;
     }
 }
 
@@ -121,24 +133,42 @@ FAST void fast_put(struct soft_vcpu *v, unsigned at, unsigned size, uint64_t val
     }
 
 /* fast_alu.c: [instruction of group 1][size][form] */
-enum alu_form { ALU_RR, ALU_RI, ALU_RM, ALU_RM_FULL, ALU_MR, ALU_MR_FULL, ALU_MI, ALU_MI_FULL,
-                ALU_FORMS };
+enum alu_form {
+    ALU_RR,
+    ALU_RI,
+    ALU_RM,
+    ALU_RM_FULL,
+    ALU_MR,
+    ALU_MR_FULL,
+    ALU_MI,
+    ALU_MI_FULL,
+    ALU_FORMS
+};
 extern op_fn *const fast_alu[8][SIZES][ALU_FORMS];
 extern op_fn *const fast_test[SIZES][ALU_FORMS];
-extern op_fn *const fast_unary[4][SIZES][3];    /* INC DEC NOT NEG; register, base, full */
+extern op_fn *const fast_unary[4][SIZES][3]; /* INC DEC NOT NEG; register, base, full */
 enum shift_form { SHIFT_I, SHIFT_CL, SHIFT_FORMS };
 extern op_fn *const fast_shift[3][SIZES][SHIFT_FORMS]; /* SHL SHR SAR of a register */
-extern op_fn *const fast_rotate[2][SIZES];      /* ROL ROR of a register by an immediate */
-extern op_fn *const fast_imul[2][SIZES][3];     /* two or three operands; register, base, full */
+extern op_fn *const fast_rotate[2][SIZES];             /* ROL ROR of a register by an immediate */
+extern op_fn *const fast_imul[2][SIZES][3]; /* two or three operands; register, base, full */
 
 /* fast_mov.c */
-enum mov_form { MOV_RR, MOV_RI, MOV_RM, MOV_RM_FULL, MOV_MR, MOV_MR_FULL, MOV_MI, MOV_MI_FULL,
-                MOV_FORMS };
+enum mov_form {
+    MOV_RR,
+    MOV_RI,
+    MOV_RM,
+    MOV_RM_FULL,
+    MOV_MR,
+    MOV_MR_FULL,
+    MOV_MI,
+    MOV_MI_FULL,
+    MOV_FORMS
+};
 extern op_fn *const fast_mov[SIZES][MOV_FORMS];
-extern op_fn *const fast_movzx[2][3];           /* from 1 or 2 bytes; register, base, full */
-extern op_fn *const fast_movsx[2][3][3];        /* to 4 or 8; from 1, 2, 4; register, base, full */
-extern op_fn *const fast_lea[2][EA_SHAPES];     /* 4 or 8 */
-extern op_fn *const fast_cmov[16][2][2];        /* condition; 4 or 8; register or memory */
+extern op_fn *const fast_movzx[2][3];       /* from 1 or 2 bytes; register, base, full */
+extern op_fn *const fast_movsx[2][3][3];    /* to 4 or 8; from 1, 2, 4; register, base, full */
+extern op_fn *const fast_lea[2][EA_SHAPES]; /* 4 or 8 */
+extern op_fn *const fast_cmov[16][2][2];    /* condition; 4 or 8; register or memory */
 extern op_fn *const fast_set[16];
 op_fn fast_push_r, fast_push_i, fast_push_m, fast_pop_r, fast_leave, fast_nop, fast_cdqe, fast_cwde,
     fast_cqo, fast_cdq, fast_bswap4, fast_bswap8, fast_xchg4, fast_xchg8, fast_pushf, fast_cli,
@@ -151,7 +181,7 @@ op_fn fast_ret, fast_jmp_r, fast_jmp_m, fast_call_r, fast_call_m;
 
 /* fast_atomic.c: 4 and 8 bytes, memory of any shape */
 extern op_fn *const fast_lock_cmpxchg[2], *const fast_lock_xadd[2], *const fast_xchg_m[2];
-extern op_fn *const fast_lock_alu[8][2][2];     /* group 1; 4 or 8; register or immediate */
-extern op_fn *const fast_lock_inc[2][2];        /* INC DEC */
+extern op_fn *const fast_lock_alu[8][2][2]; /* group 1; 4 or 8; register or immediate */
+extern op_fn *const fast_lock_inc[2][2];    /* INC DEC */
 
 #endif

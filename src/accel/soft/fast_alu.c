@@ -60,8 +60,8 @@ FAST void alu_m(struct soft_vcpu *v, const struct op *op, unsigned which, unsign
     OP_DEFINE(name##_mi_##n, alu_m(v, op, which, n, EA_BASE, op->imm))                             \
     OP_DEFINE(name##_mif_##n, alu_m(v, op, which, n, EA_FULL, op->imm))
 #define ALU_OP(name, which)                                                                        \
-    ALU_SIZE(name, which, 1) ALU_SIZE(name, which, 2) ALU_SIZE(name, which, 4)                     \
-    ALU_SIZE(name, which, 8)
+    ALU_SIZE(name, which, 1)                                                                       \
+    ALU_SIZE(name, which, 2) ALU_SIZE(name, which, 4) ALU_SIZE(name, which, 8)
 #define ALU_ROW(name, n)                                                                           \
     {                                                                                              \
         name##_rr_##n, name##_ri_##n, name##_rm_##n, name##_rmf_##n, name##_mr_##n,                \
@@ -82,7 +82,7 @@ ALU_OP(xor, 6)
 ALU_OP(cmp, 7)
 
 op_fn *const fast_alu[8][SIZES][ALU_FORMS] = {
-    ALU_TABLE(add), ALU_TABLE(or), ALU_TABLE(adc), ALU_TABLE(sbb),
+    ALU_TABLE(add), ALU_TABLE(or),  ALU_TABLE(adc), ALU_TABLE(sbb),
     ALU_TABLE(and), ALU_TABLE(sub), ALU_TABLE(xor), ALU_TABLE(cmp),
 };
 
@@ -91,10 +91,12 @@ op_fn *const fast_alu[8][SIZES][ALU_FORMS] = {
 #define TEST_SIZE(n)                                                                               \
     OP_DEFINE(test_rr_##n, cc_set_logic(v, fast_reg(v, op->a, n) & fast_reg(v, op->b, n), n))      \
     OP_DEFINE(test_ri_##n, cc_set_logic(v, fast_reg(v, op->a, n) & op->imm, n))                    \
-    OP_DEFINE(test_mr_##n, cc_set_logic(v, fast_load(v, op, fast_ea(v, op, EA_BASE), n) &          \
-                                               fast_reg(v, op->a, n), n))                          \
-    OP_DEFINE(test_mrf_##n, cc_set_logic(v, fast_load(v, op, fast_ea(v, op, EA_FULL), n) &         \
-                                                fast_reg(v, op->a, n), n))                         \
+    OP_DEFINE(                                                                                     \
+        test_mr_##n,                                                                               \
+        cc_set_logic(v, fast_load(v, op, fast_ea(v, op, EA_BASE), n) & fast_reg(v, op->a, n), n))  \
+    OP_DEFINE(                                                                                     \
+        test_mrf_##n,                                                                              \
+        cc_set_logic(v, fast_load(v, op, fast_ea(v, op, EA_FULL), n) & fast_reg(v, op->a, n), n))  \
     OP_DEFINE(test_mi_##n,                                                                         \
               cc_set_logic(v, fast_load(v, op, fast_ea(v, op, EA_BASE), n) & op->imm, n))          \
     OP_DEFINE(test_mif_##n,                                                                        \
@@ -116,10 +118,14 @@ op_fn *const fast_test[SIZES][ALU_FORMS] = {TEST_ROW(1), TEST_ROW(2), TEST_ROW(4
 FAST uint64_t unary(struct soft_vcpu *v, unsigned which, uint64_t a, unsigned n)
 {
     switch (which) {
-    case 0: return alu_inc(v, a, n);
-    case 1: return alu_dec(v, a, n);
-    case 2: return ~a;
-    default: return alu_sub(v, 0, a, n);
+    case 0:
+        return alu_inc(v, a, n);
+    case 1:
+        return alu_dec(v, a, n);
+    case 2:
+        return ~a;
+    default:
+        return alu_sub(v, 0, a, n);
     }
 }
 
@@ -137,13 +143,12 @@ FAST void unary_m(struct soft_vcpu *v, const struct op *op, unsigned which, unsi
 }
 
 #define UNARY_SIZE(name, which, n)                                                                 \
-    OP_DEFINE(name##_r_##n,                                                                        \
-              fast_put(v, op->a, n, unary(v, which, fast_reg(v, op->a, n), n)))                    \
+    OP_DEFINE(name##_r_##n, fast_put(v, op->a, n, unary(v, which, fast_reg(v, op->a, n), n)))      \
     OP_DEFINE(name##_m_##n, unary_m(v, op, which, n, EA_BASE))                                     \
     OP_DEFINE(name##_mf_##n, unary_m(v, op, which, n, EA_FULL))
 #define UNARY_OP(name, which)                                                                      \
-    UNARY_SIZE(name, which, 1) UNARY_SIZE(name, which, 2) UNARY_SIZE(name, which, 4)               \
-    UNARY_SIZE(name, which, 8)
+    UNARY_SIZE(name, which, 1)                                                                     \
+    UNARY_SIZE(name, which, 2) UNARY_SIZE(name, which, 4) UNARY_SIZE(name, which, 8)
 #define UNARY_TABLE(name)                                                                          \
     {                                                                                              \
         {name##_r_1, name##_m_1, name##_mf_1}, {name##_r_2, name##_m_2, name##_mf_2},              \
@@ -155,7 +160,7 @@ UNARY_OP(dec, 1)
 UNARY_OP(not, 2)
 UNARY_OP(neg, 3)
 
-op_fn *const fast_unary[4][SIZES][3] = {UNARY_TABLE(inc), UNARY_TABLE(dec), UNARY_TABLE(not),
+op_fn *const fast_unary[4][SIZES][3] = {UNARY_TABLE(inc), UNARY_TABLE(dec), UNARY_TABLE(not ),
                                         UNARY_TABLE(neg)};
 
 /* ---- shifts of a register ---- */
@@ -163,9 +168,12 @@ op_fn *const fast_unary[4][SIZES][3] = {UNARY_TABLE(inc), UNARY_TABLE(dec), UNAR
 FAST uint64_t shift(struct soft_vcpu *v, unsigned which, uint64_t a, unsigned count, unsigned n)
 {
     switch (which) {
-    case 0: return alu_shl(v, a, count, n);
-    case 1: return alu_shr(v, a, count, n);
-    default: return alu_sar(v, a, count, n);
+    case 0:
+        return alu_shl(v, a, count, n);
+    case 1:
+        return alu_shr(v, a, count, n);
+    default:
+        return alu_sar(v, a, count, n);
     }
 }
 
@@ -188,8 +196,8 @@ FAST void shift_cl(struct soft_vcpu *v, const struct op *op, unsigned which, uns
     OP_DEFINE(name##_i_##n, shift_i(v, op, which, n))                                              \
     OP_DEFINE(name##_cl_##n, shift_cl(v, op, which, n))
 #define SHIFT_OP(name, which)                                                                      \
-    SHIFT_SIZE(name, which, 1) SHIFT_SIZE(name, which, 2) SHIFT_SIZE(name, which, 4)               \
-    SHIFT_SIZE(name, which, 8)
+    SHIFT_SIZE(name, which, 1)                                                                     \
+    SHIFT_SIZE(name, which, 2) SHIFT_SIZE(name, which, 4) SHIFT_SIZE(name, which, 8)
 #define SHIFT_TABLE(name)                                                                          \
     {                                                                                              \
         {name##_i_1, name##_cl_1}, {name##_i_2, name##_cl_2}, {name##_i_4, name##_cl_4},           \
@@ -244,10 +252,10 @@ FAST void imul(struct soft_vcpu *v, const struct op *op, uint64_t a, uint64_t b,
 
 #define IMUL_SIZE(n)                                                                               \
     OP_DEFINE(imul2_r_##n, imul(v, op, fast_reg(v, op->a, n), fast_reg(v, op->b, n), n))           \
-    OP_DEFINE(imul2_m_##n, imul(v, op, fast_reg(v, op->a, n),                                      \
-                                fast_load(v, op, fast_ea(v, op, EA_BASE), n), n))                  \
-    OP_DEFINE(imul2_mf_##n, imul(v, op, fast_reg(v, op->a, n),                                     \
-                                 fast_load(v, op, fast_ea(v, op, EA_FULL), n), n))                 \
+    OP_DEFINE(imul2_m_##n,                                                                         \
+              imul(v, op, fast_reg(v, op->a, n), fast_load(v, op, fast_ea(v, op, EA_BASE), n), n)) \
+    OP_DEFINE(imul2_mf_##n,                                                                        \
+              imul(v, op, fast_reg(v, op->a, n), fast_load(v, op, fast_ea(v, op, EA_FULL), n), n)) \
     OP_DEFINE(imul3_r_##n, imul(v, op, fast_reg(v, op->b, n), op->imm, n))                         \
     OP_DEFINE(imul3_m_##n, imul(v, op, fast_load(v, op, fast_ea(v, op, EA_BASE), n), op->imm, n))  \
     OP_DEFINE(imul3_mf_##n, imul(v, op, fast_load(v, op, fast_ea(v, op, EA_FULL), n), op->imm, n))

@@ -52,10 +52,7 @@ op_fn *const fast_lock_cmpxchg[2] = {cmpxchg_4, cmpxchg_8};
         if (unlikely(!host))                                                                       \
             return op_generic(v, op);                                                              \
         type old = v->r[op->a];                                                                    \
-        __asm__ volatile("xchg %1, %0"                                                             \
-                         : "+m"(*(volatile type *)host), "+r"(old)                                 \
-                         :                                                                         \
-                         : "memory");                                                              \
+        __asm__ volatile("xchg %1, %0" : "+m"(*(volatile type *)host), "+r"(old) : : "memory");    \
         fast_put(v, op->a, n, old);                                                                \
         NEXT_OP(v, op);                                                                            \
     }
@@ -64,7 +61,8 @@ XADD(uint64_t, 8)
 op_fn *const fast_lock_xadd[2] = {xadd_4, xadd_8};
 op_fn *const fast_xchg_m[2] = {xchg_4, xchg_8};
 
-/* ADD and SUB through XADD, the logic operations through a CMPXCHG loop: both give the old value. */
+/* ADD and SUB through XADD, the logic operations through a CMPXCHG loop: both give the old value.
+ */
 #define OLD_ADD(type, host, delta)                                                                 \
     ({                                                                                             \
         type old_ = (delta);                                                                       \
@@ -81,7 +79,7 @@ op_fn *const fast_xchg_m[2] = {xchg_4, xchg_8};
             seen_ = old_;                                                                          \
             __asm__ volatile("lock cmpxchg %2, %0"                                                 \
                              : "+m"(*(volatile type *)(host)), "+a"(old_)                          \
-                             : "r"((type)(seen_ operator (b)))                                     \
+                             : "r"((type)(seen_ operator(b)))                                      \
                              : "memory", "cc");                                                    \
         } while (old_ != seen_);                                                                   \
         old_;                                                                                      \
@@ -94,11 +92,20 @@ FAST bool lock_alu(struct soft_vcpu *v, const struct op *op, unsigned which, uns
         return false;
     uint64_t old;
     switch (which) {
-    case 0: old = n == 4 ? OLD_ADD(uint32_t, host, b) : OLD_ADD(uint64_t, host, b); break;
-    case 5: old = n == 4 ? OLD_ADD(uint32_t, host, -b) : OLD_ADD(uint64_t, host, -b); break;
-    case 1: old = n == 4 ? OLD_LOGIC(uint32_t, host, |, b) : OLD_LOGIC(uint64_t, host, |, b); break;
-    case 4: old = n == 4 ? OLD_LOGIC(uint32_t, host, &, b) : OLD_LOGIC(uint64_t, host, &, b); break;
-    default: old = n == 4 ? OLD_LOGIC(uint32_t, host, ^, b) : OLD_LOGIC(uint64_t, host, ^, b);
+    case 0:
+        old = n == 4 ? OLD_ADD(uint32_t, host, b) : OLD_ADD(uint64_t, host, b);
+        break;
+    case 5:
+        old = n == 4 ? OLD_ADD(uint32_t, host, -b) : OLD_ADD(uint64_t, host, -b);
+        break;
+    case 1:
+        old = n == 4 ? OLD_LOGIC(uint32_t, host, |, b) : OLD_LOGIC(uint64_t, host, |, b);
+        break;
+    case 4:
+        old = n == 4 ? OLD_LOGIC(uint32_t, host, &, b) : OLD_LOGIC(uint64_t, host, &, b);
+        break;
+    default:
+        old = n == 4 ? OLD_LOGIC(uint32_t, host, ^, b) : OLD_LOGIC(uint64_t, host, ^, b);
     }
     alu_group1(v, which, old, b, n);
     return true;
@@ -118,7 +125,13 @@ FAST bool lock_alu(struct soft_vcpu *v, const struct op *op, unsigned which, uns
         NEXT_OP(v, op);                                                                            \
     }
 #define LOCK_BOTH(name, which) LOCK_ALU(name, which, 4) LOCK_ALU(name, which, 8)
-#define LOCK_ROW(name) {{lock_##name##_r_4, lock_##name##_i_4}, {lock_##name##_r_8, lock_##name##_i_8}}
+#define LOCK_ROW(name)                                                                             \
+    {                                                                                              \
+        {lock_##name##_r_4, lock_##name##_i_4},                                                    \
+        {                                                                                          \
+            lock_##name##_r_8, lock_##name##_i_8                                                   \
+        }                                                                                          \
+    }
 
 LOCK_BOTH(add, 0)
 LOCK_BOTH(or, 1)
@@ -126,9 +139,11 @@ LOCK_BOTH(and, 4)
 LOCK_BOTH(sub, 5)
 LOCK_BOTH(xor, 6)
 
-op_fn *const fast_lock_alu[8][2][2] = {
-    [0] = LOCK_ROW(add), [1] = LOCK_ROW(or), [4] = LOCK_ROW(and), [5] = LOCK_ROW(sub),
-    [6] = LOCK_ROW(xor)};
+op_fn *const fast_lock_alu[8][2][2] = {[0] = LOCK_ROW(add),
+                                       [1] = LOCK_ROW(or),
+                                       [4] = LOCK_ROW(and),
+                                       [5] = LOCK_ROW(sub),
+                                       [6] = LOCK_ROW(xor)};
 
 #define LOCK_INC(type, n)                                                                          \
     static const struct op *lock_inc_##n(struct soft_vcpu *v, const struct op *op)                 \

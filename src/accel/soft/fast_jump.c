@@ -55,11 +55,14 @@ JCC(13)
 JCC(14)
 JCC(15)
 
-#define JCC_ROW(cc) {jcc_near_##cc, jcc_far_##cc}
-op_fn *const fast_jcc[16][2] = {
-    JCC_ROW(0),  JCC_ROW(1),  JCC_ROW(2),  JCC_ROW(3),  JCC_ROW(4),  JCC_ROW(5),
-    JCC_ROW(6),  JCC_ROW(7),  JCC_ROW(8),  JCC_ROW(9),  JCC_ROW(10), JCC_ROW(11),
-    JCC_ROW(12), JCC_ROW(13), JCC_ROW(14), JCC_ROW(15)};
+#define JCC_ROW(cc)                                                                                \
+    {                                                                                              \
+        jcc_near_##cc, jcc_far_##cc                                                                \
+    }
+op_fn *const fast_jcc[16][2] = {JCC_ROW(0),  JCC_ROW(1),  JCC_ROW(2),  JCC_ROW(3),
+                                JCC_ROW(4),  JCC_ROW(5),  JCC_ROW(6),  JCC_ROW(7),
+                                JCC_ROW(8),  JCC_ROW(9),  JCC_ROW(10), JCC_ROW(11),
+                                JCC_ROW(12), JCC_ROW(13), JCC_ROW(14), JCC_ROW(15)};
 
 static const struct op *jmp_near(struct soft_vcpu *v, const struct op *op)
 {

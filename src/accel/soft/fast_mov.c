@@ -100,10 +100,10 @@ CONDITION(13)
 CONDITION(14)
 CONDITION(15)
 
-op_fn *const fast_cmov[16][2][2] = {
-    CMOV_ROW(0),  CMOV_ROW(1),  CMOV_ROW(2),  CMOV_ROW(3),  CMOV_ROW(4),  CMOV_ROW(5),
-    CMOV_ROW(6),  CMOV_ROW(7),  CMOV_ROW(8),  CMOV_ROW(9),  CMOV_ROW(10), CMOV_ROW(11),
-    CMOV_ROW(12), CMOV_ROW(13), CMOV_ROW(14), CMOV_ROW(15)};
+op_fn *const fast_cmov[16][2][2] = {CMOV_ROW(0),  CMOV_ROW(1),  CMOV_ROW(2),  CMOV_ROW(3),
+                                    CMOV_ROW(4),  CMOV_ROW(5),  CMOV_ROW(6),  CMOV_ROW(7),
+                                    CMOV_ROW(8),  CMOV_ROW(9),  CMOV_ROW(10), CMOV_ROW(11),
+                                    CMOV_ROW(12), CMOV_ROW(13), CMOV_ROW(14), CMOV_ROW(15)};
 op_fn *const fast_set[16] = {set_0, set_1, set_2,  set_3,  set_4,  set_5,  set_6,  set_7,
                              set_8, set_9, set_10, set_11, set_12, set_13, set_14, set_15};
 

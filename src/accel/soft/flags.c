@@ -72,14 +72,30 @@ bool cc_test_slow(const struct soft_vcpu *v, unsigned cc)
     bool less = !(f & FL_SF) != !(f & FL_OF);
     bool result;
     switch (cc >> 1) {
-    case 0: result = f & FL_OF; break;
-    case 1: result = f & FL_CF; break;
-    case 2: result = f & FL_ZF; break;
-    case 3: result = f & (FL_CF | FL_ZF); break;
-    case 4: result = f & FL_SF; break;
-    case 5: result = f & FL_PF; break;
-    case 6: result = less; break;
-    default: result = less || (f & FL_ZF); break;
+    case 0:
+        result = f & FL_OF;
+        break;
+    case 1:
+        result = f & FL_CF;
+        break;
+    case 2:
+        result = f & FL_ZF;
+        break;
+    case 3:
+        result = f & (FL_CF | FL_ZF);
+        break;
+    case 4:
+        result = f & FL_SF;
+        break;
+    case 5:
+        result = f & FL_PF;
+        break;
+    case 6:
+        result = less;
+        break;
+    default:
+        result = less || (f & FL_ZF);
+        break;
     }
     return result ^ (cc & 1);
 }

@@ -25,7 +25,16 @@
 #include "accel/soft/soft.h"
 
 enum cc_kind {
-    CC_FLAGS, CC_SUB, CC_SBB, CC_ADD, CC_ADC, CC_INC, CC_DEC, CC_SHL, CC_SHR, CC_MUL,
+    CC_FLAGS,
+    CC_SUB,
+    CC_SBB,
+    CC_ADD,
+    CC_ADC,
+    CC_INC,
+    CC_DEC,
+    CC_SHL,
+    CC_SHR,
+    CC_MUL,
 };
 
 #define CC(kind, bytes) ((uint32_t)(kind) | ((bytes)*8u - 1) << 8)
@@ -38,20 +47,28 @@ bool cc_test_slow(const struct soft_vcpu *v, unsigned cc);
 static inline int64_t sign_extend(uint64_t value, unsigned bytes)
 {
     switch (bytes) {
-    case 1: return (int8_t)value;
-    case 2: return (int16_t)value;
-    case 4: return (int32_t)value;
-    default: return value;
+    case 1:
+        return (int8_t)value;
+    case 2:
+        return (int16_t)value;
+    case 4:
+        return (int32_t)value;
+    default:
+        return value;
     }
 }
 
 static inline uint64_t zero_extend(uint64_t value, unsigned bytes)
 {
     switch (bytes) {
-    case 1: return (uint8_t)value;
-    case 2: return (uint16_t)value;
-    case 4: return (uint32_t)value;
-    default: return value;
+    case 1:
+        return (uint8_t)value;
+    case 2:
+        return (uint16_t)value;
+    case 4:
+        return (uint32_t)value;
+    default:
+        return value;
     }
 }
 
@@ -78,13 +95,20 @@ static inline void cc_set_logic(struct soft_vcpu *v, uint64_t result, unsigned b
 static inline bool cc_carry(const struct soft_vcpu *v)
 {
     switch ((uint8_t)v->cc_op) {
-    case CC_FLAGS: return v->cc_src & FL_CF;
-    case CC_SUB: return v->cc_dst < v->cc_src;
-    case CC_SBB: return v->cc_dst <= v->cc_src;
-    case CC_ADD: return v->cc_dst < v->cc_src;
-    case CC_ADC: return v->cc_dst <= v->cc_src;
-    case CC_SHL: return v->cc_src >> (v->cc_op >> 8) & 1;
-    default: return v->cc_src & 1; /* INC, DEC, SHR, MUL */
+    case CC_FLAGS:
+        return v->cc_src & FL_CF;
+    case CC_SUB:
+        return v->cc_dst < v->cc_src;
+    case CC_SBB:
+        return v->cc_dst <= v->cc_src;
+    case CC_ADD:
+        return v->cc_dst < v->cc_src;
+    case CC_ADC:
+        return v->cc_dst <= v->cc_src;
+    case CC_SHL:
+        return v->cc_src >> (v->cc_op >> 8) & 1;
+    default:
+        return v->cc_src & 1; /* INC, DEC, SHR, MUL */
     }
 }
 
@@ -108,7 +132,8 @@ static inline bool cc_sign(const struct soft_vcpu *v)
     return cc_compute(v) & FL_SF;
 }
 
-/* Condition `cc` of Jcc, SETcc and CMOVcc: 0 O, 2 B, 4 Z, 6 BE, 8 S, 10 P, 12 L, 14 LE; odd negates. */
+/* Condition `cc` of Jcc, SETcc and CMOVcc: 0 O, 2 B, 4 Z, 6 BE, 8 S, 10 P, 12 L, 14 LE; odd
+ * negates. */
 static inline __attribute__((always_inline)) bool cc_test(const struct soft_vcpu *v, unsigned cc)
 {
     bool result;

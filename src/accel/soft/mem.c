@@ -151,8 +151,8 @@ void soft_probe(struct soft_vcpu *v, uint64_t linear, unsigned len, enum soft_ac
 {
     uint64_t end = linear + len - 1;
     for (uint64_t at = linear;; at = tlb_next_page(v, at)) {
-        struct soft_tlbe *e = access == ACC_WRITE ? &v->space->write[tlb_index(at)]
-                                                  : &v->space->read[tlb_index(at)];
+        struct soft_tlbe *e =
+            access == ACC_WRITE ? &v->space->write[tlb_index(at)] : &v->space->read[tlb_index(at)];
         uint64_t gpa;
         if ((at ^ e->tag) > 0xfff)
             resolve(v, v->space, is_user(v), at, access, &gpa);
@@ -167,8 +167,8 @@ static void copy_range(struct soft_vcpu *v, uint64_t linear, uint8_t *bytes, uns
 {
     while (len) {
         unsigned piece = MIN(len, (unsigned)(GUEST_PAGE_SIZE - (linear & 0xfff)));
-        struct soft_tlbe *e = write ? &v->space->write[tlb_index(linear)]
-                                    : &v->space->read[tlb_index(linear)];
+        struct soft_tlbe *e =
+            write ? &v->space->write[tlb_index(linear)] : &v->space->read[tlb_index(linear)];
         uint8_t *host = NULL;
         if ((linear ^ e->tag) <= 0xfff)
             host = (uint8_t *)(uintptr_t)(linear + e->addend);

@@ -11,17 +11,31 @@
 unsigned operand_size(const struct insn *insn, unsigned i)
 {
     switch (insn->op[i]) {
-    case O_Eb: case O_Gb: case O_Zb: case O_AL: case O_CL: case O_Ob:
+    case O_Eb:
+    case O_Gb:
+    case O_Zb:
+    case O_AL:
+    case O_CL:
+    case O_Ob:
         return 1;
-    case O_Ew: case O_Gw: case O_AX: case O_DX: case O_Sw:
+    case O_Ew:
+    case O_Gw:
+    case O_AX:
+    case O_DX:
+    case O_Sw:
         return 2;
-    case O_Ed: case O_Gd:
+    case O_Ed:
+    case O_Gd:
         return 4;
-    case O_Ey: case O_Gy: case O_By:
+    case O_Ey:
+    case O_Gy:
+    case O_By:
         return insn->rex & 8 ? 8 : 4;
     case O_Eq:
         return 8;
-    case O_Rq: case O_Cq: case O_Dq:
+    case O_Rq:
+    case O_Cq:
+    case O_Dq:
         return insn->mode == INSN_64 ? 8 : 4;
     default:
         return insn->opsize;
@@ -90,19 +104,34 @@ static uint64_t get(struct soft_vcpu *v, const struct insn *insn, unsigned i,
 {
     unsigned size = operand_size(insn, i);
     switch (insn->op[i]) {
-    case O_Eb: case O_Ew: case O_Ev: case O_Ed: case O_Ey: case O_Eq:
+    case O_Eb:
+    case O_Ew:
+    case O_Ev:
+    case O_Ed:
+    case O_Ey:
+    case O_Eq:
         if (insn->is_mem)
             return load_operand(v, insn, size, access);
         return get_reg(v, insn, insn->rm, size);
-    case O_Ob: case O_Ov:
+    case O_Ob:
+    case O_Ov:
         return load_operand(v, insn, size, access);
-    case O_Rv: case O_Rq: case O_Zb: case O_Zv:
+    case O_Rv:
+    case O_Rq:
+    case O_Zb:
+    case O_Zv:
         return get_reg(v, insn, insn->rm, size);
-    case O_Gb: case O_Gw: case O_Gv: case O_Gd: case O_Gy:
+    case O_Gb:
+    case O_Gw:
+    case O_Gv:
+    case O_Gd:
+    case O_Gy:
         return get_reg(v, insn, insn->reg, size);
     case O_By:
         return zero_extend(v->r[insn->vex_v], size);
-    case O_AL: case O_AX: case O_rAX:
+    case O_AL:
+    case O_AX:
+    case O_rAX:
         return zero_extend(v->r[X86_RAX], size);
     case O_CL:
         return (uint8_t)v->r[X86_RCX];
@@ -110,7 +139,11 @@ static uint64_t get(struct soft_vcpu *v, const struct insn *insn, unsigned i,
         return (uint16_t)v->r[X86_RDX];
     case O_ONE:
         return 1;
-    case O_Ib: case O_Is: case O_Iw: case O_Iz: case O_Iv:
+    case O_Ib:
+    case O_Is:
+    case O_Iw:
+    case O_Iz:
+    case O_Iv:
         return insn->imm;
     default:
         return 0;
@@ -131,19 +164,32 @@ void put_operand(struct soft_vcpu *v, const struct insn *insn, unsigned i, uint6
 {
     unsigned size = operand_size(insn, i);
     switch (insn->op[i]) {
-    case O_Eb: case O_Ew: case O_Ev: case O_Ed: case O_Ey: case O_Eq:
+    case O_Eb:
+    case O_Ew:
+    case O_Ev:
+    case O_Ed:
+    case O_Ey:
+    case O_Eq:
         if (!insn->is_mem) {
             put_reg(v, insn, insn->rm, size, value);
             return;
         }
         /* fall through */
-    case O_Ob: case O_Ov:
+    case O_Ob:
+    case O_Ov:
         soft_store(v, soft_linear(v, insn, size, ACC_WRITE), size, value);
         return;
-    case O_Rv: case O_Rq: case O_Zb: case O_Zv:
+    case O_Rv:
+    case O_Rq:
+    case O_Zb:
+    case O_Zv:
         put_reg(v, insn, insn->rm, size, value);
         return;
-    case O_Gb: case O_Gw: case O_Gv: case O_Gd: case O_Gy:
+    case O_Gb:
+    case O_Gw:
+    case O_Gv:
+    case O_Gd:
+    case O_Gy:
         put_reg(v, insn, insn->reg, size, value);
         return;
     case O_By:

@@ -27,10 +27,18 @@ static inline void put_reg(struct soft_vcpu *v, const struct insn *insn, unsigne
                            unsigned size, uint64_t value)
 {
     switch (size) {
-    case 1: *reg8(v, insn, reg) = value; break;
-    case 2: v->r[reg] = (v->r[reg] & ~0xffffull) | (uint16_t)value; break;
-    case 4: v->r[reg] = (uint32_t)value; break;
-    default: v->r[reg] = value; break;
+    case 1:
+        *reg8(v, insn, reg) = value;
+        break;
+    case 2:
+        v->r[reg] = (v->r[reg] & ~0xffffull) | (uint16_t)value;
+        break;
+    case 4:
+        v->r[reg] = (uint32_t)value;
+        break;
+    default:
+        v->r[reg] = value;
+        break;
     }
 }
 

@@ -90,8 +90,8 @@ const struct op *op_crossing(struct soft_vcpu *v, const struct op *op)
         linear = (uint32_t)(linear + v->seg[X86_CS].base);
     soft_fetch_ptr(v, linear, &gpa);
     if (unlikely(gpa != (uint64_t)op->imm)) {
-        soft_code_drop(v, ((const struct block *)((const uint8_t *)op -
-                                                  offsetof(struct block, ops)))->gpa);
+        soft_code_drop(
+            v, ((const struct block *)((const uint8_t *)op - offsetof(struct block, ops)))->gpa);
         GOTO_OP(v, soft_lookup(v, v->rip));
     }
     NEXT_OP(v, op);

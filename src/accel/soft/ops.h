@@ -32,9 +32,8 @@ static inline __attribute__((always_inline)) const struct op *enter_rip(struct s
 }
 
 /* Goes on at `rip`, which lies in the same page as `op`. */
-static inline __attribute__((always_inline)) const struct op *enter_link(struct soft_vcpu *v,
-                                                                         const struct op *op,
-                                                                         uint64_t rip)
+static inline __attribute__((always_inline)) const struct op *
+enter_link(struct soft_vcpu *v, const struct op *op, uint64_t rip)
 {
     if (unlikely(atomic_load_explicit(&v->events, memory_order_relaxed))) {
         v->rip = rip;

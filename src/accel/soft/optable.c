@@ -6,6 +6,7 @@
  */
 #include "accel/soft/optable_rows.h"
 
+/* clang-format off */
 /* Rows of the eight two-operand ALU instructions, opcodes base+0 to base+5. */
 #define ALU(base, name, lock, write)                                                               \
     [base] = OP(name, A_B | (lock) | (write), O_Eb, O_Gb),                                         \
@@ -100,7 +101,8 @@ const struct oprow optable_one[256] = {
     [0x80] = SUB(GROUP, group1_80), [0x81] = SUB(GROUP, group1_81),
     [0x82] = SUB(GROUP, group1_82), [0x83] = SUB(GROUP, group1_83),
     [0x84] = OP(TEST, A_B, O_Eb, O_Gb), [0x85] = OP(TEST, 0, O_Ev, O_Gv),
-    [0x86] = OP(XCHG, A_B | A_LOCK | A_RW, O_Eb, O_Gb), [0x87] = OP(XCHG, A_LOCK | A_RW, O_Ev, O_Gv),
+    [0x86] = OP(XCHG, A_B | A_LOCK | A_RW, O_Eb, O_Gb),
+    [0x87] = OP(XCHG, A_LOCK | A_RW, O_Ev, O_Gv),
     [0x88] = OP(MOV, A_B | A_W, O_Eb, O_Gb), [0x89] = OP(MOV, A_W, O_Ev, O_Gv),
     [0x8a] = OP(MOV, A_B, O_Gb, O_Eb), [0x8b] = OP(MOV, 0, O_Gv, O_Ev),
     [0x8c] = OP(MOVSEG_R, A_W, O_Ev, O_Sw), [0x8d] = OP(LEA, A_MEM | A_NOSIZE, O_Gv, O_M),
@@ -274,7 +276,8 @@ const struct oprow optable_0f[256] = {
     [0xbb] = OP(BTC, A_LOCK | A_RW, O_Ev, O_Gv),
     [0xbc] = SUB(PREFIX, prefix_bc), [0xbd] = SUB(PREFIX, prefix_bd),
     [0xbe] = OP(MOVSX, 0, O_Gv, O_Eb), [0xbf] = OP(MOVSX, 0, O_Gv, O_Ew),
-    [0xc0] = OP(XADD, A_B | A_LOCK | A_RW, O_Eb, O_Gb), [0xc1] = OP(XADD, A_LOCK | A_RW, O_Ev, O_Gv),
+    [0xc0] = OP(XADD, A_B | A_LOCK | A_RW, O_Eb, O_Gb),
+    [0xc1] = OP(XADD, A_LOCK | A_RW, O_Ev, O_Gv),
     [0xc3] = SUB(PREFIX, prefix_c3), [0xc7] = SUB(MODREG, split_c7),
     ZROWS(0xc8, BSWAP, 0, O_Zv), SIMD_0F_C2_TO_FF,
 };

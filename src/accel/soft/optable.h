@@ -8,7 +8,8 @@
 
 #include "accel/soft/decode.h"
 
-/* Every instruction that an executor tells apart. Condition codes come from the opcode's low bits. */
+/* clang-format off */
+/* Every instruction that an executor tells apart. Condition codes: the opcode's low bits. */
 #define INSN_IDS(X)                                                                                \
     X(UD) X(ADD) X(OR) X(ADC) X(SBB) X(AND) X(SUB) X(XOR) X(CMP) X(TEST) X(MOV) X(MOVABS) X(LEA)   \
     X(INC) X(DEC) X(NOT) X(NEG) X(MUL) X(IMUL1) X(IMUL2) X(IMUL3) X(DIV) X(IDIV)                   \
@@ -64,7 +65,7 @@ enum insn_operand {
 #define INSN_F_END 0x01u    /* control leaves: last instruction of a block */
 #define INSN_F_PRIV 0x02u   /* CPL 0 only: else #GP(0) */
 #define INSN_F_LOCKED 0x04u /* LOCK is allowed (and XCHG with memory implies it) */
-#define INSN_F_STATE 0x08u  /* may change mode, translation or interrupt flag: look again after it */
+#define INSN_F_STATE 0x08u  /* may change mode, translation or IF: look again after it */
 
 /* How a table row is read. */
 enum row_kind {

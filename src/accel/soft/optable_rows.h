@@ -9,12 +9,14 @@
 
 #include "accel/soft/optable.h"
 
+/* clang-format off */
 #define OP(name, attr, ...) {I_##name, attr, ROW_INSN, FEAT_NONE, {{__VA_ARGS__}}, NULL}
 #define OPF(name, attr, feature, ...) {I_##name, attr, ROW_INSN, feature, {{__VA_ARGS__}}, NULL}
 #define SUB(how, table) {0, 0, ROW_##how, FEAT_NONE, {{0}}, table}
 /* A SIMD instruction: feature, memory access, size code for no prefix, 66, F3, F2. */
 #define S(feature, attr, np, p66, pf3, pf2)                                                        \
-    {I_SIMD, (attr) | A_MODRM, ROW_SIMD, FEAT_##feature, {{Z_##np, Z_##p66, Z_##pf3, Z_##pf2}}, NULL}
+    {I_SIMD, (attr) | A_MODRM, ROW_SIMD, FEAT_##feature,                                           \
+     {{Z_##np, Z_##p66, Z_##pf3, Z_##pf2}}, NULL}
 
 #define S_PS S(SSE, 0, X, X, NA, NA)   /* packed single and double */
 #define S_PSSD S(SSE, 0, X, X, 4, 8)   /* packed and scalar, single and double */

@@ -6,6 +6,7 @@
  */
 #include "accel/soft/optable_rows.h"
 
+/* clang-format off */
 const struct oprow optable_simd_7e[4] = {
     S(SSE2, A_W, Y, NA, NA, NA), S(SSE2, A_W, NA, Y, NA, NA), S(SSE2, 0, NA, NA, 8, NA), {0}};
 
@@ -20,12 +21,14 @@ const struct oprow optable_simd_7e[4] = {
     [(base) + 15] = V_66(FMA, Y)
 
 static const struct oprow prefix_82[4] = {
-    {0}, OPF(INVPCID, A_PRIV | A_STATE | A_END | A_MEM | A_NOSIZE | A_F64, FEAT_INVPCID, O_Gv, O_M)};
+    {0},
+    OPF(INVPCID, A_PRIV | A_STATE | A_END | A_MEM | A_NOSIZE | A_F64, FEAT_INVPCID, O_Gv, O_M)};
 static const struct oprow prefix_f0[4] = {
     OPF(MOVBE, A_MEM, FEAT_MOVBE, O_Gv, O_Ev), OPF(MOVBE, A_MEM, FEAT_MOVBE, O_Gv, O_Ev), {0},
     OPF(CRC32, A_B, FEAT_SSE42, O_Gy, O_Eb)};
 static const struct oprow prefix_f1[4] = {
-    OPF(MOVBE, A_MEM | A_W, FEAT_MOVBE, O_Ev, O_Gv), OPF(MOVBE, A_MEM | A_W, FEAT_MOVBE, O_Ev, O_Gv),
+    OPF(MOVBE, A_MEM | A_W, FEAT_MOVBE, O_Ev, O_Gv),
+    OPF(MOVBE, A_MEM | A_W, FEAT_MOVBE, O_Ev, O_Gv),
     {0}, OPF(CRC32, 0, FEAT_SSE42, O_Gy, O_Ev)};
 static const struct oprow prefix_f2[4] = {OPF(ANDN, A_VEX, FEAT_BMI1, O_Gy, O_By, O_Ey)};
 static const struct oprow group17[8] = {{0}, OPF(BLSR, A_VEX, FEAT_BMI1, O_By, O_Ey),

@@ -1,6 +1,6 @@
 /*
- * Guest-physical accesses that the TLBs do not serve: the RAM table, writes to pages with code, ROM,
- * the LAPIC page, doorbells, devices.
+ * Guest-physical accesses that the TLBs do not serve: the RAM table, writes to pages with code,
+ * ROM, the LAPIC page, doorbells, devices.
  *
  * Runs on the vCPU's thread; the RAM table changes only while all vCPUs are stopped.
  *
@@ -30,8 +30,10 @@ struct err *soft_mem_build(struct soft_vm *vm)
     }
     for (size_t i = 0; i < count; i++) {
         const struct gmem_region *region = gmem_region(vm->gmem, i);
-        mem->ram[i] = (struct soft_ram){.gpa = region->gpa, .size = region->size,
-                                        .host = region->host, .first_page = mem->pages,
+        mem->ram[i] = (struct soft_ram){.gpa = region->gpa,
+                                        .size = region->size,
+                                        .host = region->host,
+                                        .first_page = mem->pages,
                                         .readonly = region->readonly};
         mem->pages += region->size >> GUEST_PAGE_SHIFT;
     }

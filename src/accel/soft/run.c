@@ -1,16 +1,17 @@
 /*
- * The run loop of a vCPU: events from other threads, interrupts, halting, single steps, and entering
- * blocks (Intel SDM vol. 3, 6.6-6.9 and 9.4).
+ * The run loop of a vCPU: events from other threads, interrupts, halting, single steps, and
+ * entering blocks (Intel SDM vol. 3, 6.6-6.9 and 9.4).
  *
- * Runs on the vCPU's thread; soft_post() is for any thread. While `running` is 1 the vCPU promises to
- * look at `events` in bounded time; it sets `running` before it looks, so whoever posts an event and
- * then reads 0 knows that the event is seen before the next guest instruction.
+ * Runs on the vCPU's thread; soft_post() is for any thread. While `running` is 1 the vCPU promises
+ * to look at `events` in bounded time; it sets `running` before it looks, so whoever posts an event
+ * and then reads 0 knows that the event is seen before the next guest instruction.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "accel/soft/run.h"
 
 #include <linux/futex.h>
+#include <stdio.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -243,12 +244,32 @@ static bool loop_once(struct soft_vcpu *v)
     return true;
 }
 
+/* RAM may have been added between vm_create and the first run. */
+static bool ready(struct soft_vcpu *v, struct vm_exit *exit)
+{
+    struct soft_vm *vm = v->vm;
+    struct err *err = NULL;
+    lock_take(&vm->table_lock);
+    if (!vm->started && vm->mem->ram_count != gmem_region_count(vm->gmem))
+        err = soft_mem_build(vm);
+    vm->started = true;
+    lock_drop(&vm->table_lock);
+    if (!err)
+        return true;
+    snprintf(exit->error, sizeof(exit->error), "%s", err_text(err));
+    exit->reason = VM_EXIT_ERROR;
+    err_free(err);
+    return false;
+}
+
 void soft_vcpu_run(struct accel_vcpu *vcpu, struct vm_exit *exit)
 {
     struct soft_vcpu *v = (struct soft_vcpu *)vcpu;
     exit->reason = VM_EXIT_KICKED;
     exit->error[0] = 0;
     v->exit = exit;
+    if (!ready(v, exit))
+        return;
     atomic_store(&v->running, 1);
     int why = setjmp(v->unwind);
     if (why == 2)

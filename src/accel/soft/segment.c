@@ -6,8 +6,8 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#include "accel/soft/operand.h"
 #include "accel/soft/segment.h"
+#include "accel/soft/operand.h"
 
 struct x86_segment soft_unpack(uint16_t selector, uint64_t desc)
 {
@@ -266,8 +266,7 @@ void exec_lar_lsl(struct soft_vcpu *v, const struct insn *insn)
         ok = types >> (desc >> 40 & 15) & 1;
     }
     if (ok)
-        put_operand(v, insn, 0,
-                    lar ? desc >> 32 & 0x00f0ff00 : soft_unpack(selector, desc).limit);
+        put_operand(v, insn, 0, lar ? desc >> 32 & 0x00f0ff00 : soft_unpack(selector, desc).limit);
     set_zf(v, ok);
 }
 

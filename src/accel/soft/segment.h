@@ -26,8 +26,8 @@ static inline uint64_t soft_lin(const struct soft_vcpu *v, uint64_t linear)
     return v->long_mode ? linear : (uint32_t)linear;
 }
 
-/* The code segment a transfer goes to: same privilege (outer false: rpl_cpl is the selector's RPL) or
-   a return (outer: rpl_cpl is the new CPL). Raises #GP, #NP. */
+/* The code segment a transfer goes to: same privilege (outer false: rpl_cpl is the selector's RPL)
+   or a return (outer: rpl_cpl is the new CPL). Raises #GP, #NP. */
 void soft_check_code(struct soft_vcpu *v, uint16_t selector, unsigned rpl_cpl,
                      struct x86_segment *cs, uint64_t *desc, bool outer);
 /* Loads CS with `cpl` and picks mode and space. */

@@ -18,8 +18,8 @@ static uint8_t reg_at(const struct insn *insn, unsigned reg, unsigned size)
     return reg >= 4 && reg < 8 && !insn->rex ? (reg - 4) * 8 + 1 : reg * 8;
 }
 
-/* The address of the memory operand; false when it needs the general way (32-bit addresses, absolute
-   64-bit offsets). The shape goes to op->d. */
+/* The address of the memory operand; false when it needs the general way (32-bit addresses,
+   absolute 64-bit offsets). The shape goes to op->d. */
 static bool set_address(struct op *op, const struct insn *insn)
 {
     if (insn->addrsize != 8 || insn->disp != (int32_t)insn->disp)
@@ -57,7 +57,7 @@ static int two_operands(struct op *op, const struct insn *insn, unsigned size)
     bool memory_first = insn->is_mem && is_e(first), memory_second = insn->is_mem && is_e(second);
     if (insn->is_mem && !set_address(op, insn))
         return -1;
-    unsigned left = first == O_AL || first == O_rAX                ? X86_RAX
+    unsigned left = first == O_AL || first == O_rAX                 ? X86_RAX
                     : is_e(first) || first == O_Zb || first == O_Zv ? insn->rm
                                                                     : insn->reg;
     unsigned right = second == O_AL || second == O_rAX ? X86_RAX
@@ -104,14 +104,24 @@ static bool select_locked(struct op *op, const struct insn *insn)
     bool wide = insn->opsize == 8;
     op->a = insn->reg;
     switch (insn->id) {
-    case I_CMPXCHG: return pick(op, fast_lock_cmpxchg[wide]);
-    case I_XADD: return pick(op, fast_lock_xadd[wide]);
-    case I_XCHG: return pick(op, fast_xchg_m[wide]);
-    case I_INC: return pick(op, fast_lock_inc[0][wide]);
-    case I_DEC: return pick(op, fast_lock_inc[1][wide]);
-    case I_ADD: case I_OR: case I_AND: case I_SUB: case I_XOR:
+    case I_CMPXCHG:
+        return pick(op, fast_lock_cmpxchg[wide]);
+    case I_XADD:
+        return pick(op, fast_lock_xadd[wide]);
+    case I_XCHG:
+        return pick(op, fast_xchg_m[wide]);
+    case I_INC:
+        return pick(op, fast_lock_inc[0][wide]);
+    case I_DEC:
+        return pick(op, fast_lock_inc[1][wide]);
+    case I_ADD:
+    case I_OR:
+    case I_AND:
+    case I_SUB:
+    case I_XOR:
         return pick(op, fast_lock_alu[insn->id - I_ADD][wide][is_imm(insn->op[1])]);
-    default: return false;
+    default:
+        return false;
     }
 }
 
@@ -155,8 +165,8 @@ static bool select_imul(struct op *op, const struct insn *insn)
     op->a = insn->reg;
     op->b = insn->rm;
     op->imm = insn->imm;
-    return pick(op, fast_imul[insn->id == I_IMUL3][size_index(insn->opsize)]
-                             [insn->is_mem ? 1 + op->d : 0]);
+    return pick(
+        op, fast_imul[insn->id == I_IMUL3][size_index(insn->opsize)][insn->is_mem ? 1 + op->d : 0]);
 }
 
 /* Direct jumps: the target relative to the block; in the block's own page it may be linked. */
@@ -176,9 +186,12 @@ static bool select_direct(struct op *op, const struct insn *insn, op_fn *const t
 static bool select_jump(struct op *op, const struct insn *insn)
 {
     switch (insn->id) {
-    case I_JCC: return select_direct(op, insn, fast_jcc[insn->opcode & 15]);
-    case I_JMP: return select_direct(op, insn, fast_jmp);
-    case I_CALL: return select_direct(op, insn, fast_call);
+    case I_JCC:
+        return select_direct(op, insn, fast_jcc[insn->opcode & 15]);
+    case I_JMP:
+        return select_direct(op, insn, fast_jmp);
+    case I_CALL:
+        return select_direct(op, insn, fast_call);
     case I_RET:
         op->imm = insn->imm;
         op->base = X86_RSP;
@@ -209,9 +222,12 @@ static bool select_stack(struct op *op, const struct insn *insn)
         if (insn->is_mem)
             return set_address(op, insn) && pick(op, fast_push_m);
         return pick(op, fast_push_r);
-    case I_POP: return !insn->is_mem && pick(op, fast_pop_r);
-    case I_PUSHF: return pick(op, fast_pushf);
-    default: return pick(op, fast_leave);
+    case I_POP:
+        return !insn->is_mem && pick(op, fast_pop_r);
+    case I_PUSHF:
+        return pick(op, fast_pushf);
+    default:
+        return pick(op, fast_leave);
     }
 }
 
@@ -221,10 +237,14 @@ static bool select_misc(struct op *op, const struct insn *insn)
     if (insn->opsize < 4 && insn->id != I_SETCC && insn->id != I_NOP && insn->id != I_CLD)
         return false;
     switch (insn->id) {
-    case I_NOP: return pick(op, fast_nop);
-    case I_CLD: return pick(op, fast_cld);
-    case I_CBW: return pick(op, wide ? fast_cdqe : fast_cwde);
-    case I_CWD: return pick(op, wide ? fast_cqo : fast_cdq);
+    case I_NOP:
+        return pick(op, fast_nop);
+    case I_CLD:
+        return pick(op, fast_cld);
+    case I_CBW:
+        return pick(op, wide ? fast_cdqe : fast_cwde);
+    case I_CWD:
+        return pick(op, wide ? fast_cqo : fast_cdq);
     case I_BSWAP:
         op->a = insn->rm;
         return pick(op, wide ? fast_bswap8 : fast_bswap4);
@@ -260,7 +280,8 @@ static bool select_misc(struct op *op, const struct insn *insn)
         if (is_imm(insn->op[1]))
             return pick(op, wide ? fast_bt_ri8 : fast_bt_ri4);
         return pick(op, wide ? fast_bt_rr8 : fast_bt_rr4);
-    default: return false;
+    default:
+        return false;
     }
 }
 
@@ -278,7 +299,14 @@ bool soft_select(struct op *op, const struct insn *insn)
     if (soft_select_keeps(insn))
         return select_locked(op, insn);
     switch (insn->id) {
-    case I_ADD: case I_OR: case I_ADC: case I_SBB: case I_AND: case I_SUB: case I_XOR: case I_CMP:
+    case I_ADD:
+    case I_OR:
+    case I_ADC:
+    case I_SBB:
+    case I_AND:
+    case I_SUB:
+    case I_XOR:
+    case I_CMP:
         form = two_operands(op, insn, insn->opsize);
         return form >= 0 && pick(op, fast_alu[insn->id - I_ADD][size][form]);
     case I_TEST:
@@ -287,18 +315,36 @@ bool soft_select(struct op *op, const struct insn *insn)
     case I_MOV:
         form = two_operands(op, insn, insn->opsize);
         return form >= 0 && pick(op, fast_mov[size][form]);
-    case I_INC: case I_DEC: case I_NOT: case I_NEG:
+    case I_INC:
+    case I_DEC:
+    case I_NOT:
+    case I_NEG:
         form = one_operand(op, insn, insn->opsize);
         return form >= 0 && pick(op, fast_unary[insn->id - I_INC][size][form]);
-    case I_SHL: case I_SHR: case I_SAR: case I_ROL: case I_ROR:
+    case I_SHL:
+    case I_SHR:
+    case I_SAR:
+    case I_ROL:
+    case I_ROR:
         return select_shift(op, insn);
-    case I_MOVZX: case I_MOVSX: case I_MOVSXD:
+    case I_MOVZX:
+    case I_MOVSX:
+    case I_MOVSXD:
         return select_extend(op, insn);
-    case I_IMUL2: case I_IMUL3:
+    case I_IMUL2:
+    case I_IMUL3:
         return select_imul(op, insn);
-    case I_JCC: case I_JMP: case I_JMPI: case I_CALL: case I_CALLI: case I_RET:
+    case I_JCC:
+    case I_JMP:
+    case I_JMPI:
+    case I_CALL:
+    case I_CALLI:
+    case I_RET:
         return select_jump(op, insn);
-    case I_PUSH: case I_POP: case I_PUSHF: case I_LEAVE:
+    case I_PUSH:
+    case I_POP:
+    case I_PUSHF:
+    case I_LEAVE:
         return select_stack(op, insn);
     default:
         return select_misc(op, insn);

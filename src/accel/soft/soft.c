@@ -149,7 +149,8 @@ static struct err *ram_changed(struct accel_vm *accel)
     return NULL;
 }
 
-/* Every vCPU drops its write TLB, now or before its next instruction; each drop reports its pages. */
+/* Every vCPU drops its write TLB, now or before its next instruction; each drop reports its pages.
+ */
 static void drop_write_tlbs(struct soft_vm *vm)
 {
     for (unsigned i = 0; i < vm->vcpu_count; i++)
@@ -213,10 +214,17 @@ static void ioapic_route(struct accel_vm *accel, unsigned pin, uint64_t address,
     lock_drop(&vm->table_lock);
 }
 
-static const int extra_syscalls[] = {SYS_futex,         SYS_sched_yield, SYS_getrandom,
-                                     SYS_epoll_create1, SYS_epoll_ctl,   SYS_epoll_wait,
-                                     SYS_eventfd2,      SYS_mmap,        SYS_munmap,
-                                     SYS_madvise,       0};
+static const int extra_syscalls[] = {SYS_futex,
+                                     SYS_sched_yield,
+                                     SYS_getrandom,
+                                     SYS_epoll_create1,
+                                     SYS_epoll_ctl,
+                                     SYS_epoll_wait,
+                                     SYS_eventfd2,
+                                     SYS_mmap,
+                                     SYS_munmap,
+                                     SYS_madvise,
+                                     0};
 
 const struct accel_ops accel_soft = {
     .name = "soft",

@@ -2,11 +2,11 @@
  * The software CPU engine: shared structures of its files.
  *
  * A vCPU is one host thread that calls vcpu_run. Guest code is decoded once into blocks of `struct
- * op` (exec.h), cached by guest-physical address (block.c); guest memory is reached through software
- * TLBs (mem.c). The LAPIC, MSRs, CPUID, clocks and the SIMD state have files of their own.
+ * op` (exec.h), cached by guest-physical address (block.c); guest memory is reached through
+ * software TLBs (mem.c). The LAPIC, MSRs, CPUID, clocks and the SIMD state have files of their own.
  *
- * Threads: everything in struct soft_vcpu belongs to its thread, but the fields marked "any thread".
- * Other threads speak to a vCPU through soft_post() only.
+ * Threads: everything in struct soft_vcpu belongs to its thread, but the fields marked "any
+ * thread". Other threads speak to a vCPU through soft_post() only.
  *
  * Exceptions unwind: soft_raise() does not return, it leaves the instruction through longjmp to
  * vcpu_run, so an instruction must not change state before its last check. `rip` is the address of
@@ -25,7 +25,7 @@
 #include "base/lock.h"
 
 struct lapic;
-struct soft_code; /* block cache, block.c */
+struct soft_code;  /* block cache, block.c */
 struct soft_clock; /* timer thread and TSC, timer.c */
 struct soft_irqfds;
 
@@ -83,9 +83,24 @@ struct soft_irqfds;
 #define EFER_NXE 0x800u
 
 enum soft_vector {
-    VEC_DE = 0, VEC_DB = 1, VEC_NMI = 2, VEC_BP = 3, VEC_OF = 4, VEC_BR = 5, VEC_UD = 6, VEC_NM = 7,
-    VEC_DF = 8, VEC_TS = 10, VEC_NP = 11, VEC_SS = 12, VEC_GP = 13, VEC_PF = 14, VEC_MF = 16,
-    VEC_AC = 17, VEC_MC = 18, VEC_XM = 19,
+    VEC_DE = 0,
+    VEC_DB = 1,
+    VEC_NMI = 2,
+    VEC_BP = 3,
+    VEC_OF = 4,
+    VEC_BR = 5,
+    VEC_UD = 6,
+    VEC_NM = 7,
+    VEC_DF = 8,
+    VEC_TS = 10,
+    VEC_NP = 11,
+    VEC_SS = 12,
+    VEC_GP = 13,
+    VEC_PF = 14,
+    VEC_MF = 16,
+    VEC_AC = 17,
+    VEC_MC = 18,
+    VEC_XM = 19,
 };
 
 /* Indexes of soft_vcpu.r beyond the GPRs. */
@@ -98,8 +113,8 @@ enum soft_reg {
 };
 
 /* Events that other threads post to a vCPU: soft_vcpu.events. */
-#define EV_KICK (1u << 0)      /* leave vcpu_run with VM_EXIT_KICKED */
-#define EV_INTR (1u << 1)      /* the LAPIC may have something to deliver: ask lapic_pending() */
+#define EV_KICK (1u << 0) /* leave vcpu_run with VM_EXIT_KICKED */
+#define EV_INTR (1u << 1) /* the LAPIC may have something to deliver: ask lapic_pending() */
 #define EV_NMI (1u << 2)
 #define EV_INIT (1u << 3)
 #define EV_SIPI (1u << 4)      /* vector in soft_vcpu.sipi_vector */
@@ -146,7 +161,7 @@ struct soft_space {
     /* Filled slots since the last flush, for a quick flush; overflow when full. */
     uint16_t log_read[TLB_LOG], log_write[TLB_LOG], log_exec[TLB_LOG], log_jc[TLB_LOG];
     uint32_t n_read, n_write, n_exec, n_jc;
-    uint64_t exec_seen[64]; /* pages that jc may hold: a bit a page, hashed */
+    uint64_t exec_seen[64];     /* pages that jc may hold: a bit a page, hashed */
     uint64_t large, exec_large; /* biggest large page that it holds fragments of, or 0 */
 };
 
@@ -158,92 +173,96 @@ struct soft_vm {
     void *opaque;
     unsigned vcpu_count;
     struct soft_vcpu *vcpu[ACCEL_VCPUS_MAX]; /* NULL until created */
-    struct soft_mem *mem;        /* RAM lookup, page flags: mem.c */
-    struct soft_clock *clock;    /* timer.c */
+    struct soft_mem *mem;                    /* RAM lookup, page flags: mem.c */
+    struct soft_clock *clock;                /* timer.c */
     struct soft_irqfds *irqfds;
     struct soft_doorbells *doorbells;
-    struct lock split_lock;      /* atomics that cross a page or hit MMIO */
-    struct lock table_lock;      /* LOCK_ACCEL: doorbells, irqfds, routes */
-    struct lock code_lock;       /* marks of code pages, rendezvous */
-    _Atomic uint32_t extint;     /* level of the PIC's INTR */
-    uint64_t ioapic_level[4];    /* vectors that want an EOI broadcast: a bit each */
-    struct { uint8_t vector; bool level, used; } ioapic_pin[ACCEL_IOAPIC_PINS];
+    struct lock split_lock;   /* atomics that cross a page or hit MMIO */
+    struct lock table_lock;   /* LOCK_ACCEL: doorbells, irqfds, routes */
+    struct lock code_lock;    /* marks of code pages, rendezvous */
+    _Atomic uint32_t extint;  /* level of the PIC's INTR */
+    uint64_t ioapic_level[4]; /* vectors that want an EOI broadcast: a bit each */
+    struct {
+        uint8_t vector;
+        bool level, used;
+    } ioapic_pin[ACCEL_IOAPIC_PINS];
     uint32_t tsc_khz;
     bool dirty_log;
+    bool started; /* table_lock: the RAM table was checked before the first run */
 };
 
 /* State that a vCPU's run loop must not keep in registers is volatile or atomic. */
 struct soft_vcpu {
     /* Hot: kept together at the front. */
-    uint64_t r[R_COUNT];         /* enum x86_reg, then enum soft_reg */
-    uint64_t cc_dst, cc_src;     /* lazy flags: flags.h */
+    uint64_t r[R_COUNT];     /* enum x86_reg, then enum soft_reg */
+    uint64_t cc_dst, cc_src; /* lazy flags: flags.h */
     uint32_t cc_op;
-    _Atomic uint32_t events;     /* any thread; EV_* */
-    struct soft_space *space;    /* of the current address space and privilege */
-    uint64_t rip;                /* of the current instruction, where an executor runs */
+    _Atomic uint32_t events;  /* any thread; EV_* */
+    struct soft_space *space; /* of the current address space and privilege */
+    uint64_t rip;             /* of the current instruction, where an executor runs */
     uint64_t next_rip;
-    uint64_t icount;             /* instructions finished */
-    uint64_t salt;               /* mode part of a jump-cache key: 0 in 64-bit code */
-    uint32_t rflags;             /* without the arithmetic flags, which are lazy */
+    uint64_t icount; /* instructions finished */
+    uint64_t salt;   /* mode part of a jump-cache key: 0 in 64-bit code */
+    uint32_t rflags; /* without the arithmetic flags, which are lazy */
     uint8_t cpl;
-    uint8_t mode;                /* enum insn_mode of CS */
-    bool long_mode;              /* EFER.LMA */
-    bool stack_access;           /* a bad address is #SS, not #GP: set by stack instructions */
-    bool shadow;                 /* the next instruction runs with interrupts held (sti, mov ss) */
-    bool stop;                   /* run loop: look at events, state or mode before the next block */
+    uint8_t mode;      /* enum insn_mode of CS */
+    bool long_mode;    /* EFER.LMA */
+    bool stack_access; /* a bad address is #SS, not #GP: set by stack instructions */
+    bool shadow;       /* the next instruction runs with interrupts held (sti, mov ss) */
+    bool stop;         /* run loop: look at events, state or mode before the next block */
 
     struct soft_vm *vm;
-    unsigned index;              /* also the APIC ID */
+    unsigned index;                            /* also the APIC ID */
     struct x86_segment seg[X86_SEGS], ldt, tr; /* change bases through soft_seg_load/base only */
     struct x86_table_register gdt, idt;
     uint64_t cr0, cr2, cr3, cr4, efer, xcr0;
     uint64_t dr[8];
-    struct x86_msrs msr;         /* all MSRs without a field elsewhere; tsc fields by timer.c */
-    int64_t tsc_offset;          /* guest TSC = host TSC + this */
-    uint64_t features;           /* bits of enum insn_feature */
-    uint64_t phys_mask;          /* valid bits of a physical address */
+    struct x86_msrs msr; /* all MSRs without a field elsewhere; tsc fields by timer.c */
+    int64_t tsc_offset;  /* guest TSC = host TSC + this */
+    uint64_t features;   /* bits of enum insn_feature */
+    uint64_t phys_mask;  /* valid bits of a physical address */
     struct cpuid_table cpuid;
     struct lapic *lapic;
 
     /* Guest x87, MMX, SSE, AVX state between instructions: standard XSAVE format, all there. */
     uint8_t xsave[X86_XSAVE_SIZE] __attribute__((aligned(64)));
-    void *simd;                  /* stubs and scratch of simd.c */
+    void *simd; /* stubs and scratch of simd.c */
 
-    uint8_t activity;            /* enum x86_activity */
+    uint8_t activity; /* enum x86_activity */
     _Atomic uint8_t sipi_vector;
-    bool intr_maybe;             /* lapic_pending() may answer yes */
+    bool intr_maybe; /* lapic_pending() may answer yes */
     bool nmi_pending, nmi_masked;
     /* An exception or interrupt that is being delivered, for double faults. */
-    int delivering;              /* vector, or -1 */
-    int delivering_kind;         /* the same for the double-fault rules: -1 for interrupts */
-    bool delivering_ext;         /* not asked for by the program: EXT in error codes */
-    bool external;               /* what soft_deliver gets next is an interrupt */
-    int raised;                  /* soft_raise's arguments, across the unwinding */
+    int delivering;      /* vector, or -1 */
+    int delivering_kind; /* the same for the double-fault rules: -1 for interrupts */
+    bool delivering_ext; /* not asked for by the program: EXT in error codes */
+    bool external;       /* what soft_deliver gets next is an interrupt */
+    int raised;          /* soft_raise's arguments, across the unwinding */
     uint32_t raised_error;
     bool exc_pending, exc_has_error; /* to be injected by vcpu_set */
     uint8_t exc_vector;
     uint32_t exc_error;
-    int inject_vector;           /* acknowledged interrupt to inject (vcpu_set), or -1 */
+    int inject_vector; /* acknowledged interrupt to inject (vcpu_set), or -1 */
 
     struct soft_space *spaces[SOFT_ASIDS][2]; /* [asid][user], made when first used */
-    uint64_t asid_pcid[SOFT_ASIDS]; /* whose translations the slot holds */
+    uint64_t asid_pcid[SOFT_ASIDS];           /* whose translations the slot holds */
     uint64_t asid_root[SOFT_ASIDS];
     uint64_t asid_used[SOFT_ASIDS];
     uint64_t asid_clock;
     unsigned asid;
     uint32_t pauses;
-    bool low_global;             /* a global page was seen in the lower half */
+    bool low_global; /* a global page was seen in the lower half */
 
     struct soft_code *code;
     jmp_buf unwind;
     struct vm_exit *exit;
-    bool shutdown;               /* triple fault */
+    bool shutdown; /* triple fault */
 
-    _Atomic uint32_t running;    /* any thread: 1 inside guest code, 0 asleep or outside */
+    _Atomic uint32_t running; /* any thread: 1 inside guest code, 0 asleep or outside */
     _Atomic uint32_t sync_seen;
     struct lock inbox_lock;
-    uint64_t inbox[64];          /* guest-physical pages with changed code */
-    unsigned inbox_count;        /* > 64: everything */
+    uint64_t inbox[64];   /* guest-physical pages with changed code */
+    unsigned inbox_count; /* > 64: everything */
 
     struct accel_stats stats;
 };
@@ -332,7 +351,7 @@ void soft_cpuid_apply(struct soft_vcpu *v);
 /* timer.c: clock thread, TSC. */
 struct err *soft_clock_new(struct soft_vm *vm); /* sets vm->clock and vm->tsc_khz */
 void soft_clock_free(struct soft_vm *vm);
-uint64_t soft_tsc(struct soft_vcpu *v);         /* what RDTSC returns */
+uint64_t soft_tsc(struct soft_vcpu *v); /* what RDTSC returns */
 void soft_tsc_set(struct soft_vcpu *v, uint64_t value);
 
 /* lapic.c. Locking is its own; lapic_post_* may be called by any thread. */

@@ -17,20 +17,32 @@ typedef uint8_t __attribute__((may_alias)) host_u8;
 static inline uint64_t host_load(uintptr_t at, unsigned size)
 {
     switch (size) {
-    case 1: return *(volatile host_u8 *)at;
-    case 2: return *(volatile host_u16 *)at;
-    case 4: return *(volatile host_u32 *)at;
-    default: return *(volatile host_u64 *)at;
+    case 1:
+        return *(volatile host_u8 *)at;
+    case 2:
+        return *(volatile host_u16 *)at;
+    case 4:
+        return *(volatile host_u32 *)at;
+    default:
+        return *(volatile host_u64 *)at;
     }
 }
 
 static inline void host_store(uintptr_t at, unsigned size, uint64_t value)
 {
     switch (size) {
-    case 1: *(volatile host_u8 *)at = value; break;
-    case 2: *(volatile host_u16 *)at = value; break;
-    case 4: *(volatile host_u32 *)at = value; break;
-    default: *(volatile host_u64 *)at = value; break;
+    case 1:
+        *(volatile host_u8 *)at = value;
+        break;
+    case 2:
+        *(volatile host_u16 *)at = value;
+        break;
+    case 4:
+        *(volatile host_u32 *)at = value;
+        break;
+    default:
+        *(volatile host_u64 *)at = value;
+        break;
     }
 }
 

@@ -114,8 +114,7 @@ static bool walk_levels(struct walker *w, uint64_t table, unsigned levels, unsig
             w->rights &= entry;
             w->nx |= entry >> 63;
         }
-        bool large = level > 1 && entry & PTE_PS && !pdpte &&
-                     (entry_size == 8 || v->cr4 & CR4_PSE);
+        bool large = level > 1 && entry & PTE_PS && !pdpte && (entry_size == 8 || v->cr4 & CR4_PSE);
         if (large && level == 4)
             page_fault(w, PF_P | PF_RSVD);
         if (level > 1 && !large) {

@@ -1,22 +1,23 @@
 /*
- * One vCPU of the software engine without a board, for its unit tests: 512 MiB of RAM, identity page
- * tables with 2 MiB pages, port 0xf4 ends the run, port 0xe9 collects bytes.
+ * One vCPU of the software engine without a board, for its unit tests: 512 MiB of RAM, identity
+ * page tables with 2 MiB pages, port 0xf4 ends the run, port 0xe9 collects bytes.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #ifndef TENON_TESTS_SOFT_RIG_H
 #define TENON_TESTS_SOFT_RIG_H
 
-#include <stdarg.h>
 #include <setjmp.h>
-#include <cmocka.h>
+#include <stdarg.h>
 #include <stdlib.h>
+
+#include <cmocka.h>
 
 #include "accel/soft/exec.h"
 #include "accel/soft/run.h"
 #include "accel/soft/segment.h"
 
-#define RIG_TABLES 0x1000u   /* PML4, PDPT, four PDs */
+#define RIG_TABLES 0x1000u /* PML4, PDPT, four PDs */
 #define RIG_GDT 0x8000u
 #define RIG_IDT 0x9000u
 #define RIG_TSS 0xb000u
@@ -29,7 +30,7 @@ struct rig {
     struct accel_vcpu *vcpu;
     struct soft_vcpu *v;
     uint8_t *ram;
-    int exit_value;      /* last byte written to port 0xf4, or -1 */
+    int exit_value; /* last byte written to port 0xf4, or -1 */
     char out[256];
     unsigned out_len;
     uint64_t mmio_last, mmio_value;
@@ -78,9 +79,12 @@ static void rig_eoi(void *opaque, uint8_t vector)
 {
 }
 
-static const struct accel_io rig_io = {.pio_read = rig_pio_read, .pio_write = rig_pio_write,
-                                       .mmio_read = rig_mmio_read, .mmio_write = rig_mmio_write,
-                                       .extint_ack = rig_extint, .ioapic_eoi = rig_eoi};
+static const struct accel_io rig_io = {.pio_read = rig_pio_read,
+                                       .pio_write = rig_pio_write,
+                                       .mmio_read = rig_mmio_read,
+                                       .mmio_write = rig_mmio_write,
+                                       .extint_ack = rig_extint,
+                                       .ioapic_eoi = rig_eoi};
 
 static inline void rig_ok(struct err *err)
 {
@@ -95,13 +99,16 @@ static inline void rig_tables(struct rig *rig)
         put_le64(rig->ram + RIG_TABLES + 0x1000 + 8 * i, (RIG_TABLES + 0x2000 + i * 0x1000) | 7);
     for (unsigned i = 0; i < 2048; i++)
         put_le64(rig->ram + RIG_TABLES + 0x2000 + 8 * i, ((uint64_t)i << 21) | 0x87);
-    static const uint64_t gdt[] = {
-        0, 0x00af9b000000ffffull /* 08 code64 */, 0x00cf93000000ffffull /* 10 data */,
-        0x00cf9b000000ffffull /* 18 code32 */, 0x00cff3000000ffffull /* 20 user data */,
-        0x00affb000000ffffull /* 28 user code64 */, 0x008f9b000000ffffull /* 30 code16 */,
-        0x000f9b000000ffffull /* 38 code16, 64 KiB pages off */};
+    static const uint64_t gdt[] = {0,
+                                   0x00af9b000000ffffull /* 08 code64 */,
+                                   0x00cf93000000ffffull /* 10 data */,
+                                   0x00cf9b000000ffffull /* 18 code32 */,
+                                   0x00cff3000000ffffull /* 20 user data */,
+                                   0x00affb000000ffffull /* 28 user code64 */,
+                                   0x008f9b000000ffffull /* 30 code16 */,
+                                   0x000f9b000000ffffull /* 38 code16, 64 KiB pages off */};
     memcpy(rig->ram + RIG_GDT, gdt, sizeof(gdt));
-    put_le64(rig->ram + RIG_TSS + 4, RIG_STACK);          /* RSP0 */
+    put_le64(rig->ram + RIG_TSS + 4, RIG_STACK);             /* RSP0 */
     put_le64(rig->ram + RIG_TSS + 0x24, RIG_STACK + 0x8000); /* IST1 */
     put_le16(rig->ram + RIG_TSS + 102, 104);
 }
@@ -136,8 +143,8 @@ static inline struct rig *rig_new(void)
     rig->gmem = gmem_new();
     rig_ok(gmem_add_ram(rig->gmem, "ram", 0, RIG_RAM));
     rig->ram = gmem_region(rig->gmem, 0)->host;
-    struct accel_vm_config config = {.gmem = rig->gmem, .io = &rig_io, .opaque = rig, .vcpus = 1,
-                                     .kvm_fd = -1};
+    struct accel_vm_config config = {
+        .gmem = rig->gmem, .io = &rig_io, .opaque = rig, .vcpus = 1, .kvm_fd = -1};
     rig_ok(accel_soft.vm_create(&config, &rig->vm));
     rig_ok(accel_soft.vcpu_create(rig->vm, 0, &rig->vcpu));
     struct cpuid_table *supported = calloc(1, sizeof(*supported));

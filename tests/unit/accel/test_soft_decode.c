@@ -1,6 +1,6 @@
 /*
- * The decoder: a table of encodings with their lengths and fields in all modes, what must not decode,
- * and arbitrary bytes (no crash, no length beyond what was there).
+ * The decoder: a table of encodings with their lengths and fields in all modes, what must not
+ * decode, and arbitrary bytes (no crash, no length beyond what was there).
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -114,12 +114,14 @@ static void check(const struct expected *e)
     unsigned len = unhex(e->hex, bytes);
     enum decode_result result = decode(bytes, len, e->mode, ~0ull, &insn);
     if (result != DECODE_OK || insn.len != len || insn.id != e->id || insn.opsize != e->opsize ||
-        insn.is_mem != (e->base != 255) || (insn.is_mem && (insn.base != e->base ||
-        insn.index != e->index || insn.scale != e->scale || insn.disp != e->disp)) ||
+        insn.is_mem != (e->base != 255) ||
+        (insn.is_mem && (insn.base != e->base || insn.index != e->index || insn.scale != e->scale ||
+                         insn.disp != e->disp)) ||
         (insn.imm != e->imm))
         fail_msg("%s: result %d, %s, length %u, size %u, base %u index %u scale %u disp %lld "
-                 "imm %lld", e->hex, result, decode_name(insn.id), insn.len, insn.opsize, insn.base,
-                 insn.index, insn.scale, (long long)insn.disp, (long long)insn.imm);
+                 "imm %lld",
+                 e->hex, result, decode_name(insn.id), insn.len, insn.opsize, insn.base, insn.index,
+                 insn.scale, (long long)insn.disp, (long long)insn.imm);
     /* Every shorter prefix of it wants more bytes. */
     for (unsigned i = 0; i < len; i++) {
         result = decode(bytes, i, e->mode, ~0ull, &insn);
@@ -140,13 +142,15 @@ static void test_refused(void **state)
         const char *hex;
         enum insn_mode mode;
     } bad[] = {
-        {"06", INSN_64},         {"27", INSN_64},       {"60", INSN_64}, {"9a000000000000", INSN_64},
-        {"82c001", INSN_64},     {"f001d8", INSN_64},   /* LOCK with a register */
-        {"f08b00", INSN_64},     /* LOCK on a load */
-        {"8dc0", INSN_64},       /* LEA of a register */
-        {"c6c801", INSN_64},     {"fed0", INSN_64},
-        {"0fc7c8", INSN_64},     {"66c4e278f2c1", INSN_64}, {"62f17c48580a", INSN_64},
-        {"0f01f8", INSN_32},     {"c4e3d3f0de8b", INSN_64},
+        {"06", INSN_64},           {"27", INSN_64},
+        {"60", INSN_64},           {"9a000000000000", INSN_64},
+        {"82c001", INSN_64},       {"f001d8", INSN_64}, /* LOCK with a register */
+        {"f08b00", INSN_64},                            /* LOCK on a load */
+        {"8dc0", INSN_64},                              /* LEA of a register */
+        {"c6c801", INSN_64},       {"fed0", INSN_64},
+        {"0fc7c8", INSN_64},       {"66c4e278f2c1", INSN_64},
+        {"62f17c48580a", INSN_64}, {"0f01f8", INSN_32},
+        {"c4e3d3f0de8b", INSN_64},
     };
     struct insn insn;
     uint8_t bytes[32];
@@ -169,8 +173,8 @@ static void test_features(void **state)
     static const struct {
         const char *hex;
         enum insn_feature feature;
-    } gated[] = {{"f30fb8c1", FEAT_POPCNT}, {"0f38f001", FEAT_MOVBE}, {"c4e278f2c1", FEAT_BMI1},
-                 {"c4e2f1f7c1", FEAT_BMI2}, {"660f38f6c1", FEAT_ADX}, {"0fc7f0", FEAT_RDRAND},
+    } gated[] = {{"f30fb8c1", FEAT_POPCNT}, {"0f38f001", FEAT_MOVBE},   {"c4e278f2c1", FEAT_BMI1},
+                 {"c4e2f1f7c1", FEAT_BMI2}, {"660f38f6c1", FEAT_ADX},   {"0fc7f0", FEAT_RDRAND},
                  {"c5fd6f00", FEAT_AVX},    {"f30faed0", FEAT_FSGSBASE}};
     struct insn insn;
     uint8_t bytes[16];

@@ -1,7 +1,7 @@
 /*
  * Exceptions, interrupts and privilege of the software engine: what is pushed, stacks from the TSS,
- * double and triple faults, INT and IRET, SYSCALL and SYSRET, STI's shadow, NMI, single steps, real and
- * protected 16- and 32-bit modes, strings and wide atomics where they fault.
+ * double and triple faults, INT and IRET, SYSCALL and SYSRET, STI's shadow, NMI, single steps, real
+ * and protected 16- and 32-bit modes, strings and wide atomics where they fault.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -104,7 +104,7 @@ static void test_privilege(void **state)
 {
     struct rig *rig = *state;
     HANDLER(rig, VEC_GP, 0x5b, 0xb0, 0x0d, RIG_END); /* error code to rbx */
-    CODE_AT(rig, true, 0xf4); /* hlt in ring 3 */
+    CODE_AT(rig, true, 0xf4);                        /* hlt in ring 3 */
     rig->v->r[X86_RSP] = 0x60000;
     assert_int_equal(finish(rig), 0x0d);
     assert_int_equal(rig->v->r[X86_RBX], 0);
@@ -260,8 +260,9 @@ static void test_real_mode(void **state)
     put_le32(rig->ram + 0x21 * 4, 0x10000100);
     static const uint8_t handler_[] = {0x04, 1, 0xcf};
     /* mov ax, 0x1234; mov ds, ax; mov byte [5], 7; mov al, [5]; int 0x21; call far 1000:0200 */
-    static const uint8_t code[] = {0xb8, 0x34, 0x12, 0x8e, 0xd8, 0xc6, 0x06, 5,    0,    7,   0xa0,
-                                   5,    0,    0xcd, 0x21, 0x9a, 0x00, 0x02, 0x00, 0x10, RIG_END};
+    static const uint8_t code[] = {0xb8, 0x34, 0x12, 0x8e, 0xd8, 0xc6, 0x06,
+                                   5,    0,    7,    0xa0, 5,    0,    0xcd,
+                                   0x21, 0x9a, 0x00, 0x02, 0x00, 0x10, RIG_END};
     static const uint8_t far_code[] = {0x04, 0x10, 0xcb};
     real_mode(rig, code, sizeof(code));
     memcpy(rig->ram + 0x10100, handler_, sizeof(handler_));
@@ -278,18 +279,20 @@ static void test_mode_switch(void **state)
     rig_tables(rig);
     /* 16-bit at 1000:0000 */
     static const uint8_t code16[] = {
-        0x66, 0x2e, 0x0f, 0x01, 0x16, 0x00, 0x03, /* lgdt cs:[0x300] (32-bit base) */
-        0x0f, 0x20, 0xc0, 0x0c, 1, 0x0f, 0x22, 0xc0, /* cr0.pe */
+        0x66, 0x2e, 0x0f, 0x01, 0x16, 0x00, 0x03,        /* lgdt cs:[0x300] (32-bit base) */
+        0x0f, 0x20, 0xc0, 0x0c, 1,    0x0f, 0x22, 0xc0,  /* cr0.pe */
         0x66, 0xea, 0x00, 0x04, 0x01, 0x00, 0x18, 0x00}; /* jmp 18:10400 */
     static const uint8_t code32[] = {
-        0xb8, 0x10, 0, 0, 0, 0x8e, 0xd8, 0x8e, 0xd0,      /* data segments */
+        0xb8, 0x10, 0,    0,    0,    0x8e, 0xd8, 0x8e, 0xd0, /* data segments */
         0x0f, 0x20, 0xe0, 0x83, 0xc8, 0x20, 0x0f, 0x22, 0xe0, /* cr4.pae */
-        0xb8, 0x00, 0x10, 0, 0, 0x0f, 0x22, 0xd8,          /* cr3 */
-        0xb9, 0x80, 0, 0, 0xc0, 0x0f, 0x32, 0x0d, 0, 1, 0, 0, 0x0f, 0x30, /* efer.lme */
-        0x0f, 0x20, 0xc0, 0x0d, 0, 0, 0, 0x80, 0x0f, 0x22, 0xc0,          /* cr0.pg */
-        0xea, 0x00, 0x05, 0x01, 0x00, 0x08, 0x00};         /* jmp 08:10500 */
-    static const uint8_t code64[] = {0x48, 0xb8, 0, 0, 0, 0, 1, 0, 0, 0, /* mov rax, 1 << 32 */
-                                     0x48, 0xc1, 0xe8, 0x1b, RIG_END};   /* shr rax, 27 */
+        0xb8, 0x00, 0x10, 0,    0,    0x0f, 0x22, 0xd8,       /* cr3 */
+        0xb9, 0x80, 0,    0,    0xc0, 0x0f, 0x32, 0x0d, 0,    1,    0,
+        0,    0x0f, 0x30,                                                 /* efer.lme */
+        0x0f, 0x20, 0xc0, 0x0d, 0,    0,    0,    0x80, 0x0f, 0x22, 0xc0, /* cr0.pg */
+        0xea, 0x00, 0x05, 0x01, 0x00, 0x08, 0x00};                        /* jmp 08:10500 */
+    static const uint8_t code64[] = {0x48, 0xb8, 0,    0,    0,
+                                     0,    1,    0,    0,    0,        /* mov rax, 1 << 32 */
+                                     0x48, 0xc1, 0xe8, 0x1b, RIG_END}; /* shr rax, 27 */
     real_mode(rig, code16, sizeof(code16));
     put_le16(rig->ram + 0x10300, 0x3f);
     put_le32(rig->ram + 0x10302, RIG_GDT);
@@ -389,12 +392,12 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_fault_frame),   TEST(test_divide),     TEST(test_privilege),
-        TEST(test_int_iret),      TEST(test_ist),        TEST(test_double_fault),
-        TEST(test_syscall),       TEST(test_sti_shadow), TEST(test_hlt_wakes),
-        TEST(test_nmi),           TEST(test_single_step), TEST(test_breakpoint),
-        TEST(test_real_mode),     TEST(test_mode_switch), TEST(test_segment_limit),
-        TEST(test_rep_fault),     TEST(test_cmpxchg16b), TEST(test_state_round_trip),
+        TEST(test_fault_frame), TEST(test_divide),      TEST(test_privilege),
+        TEST(test_int_iret),    TEST(test_ist),         TEST(test_double_fault),
+        TEST(test_syscall),     TEST(test_sti_shadow),  TEST(test_hlt_wakes),
+        TEST(test_nmi),         TEST(test_single_step), TEST(test_breakpoint),
+        TEST(test_real_mode),   TEST(test_mode_switch), TEST(test_segment_limit),
+        TEST(test_rep_fault),   TEST(test_cmpxchg16b),  TEST(test_state_round_trip),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -81,8 +81,8 @@ static int run_code(struct rig *rig, const uint8_t *code, size_t len, uint64_t r
         static const uint8_t code_[] = {__VA_ARGS__, RIG_END};                                     \
         run_code(rig, code_, sizeof(code_), rdi, user);                                            \
     })
-#define LOAD 0x8a, 0x07              /* mov al, [rdi] */
-#define STORE 0xc6, 0x07, 0x77       /* mov byte [rdi], 0x77 */
+#define LOAD 0x8a, 0x07        /* mov al, [rdi] */
+#define STORE 0xc6, 0x07, 0x77 /* mov byte [rdi], 0x77 */
 
 static void expect_fault(struct rig *rig, int exit_value, uint32_t error, uint64_t address)
 {
@@ -117,9 +117,10 @@ static void test_rights(void **state)
     assert_int_equal(RUN(rig, va, true, LOAD), rig->ram[TEST_PA + 0x3010]);
     expect_fault(rig, RUN(rig, va, true, STORE), 7, va);
     assert_int_equal(RUN(rig, va, false, STORE, LOAD), 0x77); /* CR0.WP clear */
-    expect_fault(rig, RUN(rig, va, false, 0x0f, 0x20, 0xc0, 0x0d, 0, 0, 1, 0, 0x0f, 0x22, 0xc0,
-                          STORE), 3, va); /* WP set */
-    map(rig, 3, 3); /* supervisor */
+    expect_fault(rig,
+                 RUN(rig, va, false, 0x0f, 0x20, 0xc0, 0x0d, 0, 0, 1, 0, 0x0f, 0x22, 0xc0, STORE),
+                 3, va); /* WP set */
+    map(rig, 3, 3);      /* supervisor */
     assert_int_equal(RUN(rig, va, false, STORE, LOAD), 0x77);
     expect_fault(rig, RUN(rig, va, true, LOAD), 5, va);
     *pte(rig, 3) |= 1ull << 51; /* reserved: beyond the physical width */
@@ -140,8 +141,10 @@ static void test_smep(void **state)
     put_le64(rig->ram + RIG_TABLES + 0x2000, 0x83);
     assert_int_equal(RUN(rig, va, false, 0xff, 0xe7), 0x21);
     /* mov rax, cr4; bts rax, 20; mov cr4, rax */
-    expect_fault(rig, RUN(rig, va, false, 0x0f, 0x20, 0xe0, 0x48, 0x0f, 0xba, 0xe8, 0x14, 0x0f, 0x22,
-                          0xe0, 0xff, 0xe7), 0x11, va);
+    expect_fault(rig,
+                 RUN(rig, va, false, 0x0f, 0x20, 0xe0, 0x48, 0x0f, 0xba, 0xe8, 0x14, 0x0f, 0x22,
+                     0xe0, 0xff, 0xe7),
+                 0x11, va);
 }
 
 static void test_accessed_dirty(void **state)
@@ -204,7 +207,8 @@ static void test_invlpg(void **state)
     map(rig, 8, 7);
     /* mov al, [rdi]; mov rcx, PTE address; mov qword [rcx], new; invlpg [rdi]; mov al, [rdi] */
     assert_int_equal(RUN(rig, va, false, 0x8a, 0x07, 0x48, 0xc7, 0xc1, 0x40, 0x00, 0x02, 0x00, 0x48,
-                         0xc7, 0x01, 0x07, 0xa0, 0x40, 0x00, 0x0f, 0x01, 0x3f, 0x8a, 0x07), 2);
+                         0xc7, 0x01, 0x07, 0xa0, 0x40, 0x00, 0x0f, 0x01, 0x3f, 0x8a, 0x07),
+                     2);
 }
 
 static void test_mmio(void **state)
@@ -237,8 +241,9 @@ static void test_self_modifying(void **state)
     assert_int_equal(RUN(rig, 0, false, 0xc6, 0x05, 0x01, 0, 0, 0, 7, 0xb0, 0), 7);
     /* A loop whose body changes on every turn: al counts 1 + 2 + 3.
        xor eax, eax; mov ecx, 3; L: add al, 1; inc byte [rip-7+..]; dec ecx; jnz L */
-    assert_int_equal(RUN(rig, 0, false, 0x31, 0xc0, 0xb9, 3, 0, 0, 0, 0x04, 1, 0xfe, 0x05,
-                         0xf9, 0xff, 0xff, 0xff, 0xff, 0xc9, 0x75, 0xf4), 6);
+    assert_int_equal(RUN(rig, 0, false, 0x31, 0xc0, 0xb9, 3, 0, 0, 0, 0x04, 1, 0xfe, 0x05, 0xf9,
+                         0xff, 0xff, 0xff, 0xff, 0xc9, 0x75, 0xf4),
+                     6);
 }
 
 static void test_device_writes_code(void **state)

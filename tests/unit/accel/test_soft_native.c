@@ -1,8 +1,8 @@
 /*
- * The interpreter against the bare CPU: random integer instructions run natively in this process and
- * in the engine with the same registers, flags and memory; the results must be equal but for flags
- * that the architecture leaves undefined. Each runs through the block cache (the specialised op) and
- * through the general executor.
+ * The interpreter against the bare CPU: random integer instructions run natively in this process
+ * and in the engine with the same registers, flags and memory; the results must be equal but for
+ * flags that the architecture leaves undefined. Each runs through the block cache (the specialised
+ * op) and through the general executor.
  *
  * The seed is printed; TENON_TEST_SEED repeats a run.
  *
@@ -18,7 +18,7 @@
 #define DATA 0x10000000u    /* data page, the same address natively and in the guest */
 #define CONTEXT 0x11000000u /* native registers */
 #define DATA_SIZE 4096u
-#define SLOTS 0x200000u     /* guest code, a slot each instruction */
+#define SLOTS 0x200000u /* guest code, a slot each instruction */
 #define SLOT 64u
 #define SLOT_COUNT 8192u
 
@@ -94,8 +94,19 @@ static void run_native(struct fixture *f, const uint8_t *insn, unsigned len)
 
 /* ---- random instructions ---- */
 
-enum { M = 1, I8 = 2, IZ = 4, IV = 8, BYTE = 16, LOCKABLE = 32, NO16 = 64, REG = 128, VEX = 256,
-       MEMONLY = 512, GPRLOW = 1024 };
+enum {
+    M = 1,
+    I8 = 2,
+    IZ = 4,
+    IV = 8,
+    BYTE = 16,
+    LOCKABLE = 32,
+    NO16 = 64,
+    REG = 128,
+    VEX = 256,
+    MEMONLY = 512,
+    GPRLOW = 1024
+};
 
 /* prefix: mandatory prefix or VEX.pp; group: ModRM.reg or -1. */
 struct pattern {
@@ -106,51 +117,139 @@ struct pattern {
 
 #define ALU_PATTERNS(base)                                                                         \
     {0, (base), 0, -1, M | BYTE}, {0, (base) + 1, 0, -1, M}, {0, (base) + 2, 0, -1, M | BYTE},     \
-        {0, (base) + 3, 0, -1, M}, {0, (base) + 4, 0, -1, I8 | BYTE}, {0, (base) + 5, 0, -1, IZ}
+        {0, (base) + 3, 0, -1, M}, {0, (base) + 4, 0, -1, I8 | BYTE},                              \
+    {                                                                                              \
+        0, (base) + 5, 0, -1, IZ                                                                   \
+    }
 #define GROUP_ALL(opcode, attr)                                                                    \
     {0, opcode, 0, 0, attr}, {0, opcode, 0, 1, attr}, {0, opcode, 0, 2, attr},                     \
         {0, opcode, 0, 3, attr}, {0, opcode, 0, 4, attr}, {0, opcode, 0, 5, attr},                 \
-        {0, opcode, 0, 6, attr}, {0, opcode, 0, 7, attr}
+        {0, opcode, 0, 6, attr},                                                                   \
+    {                                                                                              \
+        0, opcode, 0, 7, attr                                                                      \
+    }
 #define EIGHT(map, base, attr)                                                                     \
     {map, (base), 0, -1, attr}, {map, (base) + 1, 0, -1, attr}, {map, (base) + 2, 0, -1, attr},    \
         {map, (base) + 3, 0, -1, attr}, {map, (base) + 4, 0, -1, attr},                            \
         {map, (base) + 5, 0, -1, attr}, {map, (base) + 6, 0, -1, attr},                            \
-        {map, (base) + 7, 0, -1, attr}
+    {                                                                                              \
+        map, (base) + 7, 0, -1, attr                                                               \
+    }
 
 static const struct pattern patterns[] = {
-    ALU_PATTERNS(0x00), ALU_PATTERNS(0x08), ALU_PATTERNS(0x10), ALU_PATTERNS(0x18),
-    ALU_PATTERNS(0x20), ALU_PATTERNS(0x28), ALU_PATTERNS(0x30), ALU_PATTERNS(0x38),
-    GROUP_ALL(0x80, M | I8 | BYTE), GROUP_ALL(0x81, M | IZ), GROUP_ALL(0x83, M | I8),
-    {0, 0x84, 0, -1, M | BYTE}, {0, 0x85, 0, -1, M}, {0, 0x86, 0, -1, M | BYTE},
-    {0, 0x87, 0, -1, M}, {0, 0x88, 0, -1, M | BYTE}, {0, 0x89, 0, -1, M}, {0, 0x8a, 0, -1, M | BYTE},
-    {0, 0x8b, 0, -1, M}, {0, 0x8d, 0, -1, M | MEMONLY}, {0, 0x63, 0, -1, M},
-    {0, 0x69, 0, -1, M | IZ}, {0, 0x6b, 0, -1, M | I8}, {0, 0x98, 0, -1, 0}, {0, 0x99, 0, -1, 0},
-    {0, 0xa8, 0, -1, I8 | BYTE}, {0, 0xa9, 0, -1, IZ}, EIGHT(0, 0xb0, I8 | BYTE | GPRLOW),
-    EIGHT(0, 0xb8, IV | GPRLOW), GROUP_ALL(0xc0, M | I8 | BYTE), GROUP_ALL(0xc1, M | I8),
-    GROUP_ALL(0xd0, M | BYTE), GROUP_ALL(0xd1, M), GROUP_ALL(0xd2, M | BYTE), GROUP_ALL(0xd3, M),
-    {0, 0xc6, 0, 0, M | I8 | BYTE}, {0, 0xc7, 0, 0, M | IZ}, {0, 0xf5, 0, -1, 0},
-    {0, 0xf8, 0, -1, 0}, {0, 0xf9, 0, -1, 0}, {0, 0x9e, 0, -1, 0}, {0, 0x9f, 0, -1, 0},
-    {0, 0xf6, 0, 0, M | I8 | BYTE}, {0, 0xf7, 0, 0, M | IZ}, {0, 0xf6, 0, 2, M | BYTE},
-    {0, 0xf6, 0, 3, M | BYTE}, {0, 0xf6, 0, 4, M | BYTE}, {0, 0xf6, 0, 5, M | BYTE},
-    {0, 0xf6, 0, 6, M | BYTE}, {0, 0xf6, 0, 7, M | BYTE}, {0, 0xf7, 0, 2, M}, {0, 0xf7, 0, 3, M},
-    {0, 0xf7, 0, 4, M}, {0, 0xf7, 0, 5, M}, {0, 0xf7, 0, 6, M}, {0, 0xf7, 0, 7, M},
-    {0, 0xfe, 0, 0, M | BYTE}, {0, 0xfe, 0, 1, M | BYTE}, {0, 0xff, 0, 0, M}, {0, 0xff, 0, 1, M},
-    {0, 0x90, 0, -1, 0}, {0, 0x91, 0, -1, GPRLOW}, {0, 0x93, 0, -1, GPRLOW},
-    EIGHT(1, 0x40, M), EIGHT(1, 0x48, M), EIGHT(1, 0x90, M | BYTE), EIGHT(1, 0x98, M | BYTE),
-    {1, 0xa3, 0, -1, M | REG}, {1, 0xab, 0, -1, M | REG}, {1, 0xb3, 0, -1, M | REG},
-    {1, 0xbb, 0, -1, M | REG}, {1, 0xba, 0, 4, M | I8}, {1, 0xba, 0, 5, M | I8},
-    {1, 0xba, 0, 6, M | I8}, {1, 0xba, 0, 7, M | I8}, {1, 0xa4, 0, -1, M | I8}, {1, 0xa5, 0, -1, M},
-    {1, 0xac, 0, -1, M | I8}, {1, 0xad, 0, -1, M}, {1, 0xaf, 0, -1, M}, {1, 0xb0, 0, -1, M | BYTE},
-    {1, 0xb1, 0, -1, M}, {1, 0xb6, 0, -1, M}, {1, 0xb7, 0, -1, M}, {1, 0xbe, 0, -1, M},
-    {1, 0xbf, 0, -1, M}, {1, 0xbc, 0, -1, M}, {1, 0xbd, 0, -1, M}, {1, 0xbc, 0xf3, -1, M},
-    {1, 0xbd, 0xf3, -1, M}, {1, 0xb8, 0xf3, -1, M}, {1, 0xc0, 0, -1, M | BYTE}, {1, 0xc1, 0, -1, M},
-    EIGHT(1, 0xc8, NO16 | GPRLOW), {1, 0xc7, 0, 1, M | MEMONLY | NO16},
-    {2, 0xf0, 0, -1, M | MEMONLY}, {2, 0xf1, 0, -1, M | MEMONLY}, {2, 0xf0, 0xf2, -1, M | BYTE},
-    {2, 0xf1, 0xf2, -1, M}, {2, 0xf6, 0x66, -1, M | NO16}, {2, 0xf6, 0xf3, -1, M | NO16},
-    {2, 0xf2, 0, -1, M | VEX}, {2, 0xf3, 0, 1, M | VEX}, {2, 0xf3, 0, 2, M | VEX},
-    {2, 0xf3, 0, 3, M | VEX}, {2, 0xf5, 0, -1, M | VEX}, {2, 0xf5, 2, -1, M | VEX},
-    {2, 0xf5, 3, -1, M | VEX}, {2, 0xf6, 3, -1, M | VEX}, {2, 0xf7, 0, -1, M | VEX},
-    {2, 0xf7, 1, -1, M | VEX}, {2, 0xf7, 2, -1, M | VEX}, {2, 0xf7, 3, -1, M | VEX},
+    ALU_PATTERNS(0x00),
+    ALU_PATTERNS(0x08),
+    ALU_PATTERNS(0x10),
+    ALU_PATTERNS(0x18),
+    ALU_PATTERNS(0x20),
+    ALU_PATTERNS(0x28),
+    ALU_PATTERNS(0x30),
+    ALU_PATTERNS(0x38),
+    GROUP_ALL(0x80, M | I8 | BYTE),
+    GROUP_ALL(0x81, M | IZ),
+    GROUP_ALL(0x83, M | I8),
+    {0, 0x84, 0, -1, M | BYTE},
+    {0, 0x85, 0, -1, M},
+    {0, 0x86, 0, -1, M | BYTE},
+    {0, 0x87, 0, -1, M},
+    {0, 0x88, 0, -1, M | BYTE},
+    {0, 0x89, 0, -1, M},
+    {0, 0x8a, 0, -1, M | BYTE},
+    {0, 0x8b, 0, -1, M},
+    {0, 0x8d, 0, -1, M | MEMONLY},
+    {0, 0x63, 0, -1, M},
+    {0, 0x69, 0, -1, M | IZ},
+    {0, 0x6b, 0, -1, M | I8},
+    {0, 0x98, 0, -1, 0},
+    {0, 0x99, 0, -1, 0},
+    {0, 0xa8, 0, -1, I8 | BYTE},
+    {0, 0xa9, 0, -1, IZ},
+    EIGHT(0, 0xb0, I8 | BYTE | GPRLOW),
+    EIGHT(0, 0xb8, IV | GPRLOW),
+    GROUP_ALL(0xc0, M | I8 | BYTE),
+    GROUP_ALL(0xc1, M | I8),
+    GROUP_ALL(0xd0, M | BYTE),
+    GROUP_ALL(0xd1, M),
+    GROUP_ALL(0xd2, M | BYTE),
+    GROUP_ALL(0xd3, M),
+    {0, 0xc6, 0, 0, M | I8 | BYTE},
+    {0, 0xc7, 0, 0, M | IZ},
+    {0, 0xf5, 0, -1, 0},
+    {0, 0xf8, 0, -1, 0},
+    {0, 0xf9, 0, -1, 0},
+    {0, 0x9e, 0, -1, 0},
+    {0, 0x9f, 0, -1, 0},
+    {0, 0xf6, 0, 0, M | I8 | BYTE},
+    {0, 0xf7, 0, 0, M | IZ},
+    {0, 0xf6, 0, 2, M | BYTE},
+    {0, 0xf6, 0, 3, M | BYTE},
+    {0, 0xf6, 0, 4, M | BYTE},
+    {0, 0xf6, 0, 5, M | BYTE},
+    {0, 0xf6, 0, 6, M | BYTE},
+    {0, 0xf6, 0, 7, M | BYTE},
+    {0, 0xf7, 0, 2, M},
+    {0, 0xf7, 0, 3, M},
+    {0, 0xf7, 0, 4, M},
+    {0, 0xf7, 0, 5, M},
+    {0, 0xf7, 0, 6, M},
+    {0, 0xf7, 0, 7, M},
+    {0, 0xfe, 0, 0, M | BYTE},
+    {0, 0xfe, 0, 1, M | BYTE},
+    {0, 0xff, 0, 0, M},
+    {0, 0xff, 0, 1, M},
+    {0, 0x90, 0, -1, 0},
+    {0, 0x91, 0, -1, GPRLOW},
+    {0, 0x93, 0, -1, GPRLOW},
+    EIGHT(1, 0x40, M),
+    EIGHT(1, 0x48, M),
+    EIGHT(1, 0x90, M | BYTE),
+    EIGHT(1, 0x98, M | BYTE),
+    {1, 0xa3, 0, -1, M | REG},
+    {1, 0xab, 0, -1, M | REG},
+    {1, 0xb3, 0, -1, M | REG},
+    {1, 0xbb, 0, -1, M | REG},
+    {1, 0xba, 0, 4, M | I8},
+    {1, 0xba, 0, 5, M | I8},
+    {1, 0xba, 0, 6, M | I8},
+    {1, 0xba, 0, 7, M | I8},
+    {1, 0xa4, 0, -1, M | I8},
+    {1, 0xa5, 0, -1, M},
+    {1, 0xac, 0, -1, M | I8},
+    {1, 0xad, 0, -1, M},
+    {1, 0xaf, 0, -1, M},
+    {1, 0xb0, 0, -1, M | BYTE},
+    {1, 0xb1, 0, -1, M},
+    {1, 0xb6, 0, -1, M},
+    {1, 0xb7, 0, -1, M},
+    {1, 0xbe, 0, -1, M},
+    {1, 0xbf, 0, -1, M},
+    {1, 0xbc, 0, -1, M},
+    {1, 0xbd, 0, -1, M},
+    {1, 0xbc, 0xf3, -1, M},
+    {1, 0xbd, 0xf3, -1, M},
+    {1, 0xb8, 0xf3, -1, M},
+    {1, 0xc0, 0, -1, M | BYTE},
+    {1, 0xc1, 0, -1, M},
+    EIGHT(1, 0xc8, NO16 | GPRLOW),
+    {1, 0xc7, 0, 1, M | MEMONLY | NO16},
+    {2, 0xf0, 0, -1, M | MEMONLY},
+    {2, 0xf1, 0, -1, M | MEMONLY},
+    {2, 0xf0, 0xf2, -1, M | BYTE},
+    {2, 0xf1, 0xf2, -1, M},
+    {2, 0xf6, 0x66, -1, M | NO16},
+    {2, 0xf6, 0xf3, -1, M | NO16},
+    {2, 0xf2, 0, -1, M | VEX},
+    {2, 0xf3, 0, 1, M | VEX},
+    {2, 0xf3, 0, 2, M | VEX},
+    {2, 0xf3, 0, 3, M | VEX},
+    {2, 0xf5, 0, -1, M | VEX},
+    {2, 0xf5, 2, -1, M | VEX},
+    {2, 0xf5, 3, -1, M | VEX},
+    {2, 0xf6, 3, -1, M | VEX},
+    {2, 0xf7, 0, -1, M | VEX},
+    {2, 0xf7, 1, -1, M | VEX},
+    {2, 0xf7, 2, -1, M | VEX},
+    {2, 0xf7, 3, -1, M | VEX},
     {3, 0xf0, 3, -1, M | VEX | I8},
 };
 
@@ -225,9 +324,11 @@ static unsigned make(struct fixture *f, const struct pattern *p, uint8_t *bytes)
             at = emit_modrm(f, at, p, rex);
     }
     bool wide = rex & 8;
-    unsigned immediate = p->attr & I8 ? 1
+    unsigned immediate = p->attr & I8   ? 1
                          : p->attr & IZ ? (word && !wide ? 2 : 4)
-                         : p->attr & IV ? (wide ? 8 : word ? 2 : 4)
+                         : p->attr & IV ? (wide   ? 8
+                                           : word ? 2
+                                                  : 4)
                                         : 0;
     put_le(at, immediate, next_random(f));
     return at + immediate - bytes;
@@ -238,34 +339,55 @@ static unsigned make(struct fixture *f, const struct pattern *p, uint8_t *bytes)
 static uint32_t undefined_flags(const struct fixture *f, const struct insn *insn)
 {
     uint64_t count = insn->op[1] == O_CL || insn->op[2] == O_CL ? f->context->in[X86_RCX]
-                     : insn->op[1] == O_ONE                      ? 1
-                                                                 : (uint64_t)insn->imm;
+                     : insn->op[1] == O_ONE                     ? 1
+                                                                : (uint64_t)insn->imm;
     count &= insn->opsize == 8 ? 63 : 31;
     switch (insn->id) {
-    case I_AND: case I_OR: case I_XOR: case I_TEST:
+    case I_AND:
+    case I_OR:
+    case I_XOR:
+    case I_TEST:
         return FL_AF;
-    case I_SHL: case I_SHR:
+    case I_SHL:
+    case I_SHR:
         return !count ? 0
                       : FL_AF | (count > 1 ? FL_OF : 0) | (count > insn->opsize * 8u ? FL_CF : 0);
     case I_SAR:
         return !count ? 0 : FL_AF | (count > 1 ? FL_OF : 0);
-    case I_ROL: case I_ROR: case I_RCL: case I_RCR:
+    case I_ROL:
+    case I_ROR:
+    case I_RCL:
+    case I_RCR:
         return count == 1 ? 0 : FL_OF;
-    case I_SHLD: case I_SHRD:
+    case I_SHLD:
+    case I_SHRD:
         return !count ? 0 : FL_AF | (count > 1 ? FL_OF : 0);
-    case I_MUL: case I_IMUL1: case I_IMUL2: case I_IMUL3:
+    case I_MUL:
+    case I_IMUL1:
+    case I_IMUL2:
+    case I_IMUL3:
         return FL_SF | FL_ZF | FL_AF | FL_PF;
-    case I_DIV: case I_IDIV:
+    case I_DIV:
+    case I_IDIV:
         return FL_ARITH;
-    case I_BSF: case I_BSR:
+    case I_BSF:
+    case I_BSR:
         return FL_ARITH & ~FL_ZF;
-    case I_BT: case I_BTS: case I_BTR: case I_BTC:
+    case I_BT:
+    case I_BTS:
+    case I_BTR:
+    case I_BTC:
         return FL_OF | FL_SF | FL_AF | FL_PF;
-    case I_LZCNT: case I_TZCNT:
+    case I_LZCNT:
+    case I_TZCNT:
         return FL_OF | FL_SF | FL_PF | FL_AF;
     case I_BEXTR:
         return FL_AF | FL_SF | FL_PF;
-    case I_ANDN: case I_BLSI: case I_BLSMSK: case I_BLSR: case I_BZHI:
+    case I_ANDN:
+    case I_BLSI:
+    case I_BLSMSK:
+    case I_BLSR:
+    case I_BZHI:
         return FL_AF | FL_PF;
     default:
         return 0;
@@ -314,8 +436,7 @@ static void compare(struct fixture *f, const struct insn *insn, const char *how)
                           (unsigned long long)f->context->out[i], (unsigned long long)v->r[i]);
     for (unsigned i = 0; i < DATA_SIZE; i++)
         if (f->rig->ram[DATA + i] != f->data[i])
-            print_message("data %u: native %02x soft %02x\n", i, f->data[i],
-                          f->rig->ram[DATA + i]);
+            print_message("data %u: native %02x soft %02x\n", i, f->data[i], f->rig->ram[DATA + i]);
     fail_msg("%s (%s) %s: flags in %llx native %llx soft %x", decode_name(insn->id), text, how,
              (unsigned long long)f->context->in_flags & FL_ARITH,
              (unsigned long long)f->context->out_flags & FL_ARITH, soft_flags(v) & FL_ARITH);
@@ -323,9 +444,21 @@ static void compare(struct fixture *f, const struct insn *insn, const char *how)
 
 static void random_state(struct fixture *f)
 {
-    static const uint64_t corners[] = {0, 1, 2, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff,
-                                       0x7fffffff, 0x80000000, 0xffffffff, 0x7fffffffffffffff,
-                                       0x8000000000000000, 0xffffffffffffffff};
+    static const uint64_t corners[] = {0,
+                                       1,
+                                       2,
+                                       0x7f,
+                                       0x80,
+                                       0xff,
+                                       0x7fff,
+                                       0x8000,
+                                       0xffff,
+                                       0x7fffffff,
+                                       0x80000000,
+                                       0xffffffff,
+                                       0x7fffffffffffffff,
+                                       0x8000000000000000,
+                                       0xffffffffffffffff};
     for (unsigned i = 0; i < 16; i++) {
         uint64_t r = next_random(f);
         f->context->in[i] = r & 1 ? corners[(r >> 8) % ARRAY_SIZE(corners)] : next_random(f);
@@ -395,8 +528,8 @@ static int setup(void **state)
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
     f->context = mmap((void *)(uintptr_t)CONTEXT, 4096, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-    f->code = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-                   0);
+    f->code =
+        mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (f->data == MAP_FAILED || f->context == MAP_FAILED || f->code == MAP_FAILED)
         return -1;
     const char *seed = getenv("TENON_TEST_SEED");

@@ -1,11 +1,12 @@
 /*
- * Boots a Linux bzImage on the software CPU engine alone: RAM, a serial port without interrupts, an
- * IOAPIC that only remembers, ACPI tables for the CPUs, a debug-exit port. For work on the engine;
- * the real boards are in hw/.
+ * Boots a Linux bzImage or a bare Multiboot guest on the software CPU engine alone: RAM, a serial
+ * port without interrupts, an IOAPIC that only remembers, ACPI tables for the CPUs, a debug-exit
+ * port. For work on the engine; the real boards are in hw/.
  *
  *   soft_boot [-c CPUS] [-m MIB] [-i INITRD] [-t SECONDS] [-q] [-d DUMP] KERNEL [COMMAND LINE]
  *
- * Linux Documentation/arch/x86/boot.rst, 64-bit boot protocol.
+ * Linux Documentation/arch/x86/boot.rst, 64-bit boot protocol; a 32-bit ELF file starts as
+ * Multiboot 1.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -299,6 +300,49 @@ static void load_linux(struct machine *m, const uint8_t *image, size_t len, cons
     put(m, ZERO_PAGE, zero, sizeof(zero));
 }
 
+/* A 32-bit ELF file with a Multiboot 1 header: its segments; the entry point. */
+static uint32_t load_multiboot(struct machine *m, const uint8_t *image, size_t len)
+{
+    uint32_t table = get_le32(image + 28);
+    unsigned count = get_le16(image + 44);
+    for (unsigned i = 0; i < count; i++) {
+        if (!range_within(table + i * 32ull, 32, len))
+            break;
+        const uint8_t *header = image + table + i * 32;
+        uint32_t offset = get_le32(header + 4), size = get_le32(header + 16);
+        if (get_le32(header) != 1)
+            continue;
+        if (!range_within(offset, size, len)) {
+            fprintf(stderr, "soft_boot: the file is cut\n");
+            exit(1);
+        }
+        put(m, get_le32(header + 12), image + offset, size);
+    }
+    return get_le32(image + 24);
+}
+
+/* 32-bit protected mode without paging, as Multiboot 1 has it. */
+static void enter_multiboot(struct machine *m, uint32_t entry)
+{
+    struct x86_state *s = xcalloc(1, sizeof(*s));
+    struct err *err = accel_soft.vcpu_get(m->vcpu[0], s);
+    if (err)
+        fail(err);
+    struct x86_segment code = {.limit = ~0u, .attr = 0xc09b, .selector = 0x10};
+    struct x86_segment data = {.limit = ~0u, .attr = 0xc093, .selector = 0x18};
+    for (unsigned i = 0; i < X86_SEGS; i++)
+        s->seg[i] = i == X86_CS ? code : data;
+    s->cr0 = 0x11;
+    s->rflags = 2;
+    s->rip = entry;
+    s->gpr[X86_RAX] = 0x2badb002;
+    s->gpr[X86_RBX] = ZERO_PAGE; /* all zero: no information is given */
+    err = accel_soft.vcpu_set(m->vcpu[0], s);
+    if (err)
+        fail(err);
+    free(s);
+}
+
 static void build_tables(struct machine *m)
 {
     uint8_t page[4096] = {0};
@@ -458,9 +502,13 @@ int main(int argc, char **argv)
     create(&m);
     size_t len;
     uint8_t *image = read_file(argv[optind], &len);
-    load_linux(&m, image, len, initrd, cmdline);
-    build_tables(&m);
-    enter_long_mode(&m);
+    if (len > 52 && !memcmp(image, "\177ELF\1", 5)) {
+        enter_multiboot(&m, load_multiboot(&m, image, len));
+    } else {
+        load_linux(&m, image, len, initrd, cmdline);
+        build_tables(&m);
+        enter_long_mode(&m);
+    }
     m.start_ns = clock_now_ns();
     pthread_t threads[ACCEL_VCPUS_MAX];
     struct runner runners[ACCEL_VCPUS_MAX];

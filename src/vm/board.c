@@ -10,6 +10,7 @@
 
 #include "hw/chipset/debug.h"
 #include "hw/chipset/layout.h"
+#include "hw/chipset/testdev.h"
 #include "hw/serial/uart16550.h"
 
 #define VIDEO_HOLE 0xa0000u
@@ -121,6 +122,16 @@ static struct err *add_serial(struct board *board, unsigned index, struct stream
     return board_add(board, &uart->device);
 }
 
+static struct err *add_test_devices(struct board *board)
+{
+    struct testdev *dev = (struct testdev *)device_new(&testdev_class, board->env, "testdev");
+
+    for (unsigned i = 0; i < TESTDEV_LINES; i++)
+        dev->line[i] = i < 16 ? isa_irq_line(&board->isa, i) : ioapic_line(board->ioapic, i);
+    TRY(board_add(board, &dev->device));
+    return board_add(board, device_new(&debug_exit_class, board->env, "debug-exit"));
+}
+
 struct err *board_add_ports(struct board *board)
 {
     const struct vm_config *config = board->config;
@@ -137,7 +148,7 @@ struct err *board_add_ports(struct board *board)
         }
     }
     if (config->debug_exit)
-        TRY(board_add(board, device_new(&debug_exit_class, board->env, "debug-exit")));
+        TRY(add_test_devices(board));
     return NULL;
 }
 

@@ -81,7 +81,7 @@ struct vm_config {
     enum vm_board board;
     char *kernel, *initrd, *append; /* paths; NULL when absent */
     int kernel_fd, initrd_fd;
-    bool debug_exit; /* test devices: ports 0xf4 and 0xe9 */
+    bool debug_exit; /* test devices: debug exit and testdev */
     enum vm_on_reset on_reset;
     struct vm_disk disk[VM_DISKS_MAX];
     unsigned disk_count;

@@ -127,7 +127,8 @@ static const struct schema_field vm_fields[] = {
      .help = "What a reset by the guest does: start again, or end the VM."},
     {.key = "debug-exit", .flag = "debug-exit", .kind = SCHEMA_SWITCH,
      .offset = offsetof(struct vm_config, debug_exit), .standard = "false",
-     .help = "Test device: a write to port 0xf4 ends the VM with that status."},
+     .help = "Test devices: a write to port 0xf4 ends the VM with that status; registers, interrupt lines "
+             "and memory at ports 0xe0 and 0x2000 and at 0xff000000 serve CPU test suites."},
     {.key = "rng", .flag = "rng", .kind = SCHEMA_SWITCH, .offset = offsetof(struct vm_config, rng),
      .standard = "true", .help = "Random number device (virtio-rng)."},
     {.key = "disks", .flag = "disk", .kind = SCHEMA_LIST, .offset = offsetof(struct vm_config, disk),

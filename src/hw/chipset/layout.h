@@ -50,6 +50,7 @@
 #define LAYOUT_RCBA_BASE 0xfed1c000ull
 #define LAYOUT_GED_BASE 0xfed40000ull
 #define LAYOUT_LAPIC_BASE 0xfee00000ull
+#define LAYOUT_TESTDEV_BASE 0xff000000ull /* with --debug-exit */
 
 /* The 64-bit PCI window: at 64 GiB, or the first multiple of 64 GiB above RAM. */
 static inline uint64_t layout_mmio64_base(uint64_t ram_end)
@@ -67,6 +68,7 @@ static inline uint64_t layout_mmio64_base(uint64_t ram_end)
 #define LAYOUT_PORT_PORT92 0x92
 #define LAYOUT_PORT_PIC_SLAVE 0xa0
 #define LAYOUT_PORT_SMI_COMMAND 0xb2
+#define LAYOUT_PORT_TESTDEV 0xe0 /* to 0xe7; with --debug-exit */
 #define LAYOUT_PORT_DEBUG_CONSOLE 0xe9
 #define LAYOUT_PORT_DEBUG_EXIT 0xf4
 #define LAYOUT_PORT_ELCR 0x4d0
@@ -77,6 +79,7 @@ static inline uint64_t layout_mmio64_base(uint64_t ram_end)
 #define LAYOUT_PORT_COM3 0x3e8
 #define LAYOUT_PORT_COM4 0x2e8
 #define LAYOUT_PORT_PCI_CF8 0xcf8
+#define LAYOUT_PORT_TESTDEV_LINES 0x2000
 #define LAYOUT_PORT_PCI_IO 0xc000 /* I/O BARs: up to 0xffff */
 #define LAYOUT_PCI_IO_SIZE 0x4000
 

@@ -9,6 +9,7 @@
 #include "board_env.h"
 #include "hw/chipset/debug.h"
 #include "hw/chipset/i8042.h"
+#include "hw/chipset/testdev.h"
 
 struct fixture {
     struct board_env board;
@@ -184,6 +185,45 @@ static void debug_console_writes(void **state)
     close(pipes[0]);
 }
 
+static void testdev_answers(void **state)
+{
+    struct fixture *f = *state;
+    struct testdev *dev = (struct testdev *)device_new(&testdev_class, &f->board.env, "testdev");
+    for (unsigned i = 0; i < TESTDEV_LINES; i++)
+        dev->line[i] = board_line(&f->board, i);
+    board_ok(device_realize(&dev->device));
+    board_out(&f->board, 0xe0, 4, 0x12345678);
+    board_out(&f->board, 0xe1, 1, 0xab);
+    board_out(&f->board, 0xe4, 4, 0xffffffff);
+    assert_int_equal(board_in(&f->board, 0xe0, 4), 0x1234ab78);
+    assert_int_equal(board_in(&f->board, 0xe2, 2), 0x1234);
+    assert_int_equal(board_in(&f->board, 0xe4, 4), 0);
+    board_out(&f->board, 0x2000 + 14, 1, 1);
+    board_out(&f->board, 0x2000 + 23, 1, 0x80);
+    assert_true(f->board.level[14] && f->board.level[23] && !f->board.level[13]);
+    assert_int_equal(board_in(&f->board, 0x2000 + 23, 1), 1);
+    board_out(&f->board, 0x2000 + 14, 1, 0);
+    assert_false(f->board.level[14]);
+    io_bus_write(f->board.env.mmio, 0xff00fff8, 8, 0x1122334455667788);
+    assert_int_equal(io_bus_read(f->board.env.mmio, 0xff00fffe, 2), 0x1122);
+
+    struct board_env second;
+    board_init(&second);
+    struct testdev *other = (struct testdev *)device_new(&testdev_class, &second.env, "testdev");
+    board_ok(device_realize(&other->device));
+    board_round_trip(&dev->device, &other->device);
+    assert_int_equal(board_in(&second, 0xe0, 4), 0x1234ab78);
+    assert_int_equal(io_bus_read(second.env.mmio, 0xff00fff8, 4), 0x55667788);
+    device_free(&other->device);
+    board_fini(&second);
+
+    device_reset(&dev->device);
+    assert_false(f->board.level[23]);
+    assert_int_equal(board_in(&f->board, 0xe0, 4), 0);
+    assert_int_equal(io_bus_read(f->board.env.mmio, 0xff00fff8, 8), 0);
+    device_free(&dev->device);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -193,6 +233,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(state_comes_back, setup, teardown),
         cmocka_unit_test_setup_teardown(debug_exit_ends, setup, teardown),
         cmocka_unit_test_setup_teardown(debug_console_writes, setup, teardown),
+        cmocka_unit_test_setup_teardown(testdev_answers, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,8 +5,29 @@
  */
 #include "accel/soft/atomic.h"
 
+#include <sched.h>
+
 #include "accel/soft/exec_all.h"
 #include "accel/soft/tlb.h"
+
+/*
+ * Not a struct lock: a device callback runs under it, and that takes locks of any rank. An exception
+ * inside gives it back (run.c).
+ */
+static void soft_split_take(struct soft_vcpu *v)
+{
+    while (atomic_exchange(&v->vm->split_busy, 1))
+        sched_yield();
+    v->split_held = true;
+}
+
+void soft_split_drop(struct soft_vcpu *v)
+{
+    if (!v->split_held)
+        return;
+    v->split_held = false;
+    atomic_store(&v->vm->split_busy, 0);
+}
 
 void atomic_begin_at(struct soft_vcpu *v, uint64_t linear, unsigned size, struct atomic *atomic)
 {
@@ -14,7 +35,7 @@ void atomic_begin_at(struct soft_vcpu *v, uint64_t linear, unsigned size, struct
     atomic->host = soft_write_ptr(v, linear, size);
     if (unlikely(!atomic->host)) {
         soft_probe(v, linear, size, ACC_WRITE); /* the accesses under the lock do not fault */
-        lock_take(&v->vm->split_lock);
+        soft_split_take(v);
     }
 }
 
@@ -64,7 +85,7 @@ bool atomic_replace(const struct atomic *atomic, uint64_t old, uint64_t new_valu
 void atomic_end(struct soft_vcpu *v, const struct atomic *atomic)
 {
     if (unlikely(!atomic->host))
-        lock_drop(&v->vm->split_lock);
+        soft_split_drop(v);
 }
 
 static void cmpxchg16b(struct soft_vcpu *v, uint64_t linear)
@@ -81,14 +102,14 @@ static void cmpxchg16b(struct soft_vcpu *v, uint64_t linear)
                          : "memory");
     } else {
         soft_probe(v, linear, 16, ACC_WRITE);
-        lock_take(&v->vm->split_lock);
+        soft_split_take(v);
         uint64_t old_low = soft_load(v, linear, 8), old_high = soft_load(v, linear + 8, 8);
         same = old_low == low && old_high == high;
         soft_store(v, linear, 8, same ? v->r[X86_RBX] : old_low);
         soft_store(v, linear + 8, 8, same ? v->r[X86_RCX] : old_high);
         low = old_low;
         high = old_high;
-        lock_drop(&v->vm->split_lock);
+        soft_split_drop(v);
     }
     soft_set_arith(v, (cc_compute(v) & ~FL_ZF) | (same ? FL_ZF : 0));
     if (!same) {

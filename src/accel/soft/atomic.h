@@ -26,6 +26,8 @@ void atomic_begin_at(struct soft_vcpu *v, uint64_t linear, unsigned size, struct
 uint64_t atomic_old(const struct atomic *atomic);
 /* Stores `new_value` if memory still holds `old`. */
 bool atomic_replace(const struct atomic *atomic, uint64_t old, uint64_t new_value);
+/* Gives the lock back if this vCPU holds it: after an exception in the middle. */
+void soft_split_drop(struct soft_vcpu *v);
 void atomic_end(struct soft_vcpu *v, const struct atomic *atomic);
 
 #endif

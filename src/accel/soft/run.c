@@ -15,6 +15,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "accel/soft/atomic.h"
 #include "accel/soft/ops.h"
 #include "accel/soft/segment.h"
 
@@ -272,6 +273,8 @@ void soft_vcpu_run(struct accel_vcpu *vcpu, struct vm_exit *exit)
         return;
     atomic_store(&v->running, 1);
     int why = setjmp(v->unwind);
+    if (why)
+        soft_split_drop(v);
     if (why == 2)
         goto out; /* soft_fail */
     if (why == 1 && !soft_deliver_raised(v)) {

@@ -28,7 +28,6 @@ static void vm_free(struct accel_vm *accel)
     soft_clock_free(vm);
     soft_doorbells_free(vm);
     soft_mem_free(vm);
-    lock_fini(&vm->split_lock);
     lock_fini(&vm->table_lock);
     lock_fini(&vm->code_lock);
     free(vm);
@@ -39,7 +38,6 @@ static struct err *vm_create(const struct accel_vm_config *config, struct accel_
     if (config->vcpus < 1 || config->vcpus > ACCEL_VCPUS_MAX)
         return err_of(ERR_USAGE, "soft: %u vCPUs, not 1 to %d", config->vcpus, ACCEL_VCPUS_MAX);
     struct soft_vm *vm = xcalloc(1, sizeof(*vm));
-    lock_init(&vm->split_lock, LOCK_ACCEL);
     lock_init(&vm->table_lock, LOCK_ACCEL);
     lock_init(&vm->code_lock, LOCK_ACCEL);
     vm->gmem = config->gmem;

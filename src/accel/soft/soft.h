@@ -177,7 +177,7 @@ struct soft_vm {
     struct soft_clock *clock;                /* timer.c */
     struct soft_irqfds *irqfds;
     struct soft_doorbells *doorbells;
-    struct lock split_lock;   /* atomics that cross a page or hit MMIO */
+    _Atomic uint32_t split_busy; /* atomics that cross a page or hit MMIO: atomic.c */
     struct lock table_lock;   /* LOCK_ACCEL: doorbells, irqfds, routes */
     struct lock code_lock;    /* marks of code pages, rendezvous */
     _Atomic uint32_t extint;  /* level of the PIC's INTR */
@@ -251,6 +251,7 @@ struct soft_vcpu {
     uint64_t asid_clock;
     unsigned asid;
     uint32_t pauses;
+    bool split_held;
     bool low_global; /* a global page was seen in the lower half */
 
     struct soft_code *code;

@@ -228,9 +228,14 @@ static void test_mmio(void **state)
     assert_int_equal(rig->mmio_reads, 2);
     assert_int_equal(rig->mmio_writes, 2);
     assert_int_equal(rig->mmio_value, 0x89);
+    /* lock add byte [rdi], 1, and xchg: as well, and the lock is free again */
+    RUN(rig, TEST_VA + 0x9008, false, 0xf0, 0x80, 0x07, 0x01, 0x86, 0x07);
+    assert_int_equal(rig->mmio_reads, 4);
+    assert_int_equal(rig->mmio_writes, 4);
+    assert_int_equal(rig->mmio_value, 0x55);
     /* rep stosb of 3 bytes */
     RUN(rig, TEST_VA + 0x9010, false, 0xb9, 3, 0, 0, 0, 0xf3, 0xaa);
-    assert_int_equal(rig->mmio_writes, 5);
+    assert_int_equal(rig->mmio_writes, 7);
     assert_int_equal(rig->mmio_last, 0xd0000012);
 }
 

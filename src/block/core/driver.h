@@ -1,0 +1,84 @@
+/*
+ * The contract between the core of images (image.c) and a format's driver.
+ *
+ * The core promises: ranges lie within image->size (the file node alone may be written beyond) and
+ * are not empty, writing calls come only to writable images, one thread at a time is inside a node
+ * and the nodes below it (but `compress`, which runs anywhere), `open` comes first and `close` last.
+ * A driver promises: every number from the file is checked before it is used; it reaches its file
+ * only through image_read(image->file, ...) and its like; `open` sets image->size and on error frees
+ * what it made; data calls return 0 or -errno; nothing that the file contains ends the process.
+ * Any byte offset and length may come: no alignment is promised.
+ *
+ * To add a format: src/block/format/x.c, a line in core/registry.c, a file in meson.build.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef TENON_BLOCK_CORE_DRIVER_H
+#define TENON_BLOCK_CORE_DRIVER_H
+
+#include "block/image.h"
+
+struct image {
+    const struct block_driver *driver;
+    void *state;           /* the driver's: set by open, freed by close */
+    struct image *file;    /* where the bytes lie; owned; NULL for the file node itself */
+    struct image *backing; /* what unallocated stretches read as; owned; may be NULL */
+    uint64_t size;         /* bytes of the disk */
+    unsigned flags;        /* IMAGE_OPEN_ */
+    bool writable;         /* a driver may clear it in open, with its reason in readonly_why */
+    const char *readonly_why;
+    char *backing_name, *backing_format; /* set by open; owned; untrusted */
+};
+
+struct block_driver {
+    const char *name; /* as qemu-img says it: "raw", "qcow2", "vpc", "vhdx", "vmdk", "vdi" */
+    const char *const *create_options; /* names that create understands; NULL-terminated; or NULL */
+
+    /* How sure: 0 no, 100 its magic is there. `head` are the first bytes (up to IMAGE_PROBE_SIZE). */
+    int (*probe)(const uint8_t *head, size_t length, uint64_t file_size);
+    struct err *(*open)(struct image *image, const struct image_files *files);
+    /* `file` is empty and writable. A driver without it is read-only. */
+    struct err *(*create)(struct image *file, const struct image_create *create);
+    /* Writes back what is cached; frees state. */
+    int (*close)(struct image *image);
+
+    int (*pread)(struct image *image, void *buffer, uint64_t offset, uint64_t length);
+    int (*pwrite)(struct image *image, const void *buffer, uint64_t offset, uint64_t length);
+    /* Down to the file: a driver without it holds nothing back, the core flushes the child. */
+    int (*flush)(struct image *image);
+    /* May be NULL or return -ENOTSUP: the core writes zeros. */
+    int (*zero)(struct image *image, uint64_t offset, uint64_t length, bool unmap);
+    int (*discard)(struct image *image, uint64_t offset, uint64_t length); /* may be NULL */
+    /* The run at `offset`; NULL: all is data. */
+    int (*extent)(struct image *image, uint64_t offset, uint64_t length, struct image_extent *out);
+
+    /* Compressed units, all three or none; compress_unit 0: this image cannot. */
+    uint32_t (*compress_unit)(const struct image *image);
+    int (*compress)(struct image *image, const void *unit, void *out, size_t *out_length);
+    int (*write_compressed)(struct image *image, uint64_t offset, const void *data, size_t length);
+
+    void (*info)(struct image *image, struct image_info *info); /* may be NULL */
+    struct err *(*check)(struct image *image, bool repair, struct image_check *check);
+    struct err *(*resize)(struct image *image, uint64_t size); /* sets image->size */
+
+    unsigned (*snapshot_count)(const struct image *image);
+    void (*snapshot_get)(const struct image *image, unsigned index, struct image_snapshot *out);
+    struct err *(*snapshot_create)(struct image *image, const char *name);
+    struct err *(*snapshot_apply)(struct image *image, const char *name_or_id);
+    struct err *(*snapshot_delete)(struct image *image, const char *name_or_id);
+};
+
+extern const struct block_driver image_file_driver; /* the bottom: no format */
+extern const struct block_driver image_raw;
+extern const struct block_driver *const image_drivers[]; /* registry.c; ends with NULL */
+
+/* From the backing image; zeros where there is none or it ends. */
+int image_read_backing(struct image *image, void *buffer, uint64_t offset, uint64_t length);
+/* The value of a create option, or NULL. */
+const char *image_create_value(const struct image_create *create, const char *name);
+/* Are these bytes all zero? */
+bool image_is_zero(const void *bytes, size_t length);
+/* Sets the length of a file node. */
+int image_truncate(struct image *file, uint64_t size);
+
+#endif

@@ -1,0 +1,234 @@
+/*
+ * The bottom of every image: a file or a block device behind a descriptor.
+ *
+ * One thread at a time, which it blocks.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "block/core/driver.h"
+
+struct file_state {
+    int fd;
+    bool device;
+    bool no_punch, no_zero_range;
+};
+
+static int file_pread(struct image *image, void *buffer, uint64_t offset, uint64_t length)
+{
+    struct file_state *state = image->state;
+    uint8_t *at = buffer;
+    while (length) {
+        ssize_t got = pread(state->fd, at, MIN(length, GIB(1)), (off_t)offset);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return -errno;
+        if (!got) {
+            memset(at, 0, length);
+            return 0;
+        }
+        at += got;
+        offset += (uint64_t)got;
+        length -= (uint64_t)got;
+    }
+    return 0;
+}
+
+static int file_pwrite(struct image *image, const void *buffer, uint64_t offset, uint64_t length)
+{
+    struct file_state *state = image->state;
+    const uint8_t *at = buffer;
+    while (length) {
+        ssize_t put = pwrite(state->fd, at, MIN(length, GIB(1)), (off_t)offset);
+        if (put < 0 && errno == EINTR)
+            continue;
+        if (put <= 0)
+            return put ? -errno : -EIO;
+        at += put;
+        offset += (uint64_t)put;
+        length -= (uint64_t)put;
+        image->size = MAX(image->size, offset);
+    }
+    return 0;
+}
+
+static int file_flush(struct image *image)
+{
+    struct file_state *state = image->state;
+    if (image->flags & IMAGE_OPEN_UNSAFE)
+        return 0;
+    return fdatasync(state->fd) < 0 ? -errno : 0;
+}
+
+static bool refused(int error)
+{
+    return error == EOPNOTSUPP || error == ENOSYS || error == EINVAL || error == ENODEV;
+}
+
+static int change(struct file_state *state, int mode, uint64_t offset, uint64_t length, bool *no)
+{
+    if (*no)
+        return -ENOTSUP;
+    while (fallocate(state->fd, mode, (off_t)offset, (off_t)length) < 0) {
+        if (errno == EINTR)
+            continue;
+        *no = refused(errno);
+        return *no ? -ENOTSUP : -errno;
+    }
+    return 0;
+}
+
+static int file_zero(struct image *image, uint64_t offset, uint64_t length, bool unmap)
+{
+    struct file_state *state = image->state;
+    int result = -ENOTSUP;
+    if (unmap && offset + length <= image->size)
+        result = change(state, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length,
+                        &state->no_punch);
+    if (result == -ENOTSUP)
+        result = change(state, FALLOC_FL_ZERO_RANGE, offset, length, &state->no_zero_range);
+    if (!result)
+        image->size = MAX(image->size, offset + length);
+    return result;
+}
+
+static int file_discard(struct image *image, uint64_t offset, uint64_t length)
+{
+    struct file_state *state = image->state;
+    if (offset >= image->size)
+        return 0;
+    length = MIN(length, image->size - offset);
+    return change(state, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length,
+                  &state->no_punch);
+}
+
+static int file_extent(struct image *image, uint64_t offset, uint64_t length,
+                       struct image_extent *out)
+{
+    struct file_state *state = image->state;
+    out->flags = IMAGE_EXTENT_ALLOCATED | IMAGE_EXTENT_DATA | IMAGE_EXTENT_HOST;
+    out->host = offset;
+    out->length = length;
+    if (state->device)
+        return 0;
+    off_t data = lseek(state->fd, (off_t)offset, SEEK_DATA);
+    if (data < 0 && errno != ENXIO)
+        return 0; /* the file system does not tell */
+    if (data < 0 || (uint64_t)data > offset) {
+        out->flags = IMAGE_EXTENT_ALLOCATED | IMAGE_EXTENT_ZERO | IMAGE_EXTENT_HOST;
+        if (data > 0)
+            out->length = MIN(length, (uint64_t)data - offset);
+        return 0;
+    }
+    off_t hole = lseek(state->fd, (off_t)offset, SEEK_HOLE);
+    if (hole > 0 && (uint64_t)hole > offset)
+        out->length = MIN(length, (uint64_t)hole - offset);
+    return 0;
+}
+
+static int file_close(struct image *image)
+{
+    struct file_state *state = image->state;
+    int result = close(state->fd) < 0 ? -errno : 0;
+    free(state);
+    image->state = NULL;
+    return result == -EINTR ? 0 : result;
+}
+
+static struct err *file_resize(struct image *image, uint64_t size)
+{
+    struct file_state *state = image->state;
+    if (state->device)
+        return size == image->size ? NULL : err_new("a block device cannot be resized");
+    if (ftruncate(state->fd, (off_t)size) < 0)
+        return err_errno(errno, "cannot set the file's length");
+    image->size = size;
+    return NULL;
+}
+
+int image_truncate(struct image *file, uint64_t size)
+{
+    struct file_state *state = file->state;
+    if (!file->writable)
+        return -EROFS;
+    if (state->device)
+        return size <= file->size ? 0 : -ENOSPC;
+    if (ftruncate(state->fd, (off_t)size) < 0)
+        return -errno;
+    file->size = size;
+    return 0;
+}
+
+const struct block_driver image_file_driver = {
+    .name = "file",
+    .close = file_close,
+    .pread = file_pread,
+    .pwrite = file_pwrite,
+    .flush = file_flush,
+    .zero = file_zero,
+    .discard = file_discard,
+    .extent = file_extent,
+    .resize = file_resize,
+};
+
+static struct err *learn(int fd, struct file_state *state, uint64_t *size)
+{
+    struct stat status;
+    if (fstat(fd, &status) < 0)
+        return err_errno(errno, "cannot examine the file");
+    if (S_ISBLK(status.st_mode)) {
+        state->device = true;
+        if (ioctl(fd, BLKGETSIZE64, size) < 0)
+            return err_errno(errno, "cannot learn the size of the device");
+    } else if (S_ISREG(status.st_mode)) {
+        *size = (uint64_t)status.st_size;
+    } else {
+        return err_new("it is neither a file nor a block device");
+    }
+    return NULL;
+}
+
+struct err *image_open_fd(int take_fd, unsigned flags, struct image **out)
+{
+    struct file_state *state = xcalloc(1, sizeof(*state));
+    uint64_t size = 0;
+    struct err *err = learn(take_fd, state, &size);
+    if (err) {
+        free(state);
+        close(take_fd);
+        return err;
+    }
+    state->fd = take_fd;
+    struct image *image = xcalloc(1, sizeof(*image));
+    image->driver = &image_file_driver;
+    image->state = state;
+    image->size = size;
+    image->flags = flags;
+    image->writable = flags & IMAGE_OPEN_WRITABLE;
+    *out = image;
+    return NULL;
+}
+
+int image_fd(const struct image *image)
+{
+    return image->driver == &image_file_driver ? ((struct file_state *)image->state)->fd : -1;
+}
+
+uint64_t image_allocated(const struct image *image)
+{
+    struct stat status;
+    while (image->file)
+        image = image->file;
+    int fd = image_fd(image);
+    return fd >= 0 && fstat(fd, &status) == 0 ? (uint64_t)status.st_blocks * 512 : 0;
+}

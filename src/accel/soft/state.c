@@ -9,6 +9,7 @@
 
 #include "accel/soft/run.h"
 #include "accel/soft/segment.h"
+#include "accel/soft/simd.h"
 
 struct err *soft_vcpu_get(struct accel_vcpu *vcpu, struct x86_state *s)
 {
@@ -30,7 +31,7 @@ struct err *soft_vcpu_get(struct accel_vcpu *vcpu, struct x86_state *s)
     s->efer = v->efer;
     s->xcr0 = v->xcr0;
     memcpy(s->dr, v->dr, sizeof(s->dr));
-    memcpy(s->xsave, v->xsave, sizeof(s->xsave));
+    soft_xstate_get(v, s->xsave);
     lapic_get(v->lapic, s->lapic); /* updates v->msr.apic_base and tsc_deadline */
     s->msr = v->msr;
     s->msr.tsc = soft_tsc(v);
@@ -87,7 +88,7 @@ struct err *soft_vcpu_set(struct accel_vcpu *vcpu, const struct x86_state *s)
     struct soft_vcpu *v = (struct soft_vcpu *)vcpu;
     load_core(v, s);
     v->msr = s->msr;
-    memcpy(v->xsave, s->xsave, sizeof(v->xsave));
+    soft_xstate_set(v, s->xsave);
     soft_tsc_set(v, s->msr.tsc);
     lapic_set(v->lapic, s->lapic);
     lapic_set_cr8(v->lapic, s->cr8);

@@ -7,7 +7,10 @@
 
 #include "block/core/driver.h"
 
+extern const struct block_driver image_vdi;
+
 const struct block_driver *const image_drivers[] = {
+    &image_vdi,
     &image_raw,
     NULL,
 };

@@ -194,3 +194,51 @@ int blockmap_fill(struct image *image, struct image *file, uint64_t start, uint6
         status = copy_up(image, file, end, start + size - end, host + (end - start));
     return status;
 }
+
+int blockmap_edges(struct image *image, struct image *file, uint32_t unit, uint64_t offset,
+                   uint64_t length, uint64_t host)
+{
+    uint8_t bytes[4096];
+    uint32_t before = (uint32_t)(offset % unit), after = (uint32_t)((offset + length) % unit);
+    int status = 0;
+    if (before) {
+        status = image_read_backing(image, bytes, offset - before, before);
+        if (!status)
+            status = image_write(file, bytes, host - before, before);
+    }
+    if (!status && after) {
+        status = image_read_backing(image, bytes, offset + length, unit - after);
+        if (!status)
+            status = image_write(file, bytes, host + length, unit - after);
+    }
+    return status;
+}
+
+static bool bit_at(const uint8_t *bits, uint32_t bit, bool msb_first)
+{
+    unsigned shift = msb_first ? 7 - bit % 8 : bit % 8;
+    return bits[bit / 8] >> shift & 1;
+}
+
+uint32_t blockmap_run(const uint8_t *bits, uint32_t first, uint32_t count, bool msb_first,
+                      bool *value)
+{
+    *value = bit_at(bits, first, msb_first);
+    uint8_t whole = *value ? 0xff : 0;
+    uint32_t at = first + 1, end = first + count;
+    while (at < end) {
+        if (at % 8 == 0 && end - at >= 8 && bits[at / 8] == whole)
+            at += 8;
+        else if (bit_at(bits, at, msb_first) == *value)
+            at++;
+        else
+            break;
+    }
+    return at - first;
+}
+
+void blockmap_set_bits(uint8_t *bits, uint32_t first, uint32_t count, bool msb_first)
+{
+    for (uint32_t bit = first; bit < first + count; bit++)
+        bits[bit / 8] |= (uint8_t)(1u << (msb_first ? 7 - bit % 8 : bit % 8));
+}

@@ -57,5 +57,16 @@ int blockmap_clear(struct image *file, uint64_t offset, uint64_t length);
  */
 int blockmap_fill(struct image *image, struct image *file, uint64_t start, uint64_t size,
                   uint64_t offset, uint64_t length, uint64_t host);
+/*
+ * The rest of the units (a power of two, at most 4096 bytes) that [offset, offset + length) touches
+ * but does not cover, from the backing to the file; `host` is where `offset` lies.
+ */
+int blockmap_edges(struct image *image, struct image *file, uint32_t unit, uint64_t offset,
+                   uint64_t length, uint64_t host);
+
+/* The value of bit `first` (*value) and how many from it, within `count` bits, are equal. */
+uint32_t blockmap_run(const uint8_t *bits, uint32_t first, uint32_t count, bool msb_first,
+                      bool *value);
+void blockmap_set_bits(uint8_t *bits, uint32_t first, uint32_t count, bool msb_first);
 
 #endif

@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
@@ -51,6 +52,15 @@ void die(const char *what)
         reboot(RB_POWER_OFF);
     }
     exit(1);
+}
+
+void *own_memory(uint64_t bytes)
+{
+    void *area = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (area == MAP_FAILED || madvise(area, bytes, MADV_DONTFORK))
+        die("memory");
+    return area;
 }
 
 static uint64_t now_ns(void)

@@ -8,7 +8,6 @@
 #include "rows.h"
 
 #include <immintrin.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* ---- matrices of floats ---- */
@@ -150,10 +149,8 @@ static void copy_setup(void)
 
     if (source)
         return;
-    source = aligned_alloc(4096, LARGE);
-    target = aligned_alloc(4096, LARGE);
-    if (!source || !target)
-        die("memory for copies");
+    source = own_memory(LARGE);
+    target = own_memory(LARGE);
     for (unsigned i = 0; i < LARGE; i += 4) {
         uint32_t word = next_random(&seed);
 

@@ -32,6 +32,9 @@ extern const char *self_path;
 /* Ends the run with one line on the console. */
 void die(const char *what) __attribute__((noreturn));
 
+/* Zeroed memory that children do not get: fork must not pay for the rows before it. */
+void *own_memory(uint64_t bytes);
+
 /* A generator that is the same everywhere (Knuth's MMIX constants). */
 static inline uint32_t next_random(uint64_t *seed)
 {

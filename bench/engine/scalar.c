@@ -9,7 +9,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #define ALWAYS_CALL __attribute__((noinline, noclone))
 
@@ -467,10 +466,10 @@ static uint32_t *chase_cycle(unsigned bytes)
 {
     unsigned lines = bytes / 64;
     uint32_t *order = malloc(lines * sizeof(*order));
-    uint32_t *links = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint32_t *links = own_memory(bytes);
     uint64_t seed = 17;
 
-    if (!order || links == MAP_FAILED)
+    if (!order)
         die("memory for a chase");
     for (unsigned i = 0; i < lines; i++)
         order[i] = i;
@@ -533,10 +532,8 @@ static void pages_setup(void)
 
     if (pages)
         return;
-    fixed_pages = aligned_alloc(PAGE, PAGES * PAGE);
-    pages = aligned_alloc(PAGE, PAGES * PAGE);
-    if (!fixed_pages || !pages)
-        die("memory for pages");
+    fixed_pages = own_memory(PAGES * PAGE);
+    pages = own_memory(PAGES * PAGE);
     for (unsigned i = 0; i < PAGES * PAGE; i++) {
         fixed_pages[i] = (uint8_t)next_random(&seed);
         pages[i] = 0;

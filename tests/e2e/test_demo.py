@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -118,4 +119,18 @@ def test_interactive_shell_and_forward(tenon, demo):
     process.stdin.write(b'exit\n')
     process.stdin.flush()
     assert process.wait(60) == 0
+    tenon.expect_nothing_left()
+
+
+@pytest.mark.parametrize('board', ['micro', 'q35'])
+def test_sigterm_powers_debian_down(tenon, demo, board):
+    """The signal presses the power button; the guest's acpid puts its disk in order."""
+    args, disk = demo
+    process = tenon.start(*args, '--board', board, '--append', 'console=ttyS0 quiet '
+                          'tenon.demo=shell', stdin=subprocess.PIPE)
+    read_until(process, 'exit powers the machine off', TIMEOUT)
+    process.send_signal(signal.SIGTERM)
+    read_until(process, 'demo: power button', 60)
+    assert process.wait(60) == 0
+    assert tool('e2fsck', '-fn', str(disk)).returncode == 0
     tenon.expect_nothing_left()

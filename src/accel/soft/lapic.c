@@ -54,6 +54,15 @@ static void reconsider(struct lapic *lapic)
         lapic->host->signal(lapic->opaque, lapic->index, LAPIC_SIGNAL_INTR, 0);
 }
 
+/* Guests may give LAPICs other IDs than their indexes, or the same to several. */
+static void set_xapic_id(struct lapic *lapic, uint32_t id)
+{
+    struct lapic *first = lapic->host->peer(lapic->opaque, 0);
+    lapic->id = id;
+    if (first && id >> 24 != lapic->index)
+        atomic_store_explicit(&first->ids_moved, true, memory_order_release);
+}
+
 int lapic_pending(struct lapic *lapic)
 {
     if (!(atomic_load_explicit(&lapic->base, memory_order_relaxed) & APIC_BASE_ENABLE))
@@ -192,7 +201,7 @@ void lapic_write(struct lapic *lapic, uint32_t offset, uint32_t value)
     switch (offset & ~0xfu) {
     case LAPIC_ID:
         if (!lapic_x2(lapic))
-            lapic->id = value & 0xff000000;
+            set_xapic_id(lapic, value & 0xff000000);
         break;
     case LAPIC_TPR:
         set_tpr(lapic, value);
@@ -435,7 +444,7 @@ void lapic_restore(struct lapic *lapic, const uint8_t page[1024], uint64_t apic_
     if (lapic_x2(lapic))
         set_id(lapic);
     else
-        lapic->id = get_le32(page + LAPIC_ID) & 0xff000000;
+        set_xapic_id(lapic, get_le32(page + LAPIC_ID) & 0xff000000);
     lapic->tpr = get_le32(page + LAPIC_TPR) & 0xff;
     lapic->ldr = lapic_x2(lapic) ? x2_ldr(lapic->index) : get_le32(page + LAPIC_LDR) & 0xff000000;
     lapic->dfr = get_le32(page + LAPIC_DFR) | 0x0fffffff;

@@ -133,7 +133,8 @@ void lapic_route(const struct lapic_host *host, void *opaque, uint32_t dest, boo
     }
     /* The common case, an MSI to one CPU, needs no walk: index is APIC ID. */
     unsigned total = host->count(opaque);
-    if (!logical && dest < total) {
+    const struct lapic *first = host->peer(opaque, 0);
+    if (!logical && dest < total && first && !atomic_load(&first->ids_moved)) {
         struct lapic *lapic = host->peer(opaque, dest);
         if (lapic && matches_physical(lapic, dest, x2_source)) {
             lapic_accept(lapic, mode, vector, level);

@@ -272,6 +272,17 @@ static void test_ipi_physical_and_shorthands(void **state)
     assert_int_equal(lapic_read(w->lapic[0], LAPIC_ICR) & 0x1000, 0);
 }
 
+/* Two LAPICs with one ID both get what is sent to it; the ID that nobody has any more, nobody. */
+static void test_ipi_aliased(void **state)
+{
+    struct world *w = *state;
+    lapic_write(w->lapic[1], LAPIC_ID, 0);
+    lapic_route(&host, w, 0, false, false, LAPIC_FIXED, 0x55, false);
+    lapic_route(&host, w, 1, false, false, LAPIC_FIXED, 0x66, false);
+    assert_int_equal(lapic_pending(w->lapic[0]), 0x55);
+    assert_int_equal(lapic_pending(w->lapic[1]), 0x55);
+}
+
 static void test_ipi_logical(void **state)
 {
     struct world *w = *state;
@@ -536,6 +547,7 @@ int main(void)
         T(test_disabled),
         T(test_lint0),
         T(test_ipi_physical_and_shorthands),
+        T(test_ipi_aliased),
         T(test_ipi_logical),
         T(test_x2apic),
         T(test_base_transitions),

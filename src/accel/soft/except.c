@@ -37,6 +37,13 @@ void soft_fail(struct soft_vcpu *v, const char *format, ...)
     longjmp(v->unwind, 2);
 }
 
+/* Faults return to their instruction; traps, aborts and #DB do not, or not always. */
+static bool is_fault(int vector)
+{
+    return vector == VEC_DE || (vector >= VEC_BR && vector <= VEC_NM) ||
+           (vector >= VEC_TS && vector <= VEC_XM && vector != VEC_MC);
+}
+
 static bool contributory(int vector)
 {
     return vector == VEC_DE || (vector >= VEC_TS && vector <= VEC_GP);
@@ -65,6 +72,8 @@ bool soft_deliver_raised(struct soft_vcpu *v)
             error = 0;
     }
     v->stack_access = false;
+    if (vector != VEC_DB)
+        v->debug_pending = 0; /* of an instruction that did not happen */
     soft_deliver(v, vector, false, soft_vector_has_error(vector), error, v->rip);
     return true;
 }
@@ -213,7 +222,7 @@ static void deliver_protected(struct soft_vcpu *v, int vector, bool soft, bool h
     unsigned size = v->long_mode ? 8 : gate.type & 8 ? 4 : 2;
     uint32_t flags = soft_flags(v);
     /* Faults show RF set in the pushed image, so that a breakpoint there does not fire again. */
-    if (!soft && has_error && vector != VEC_DF)
+    if (!soft && !v->external && is_fault(vector))
         flags |= FL_RF;
     if (vm86)
         push_vm86(v, &stack, size);
@@ -246,6 +255,8 @@ void soft_deliver(struct soft_vcpu *v, int vector, bool soft, bool has_error, ui
     /* Interrupts and INT n count as benign when a fault follows, whatever their number. */
     v->delivering_kind = v->external || soft ? -1 : vector;
     v->delivering_ext = !soft;
+    if (vector == VEC_DB && !soft)
+        soft_debug_delivered(v);
     if (!(v->cr0 & CR0_PE))
         deliver_real(v, vector, return_rip);
     else

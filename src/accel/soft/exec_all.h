@@ -24,6 +24,6 @@ exec_fn exec_movs, exec_stos, exec_lods, exec_scas, exec_cmps, exec_ins,
 exec_fn exec_in, exec_out, exec_hlt, exec_cli, exec_sti, exec_movseg_r, exec_movseg_w, exec_sgdt,
     exec_lgdt, exec_smsw, exec_lmsw, exec_invlpg, exec_swapgs, exec_rdtsc, exec_rdpmc, exec_clts,
     exec_wbinvd, exec_movcr_r, exec_movcr_w, exec_movdr_r, exec_movdr_w, exec_wrmsr, exec_rdmsr,
-    exec_cpuid, exec_invpcid, exec_fsgsbase, exec_fence, exec_clflush, exec_serialize, exec_rdpid;
+    exec_vmcall, exec_cpuid, exec_invpcid, exec_fsgsbase, exec_fence, exec_clflush, exec_serialize, exec_rdpid;
 
 #endif

@@ -126,7 +126,7 @@ void exec_popseg(struct soft_vcpu *v, const struct insn *insn)
     soft_load_seg(v, seg, selector);
     set_sp(v, v->r[X86_RSP] + insn->opsize);
     if (seg == X86_SS)
-        v->shadow = true;
+        v->shadow = SHADOW_SS;
 }
 
 void exec_enter(struct soft_vcpu *v, const struct insn *insn)

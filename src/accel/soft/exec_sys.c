@@ -22,6 +22,8 @@ static unsigned iopl(const struct soft_vcpu *v)
 
 bool soft_io_allowed(struct soft_vcpu *v, uint16_t port, unsigned size)
 {
+    if (unlikely(v->dr[7] & 0xff))
+        soft_watch_port(v, port, size);
     bool vm86 = v->rflags & FL_VM;
     if (!(v->cr0 & CR0_PE) || (!vm86 && v->cpl <= iopl(v)))
         return true;
@@ -76,7 +78,7 @@ void exec_sti(struct soft_vcpu *v, const struct insn *insn)
     if (v->cr0 & CR0_PE && v->cpl > iopl(v))
         soft_gp(v, 0);
     if (!(v->rflags & FL_IF))
-        v->shadow = true;
+        v->shadow = SHADOW_STI;
     v->rflags |= FL_IF;
 }
 
@@ -115,7 +117,7 @@ void exec_movseg_w(struct soft_vcpu *v, const struct insn *insn)
         soft_ud(v);
     soft_load_seg(v, seg, get_operand(v, insn, 1));
     if (seg == X86_SS)
-        v->shadow = true;
+        v->shadow = SHADOW_SS;
 }
 
 void exec_sgdt(struct soft_vcpu *v, const struct insn *insn)
@@ -295,7 +297,6 @@ static unsigned debug_number(struct soft_vcpu *v, const struct insn *insn)
     if (n > 7 || ((n == 4 || n == 5) && v->cr4 & CR4_DE))
         soft_ud(v);
     if (v->dr[7] & 0x2000) { /* general detect */
-        v->dr[7] &= ~0x2000ull;
         v->dr[6] |= 0x2000;
         soft_raise(v, VEC_DB, 0);
     }
@@ -318,6 +319,7 @@ void exec_movdr_w(struct soft_vcpu *v, const struct insn *insn)
     else if (n == 7)
         value = (value & 0xffff2fff) | 0x400;
     v->dr[n] = value;
+    soft_debug_changed(v);
 }
 
 /* ---- MSRs, CPUID, counters ---- */

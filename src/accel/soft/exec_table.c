@@ -59,7 +59,7 @@ exec_fn *const soft_exec[I_COUNT] = {
     [I_INVPCID] = exec_invpcid, [I_RDFSBASE] = exec_fsgsbase, [I_RDGSBASE] = exec_fsgsbase,
     [I_WRFSBASE] = exec_fsgsbase, [I_WRGSBASE] = exec_fsgsbase, [I_LFENCE] = exec_fence,
     [I_MFENCE] = exec_fence, [I_SFENCE] = exec_fence, [I_CLFLUSH] = exec_clflush,
-    [I_PREFETCH] = exec_nop, [I_VMCALL] = exec_ud, [I_SERIALIZE] = exec_serialize,
+    [I_PREFETCH] = exec_nop, [I_VMCALL] = exec_vmcall, [I_SERIALIZE] = exec_serialize,
     [I_FXSAVE] = soft_xstate_exec, [I_FXRSTOR] = soft_xstate_exec, [I_XSAVE] = soft_xstate_exec,
     [I_XRSTOR] = soft_xstate_exec, [I_XSAVEOPT] = soft_xstate_exec, [I_XSAVEC] = soft_xstate_exec,
     [I_XSAVES] = soft_xstate_exec, [I_XRSTORS] = soft_xstate_exec, [I_XGETBV] = soft_xstate_exec,

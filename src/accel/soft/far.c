@@ -228,7 +228,9 @@ static void drop_inner_segments(struct soft_vcpu *v)
             continue;
         bool conforming = s->attr & SEG_CODE && s->attr & SEG_CONFORM;
         if (!conforming && seg_dpl(s) < v->cpl) {
-            struct x86_segment null = {.attr = X86_ATTR_UNUSABLE};
+            /* The selector goes, the base stays: 64-bit code still adds those of FS and GS. */
+            struct x86_segment null = {.attr = X86_ATTR_UNUSABLE,
+                                       .base = v->long_mode ? s->base : 0};
             soft_set_seg(v, segs[i], &null);
         }
     }
@@ -423,6 +425,8 @@ void exec_sysret(struct soft_vcpu *v, const struct insn *insn)
     soft_set_flags(v, (v->r[X86_R11] & 0x3c7fd7) | 2);
     set_flat(v, (base + (to64 ? 16 : 0)) | 3, (base + 8) | 3, 3, to64);
     v->next_rip = to64 ? rip : (uint32_t)rip;
+    if (v->rflags & FL_TF)
+        v->debug_pending |= DR6_BS; /* TF counts at the end of SYSRET */
 }
 
 void exec_sysenter(struct soft_vcpu *v, const struct insn *insn)

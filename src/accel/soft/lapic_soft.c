@@ -33,7 +33,7 @@ static void host_signal(void *opaque, unsigned index, enum lapic_signal signal, 
         soft_post(v, EV_INTR);
         break;
     case LAPIC_SIGNAL_NMI:
-        soft_post(v, EV_NMI);
+        soft_post_nmi(v);
         break;
     case LAPIC_SIGNAL_INIT:
         soft_post(v, EV_INIT);

@@ -62,16 +62,14 @@ static uint8_t *resolve(struct soft_vcpu *v, struct soft_space *space, bool user
         if (v->vm->dirty_log)
             gmem_dirty_set(v->vm->gmem, walk.gpa & ~0xfffull, GUEST_PAGE_SIZE);
     }
-    fill(v, space, access, linear, &walk, ram->host + (offset & ~0xfffull));
+    if (likely(!v->watching) || !soft_watched_page(v, linear))
+        fill(v, space, access, linear, &walk, ram->host + (offset & ~0xfffull));
     return ram->host + offset;
 }
 
-static uint64_t load_in(struct soft_vcpu *v, struct soft_space *space, bool user, uint64_t linear,
-                        unsigned size)
+static uint64_t load_slow(struct soft_vcpu *v, struct soft_space *space, bool user,
+                          uint64_t linear, unsigned size)
 {
-    struct soft_tlbe *e = &space->read[tlb_index(linear)];
-    if (likely((linear ^ e->tag) <= GUEST_PAGE_SIZE - size))
-        return host_load(linear + e->addend, size);
     unsigned first = GUEST_PAGE_SIZE - (linear & 0xfff);
     uint64_t gpa;
     if (likely(first >= size)) {
@@ -93,14 +91,21 @@ static uint64_t load_in(struct soft_vcpu *v, struct soft_space *space, bool user
     return get_le(bytes, size);
 }
 
-static void store_in(struct soft_vcpu *v, struct soft_space *space, bool user, uint64_t linear,
-                     unsigned size, uint64_t value)
+static uint64_t load_in(struct soft_vcpu *v, struct soft_space *space, bool user, uint64_t linear,
+                        unsigned size)
 {
-    struct soft_tlbe *e = &space->write[tlb_index(linear)];
-    if (likely((linear ^ e->tag) <= GUEST_PAGE_SIZE - size)) {
-        host_store(linear + e->addend, size, value);
-        return;
-    }
+    struct soft_tlbe *e = &space->read[tlb_index(linear)];
+    if (likely((linear ^ e->tag) <= GUEST_PAGE_SIZE - size))
+        return host_load(linear + e->addend, size);
+    uint64_t value = load_slow(v, space, user, linear, size);
+    if (unlikely(v->watching))
+        soft_watch(v, linear, size, ACC_READ);
+    return value;
+}
+
+static void store_slow(struct soft_vcpu *v, struct soft_space *space, bool user, uint64_t linear,
+                       unsigned size, uint64_t value)
+{
     unsigned first = GUEST_PAGE_SIZE - (linear & 0xfff);
     uint64_t gpa;
     if (likely(first >= size)) {
@@ -125,6 +130,19 @@ static void store_in(struct soft_vcpu *v, struct soft_space *space, bool user, u
         else
             soft_phys_store(v, (low ? gpa : gpa2) + skip, 1, byte);
     }
+}
+
+static void store_in(struct soft_vcpu *v, struct soft_space *space, bool user, uint64_t linear,
+                     unsigned size, uint64_t value)
+{
+    struct soft_tlbe *e = &space->write[tlb_index(linear)];
+    if (likely((linear ^ e->tag) <= GUEST_PAGE_SIZE - size)) {
+        host_store(linear + e->addend, size, value);
+        return;
+    }
+    store_slow(v, space, user, linear, size, value);
+    if (unlikely(v->watching))
+        soft_watch(v, linear, size, ACC_WRITE);
 }
 
 uint64_t soft_load(struct soft_vcpu *v, uint64_t linear, unsigned size)
@@ -202,6 +220,8 @@ void soft_read(struct soft_vcpu *v, uint64_t linear, void *bytes, unsigned len)
     if ((linear & 0xfff) + len > GUEST_PAGE_SIZE)
         soft_probe(v, linear, len, ACC_READ);
     copy_range(v, linear, bytes, len, false);
+    if (unlikely(v->watching))
+        soft_watch(v, linear, len, ACC_READ);
 }
 
 void soft_write(struct soft_vcpu *v, uint64_t linear, const void *bytes, unsigned len)
@@ -211,6 +231,8 @@ void soft_write(struct soft_vcpu *v, uint64_t linear, const void *bytes, unsigne
     if ((linear & 0xfff) + len > GUEST_PAGE_SIZE)
         soft_probe(v, linear, len, ACC_WRITE);
     copy_range(v, linear, (uint8_t *)(uintptr_t)bytes, len, true);
+    if (unlikely(v->watching))
+        soft_watch(v, linear, len, ACC_WRITE);
 }
 
 void *soft_write_ptr(struct soft_vcpu *v, uint64_t linear, unsigned size)
@@ -223,7 +245,8 @@ void *soft_write_ptr(struct soft_vcpu *v, uint64_t linear, unsigned size)
         return NULL;
     }
     uint64_t gpa;
-    return resolve(v, v->space, is_user(v), linear, ACC_WRITE, &gpa);
+    void *host = resolve(v, v->space, is_user(v), linear, ACC_WRITE, &gpa);
+    return unlikely(v->watching) && soft_watched_page(v, linear) ? NULL : host;
 }
 
 const uint8_t *soft_fetch_ptr(struct soft_vcpu *v, uint64_t linear, uint64_t *gpa)

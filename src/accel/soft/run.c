@@ -31,6 +31,13 @@ void soft_post(struct soft_vcpu *v, uint32_t events)
         syscall(SYS_futex, &v->events, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
+void soft_post_nmi(struct soft_vcpu *v)
+{
+    if (atomic_fetch_or(&v->events, EV_NMI) & EV_NMI)
+        atomic_fetch_or(&v->events, EV_NMI_AGAIN);
+    soft_post(v, 0);
+}
+
 /* ---- events ---- */
 
 static void start_ap(struct soft_vcpu *v)
@@ -67,7 +74,10 @@ static bool take_events(struct soft_vcpu *v)
     if (events & (EV_INTR | EV_EXTINT))
         v->intr_maybe = true;
     if (events & EV_NMI)
-        v->nmi_pending = true;
+        v->nmi_pending++;
+    if (events & EV_NMI_AGAIN)
+        v->nmi_pending++;
+    v->nmi_pending = MIN(v->nmi_pending, v->nmi_masked ? 1 : 2);
     if (events & EV_INIT)
         init_signal(v);
     if (events & EV_SIPI)
@@ -115,30 +125,30 @@ static void inject(struct soft_vcpu *v)
     }
 }
 
-static void interrupts(struct soft_vcpu *v)
+/* Delivers what may be delivered now. The shadow that the next instruction runs under, or 0. */
+static uint8_t interrupts(struct soft_vcpu *v)
 {
     if (unlikely(v->exc_pending || v->inject_vector >= 0)) {
         inject(v);
-        return;
+        return 0;
     }
-    if (v->shadow) {
-        /* One instruction runs first; then the block's end must bring us back here. */
-        v->shadow = false;
-        if (v->intr_maybe || v->nmi_pending)
-            atomic_fetch_or(&v->events, EV_WAKE);
-        return;
+    uint8_t shadow = v->shadow;
+    if (unlikely(shadow || v->debug_pending)) { /* debug traps come before interrupts */
+        v->shadow = 0;
+        return shadow;
     }
     if (unlikely(v->nmi_pending && !v->nmi_masked)) {
-        v->nmi_pending = false;
+        v->nmi_pending--;
         v->nmi_masked = true;
         deliver_external(v, VEC_NMI);
-        return;
+        return 0;
     }
     if (v->intr_maybe && v->rflags & FL_IF) {
         int vector = acknowledge(v);
         if (vector >= 0)
             deliver_external(v, vector);
     }
+    return 0;
 }
 
 /* A halted vCPU goes on for an interrupt that it will take, and nothing else. */
@@ -165,62 +175,16 @@ static void sleep_until_event(struct soft_vcpu *v)
     atomic_store(&v->running, 1);
 }
 
-/* ---- single steps ---- */
-
-#define DR7_ENABLED 0xffu
-#define DR6_BS (1ull << 14)
-
-/* An enabled instruction breakpoint at v->rip: its bits for DR6. */
-static uint64_t breakpoint_at(const struct soft_vcpu *v)
-{
-    uint64_t hits = 0, linear = v->rip + (v->mode == INSN_64 ? 0 : v->seg[X86_CS].base);
-    for (unsigned i = 0; i < 4; i++)
-        if (v->dr[7] >> (2 * i) & 3 && !(v->dr[7] >> (16 + 4 * i) & 3) && v->dr[i] == linear)
-            hits |= 1u << i;
-    return hits;
-}
-
-static bool wants_step(const struct soft_vcpu *v)
-{
-    return v->rflags & FL_TF || v->dr[7] & DR7_ENABLED;
-}
-
-/* One instruction without the block cache, then the debug trap that it earned. */
-static void step(struct soft_vcpu *v)
-{
-    struct insn insn;
-    bool trap = v->rflags & FL_TF;
-    if (!(v->rflags & FL_RF)) {
-        uint64_t hits = breakpoint_at(v);
-        if (hits) {
-            v->dr[6] |= hits;
-            soft_raise(v, VEC_DB, 0);
-        }
-    }
-    soft_fetch_insn(v, &insn);
-    v->next_rip = v->rip + insn.len;
-    v->stack_access = false;
-    if (insn.flags & INSN_F_PRIV && v->cpl != 0)
-        soft_gp(v, 0);
-    v->rflags &= ~FL_RF;
-    v->r[R_BLOCK] = v->rip;
-    soft_exec[insn.id](v, &insn);
-    v->icount++;
-    v->rip = v->next_rip;
-    if (trap && v->shadow == false) {
-        v->dr[6] |= DR6_BS;
-        soft_raise(v, VEC_DB, 0);
-    }
-}
-
 /* ---- the loop ---- */
 
-static void run_blocks(struct soft_vcpu *v)
+static void run_blocks(struct soft_vcpu *v, uint8_t shadow)
 {
-    if (unlikely(wants_step(v))) {
-        step(v);
+    /* With something to deliver behind a shadow, that one instruction runs alone. */
+    if (unlikely(soft_wants_step(v) || (shadow && (v->intr_maybe || v->nmi_pending)))) {
+        soft_step(v, shadow == SHADOW_SS);
         return;
     }
+    v->rflags &= ~FL_RF;
     const struct op *op = soft_lookup(v, v->rip);
     do
         op = op->fn(v, op);
@@ -234,14 +198,14 @@ static bool loop_once(struct soft_vcpu *v)
     if (unlikely(v->activity != X86_ACTIVE)) {
         if (v->activity == X86_HALTED && wakes(v)) {
             v->activity = X86_ACTIVE;
-            v->shadow = false;
+            v->shadow = 0;
         } else {
             sleep_until_event(v);
             return true;
         }
     }
-    interrupts(v);
-    run_blocks(v);
+    uint8_t shadow = interrupts(v);
+    run_blocks(v, shadow);
     return true;
 }
 

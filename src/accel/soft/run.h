@@ -10,6 +10,10 @@
 
 void soft_vcpu_run(struct accel_vcpu *vcpu, struct vm_exit *exit);
 
+/* debug.c: must the next instruction run alone? And that: then the debug traps that it earned. */
+bool soft_wants_step(const struct soft_vcpu *v);
+void soft_step(struct soft_vcpu *v, bool after_mov_ss);
+
 /* state.c */
 struct err *soft_vcpu_get(struct accel_vcpu *vcpu, struct x86_state *state);
 struct err *soft_vcpu_set(struct accel_vcpu *vcpu, const struct x86_state *state);

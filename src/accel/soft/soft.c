@@ -190,7 +190,7 @@ static void extint_set(struct accel_vm *accel, bool level)
 
 static void nmi(struct accel_vcpu *accel)
 {
-    soft_post((struct soft_vcpu *)accel, EV_NMI);
+    soft_post_nmi((struct soft_vcpu *)accel);
 }
 
 static void ioapic_route(struct accel_vm *accel, unsigned pin, uint64_t address, uint32_t data,

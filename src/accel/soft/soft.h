@@ -82,6 +82,8 @@ struct soft_irqfds;
 #define EFER_LMA 0x400u
 #define EFER_NXE 0x800u
 
+#define DR6_BS 0x4000u
+
 enum soft_vector {
     VEC_DE = 0,
     VEC_DB = 1,
@@ -124,6 +126,11 @@ enum soft_reg {
 #define EV_TLB_WRITE (1u << 8) /* drop all write TLB entries (dirty log round) */
 #define EV_TLB_ALL (1u << 9)   /* drop all translations and code (RAM changed) */
 #define EV_WAKE (1u << 10)     /* only ends the sleep */
+#define EV_NMI_AGAIN (1u << 11) /* a second NMI, while EV_NMI was still posted */
+
+/* Why interrupts are held for an instruction. MOV SS and POP SS hold debug exceptions as well. */
+#define SHADOW_STI 1
+#define SHADOW_SS 2
 
 /*
  * Software TLB. `tag` is the guest page; the probe `va ^ tag <= 4096 - size` checks page and
@@ -208,7 +215,7 @@ struct soft_vcpu {
     uint8_t mode;      /* enum insn_mode of CS */
     bool long_mode;    /* EFER.LMA */
     bool stack_access; /* a bad address is #SS, not #GP: set by stack instructions */
-    bool shadow;       /* the next instruction runs with interrupts held (sti, mov ss) */
+    uint8_t shadow;    /* the next instruction runs with interrupts held: SHADOW_* */
     bool stop;         /* run loop: look at events, state or mode before the next block */
 
     struct soft_vm *vm;
@@ -216,7 +223,9 @@ struct soft_vcpu {
     struct x86_segment seg[X86_SEGS], ldt, tr; /* change bases through soft_seg_load/base only */
     struct x86_table_register gdt, idt;
     uint64_t cr0, cr2, cr3, cr4, efer, xcr0;
-    uint64_t dr[8];
+    uint64_t dr[8];              /* after a change of 0..3 or 7: soft_debug_changed() */
+    uint64_t debug_pending;      /* DR6 bits that wait for the instruction's end, or past MOV SS */
+    bool watching;               /* a data breakpoint is on */
     struct x86_msrs msr; /* all MSRs without a field elsewhere; tsc fields by timer.c */
     int64_t tsc_offset;  /* guest TSC = host TSC + this */
     uint64_t features;   /* bits of enum insn_feature */
@@ -231,7 +240,8 @@ struct soft_vcpu {
     uint8_t activity; /* enum x86_activity */
     _Atomic uint8_t sipi_vector;
     bool intr_maybe; /* lapic_pending() may answer yes */
-    bool nmi_pending, nmi_masked;
+    uint8_t nmi_pending;         /* 0 to 2: one may wait while another begins */
+    bool nmi_masked;
     /* An exception or interrupt that is being delivered, for double faults. */
     int delivering;      /* vector, or -1 */
     int delivering_kind; /* the same for the double-fault rules: -1 for interrupts */
@@ -272,6 +282,7 @@ struct soft_vcpu {
 
 /* Any thread: sets event bits and wakes the vCPU. */
 void soft_post(struct soft_vcpu *v, uint32_t events);
+void soft_post_nmi(struct soft_vcpu *v);
 
 /* ---- exceptions (except.c) ---- */
 
@@ -288,6 +299,16 @@ static inline void __attribute__((noreturn)) soft_gp(struct soft_vcpu *v, uint32
 /* Ends vcpu_run with VM_EXIT_ERROR. */
 void soft_fail(struct soft_vcpu *v, const char *format, ...)
     __attribute__((noreturn, cold, format(printf, 2, 3)));
+
+/* ---- debug registers (debug.c) ---- */
+
+void soft_debug_changed(struct soft_vcpu *v);
+/* Data breakpoints: may the page not have a TLB entry? An access happened; only if v->watching. */
+bool soft_watched_page(const struct soft_vcpu *v, uint64_t linear);
+void soft_watch(struct soft_vcpu *v, uint64_t linear, unsigned len, enum soft_access access);
+void soft_watch_port(struct soft_vcpu *v, uint16_t port, unsigned len);
+/* A #DB goes to its handler. */
+void soft_debug_delivered(struct soft_vcpu *v);
 
 /* ---- guest memory by linear address at the current privilege (mem.c) ---- */
 

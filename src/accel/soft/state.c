@@ -78,7 +78,9 @@ static void load_core(struct soft_vcpu *v, const struct x86_state *s)
     memcpy(v->dr, s->dr, sizeof(v->dr));
     soft_set_flags(v, s->rflags);
     v->cpl = cpl_of(s);
-    v->shadow = s->interrupt_shadow;
+    v->shadow = s->interrupt_shadow ? SHADOW_STI : 0;
+    v->debug_pending = 0;
+    soft_debug_changed(v);
     v->delivering = -1;
     v->delivering_ext = v->external = false;
 }
@@ -118,7 +120,8 @@ void soft_reset_cpu(struct soft_vcpu *v, bool init)
         s->gpr[X86_RDX] = leaf1.eax;
     load_core(v, s);
     v->activity = s->activity;
-    v->nmi_pending = v->nmi_masked = false;
+    v->nmi_pending = 0;
+    v->nmi_masked = false;
     v->exc_pending = false;
     v->inject_vector = -1;
     v->intr_maybe = true;

@@ -39,6 +39,11 @@ void soft_post(struct soft_vcpu *v, uint32_t events)
     pthread_mutex_unlock(&mutex);
 }
 
+void soft_post_nmi(struct soft_vcpu *v)
+{
+    soft_post(v, EV_NMI);
+}
+
 void soft_tlb_flush(struct soft_vcpu *v)
 {
     flushes++;

@@ -7,10 +7,12 @@
 
 #include "block/core/driver.h"
 
-extern const struct block_driver image_vdi;
+extern const struct block_driver image_vdi, image_vhd;
 
 const struct block_driver *const image_drivers[] = {
     &image_vdi,
+    &image_vhd,
+    &image_qcow2,
     &image_raw,
     NULL,
 };

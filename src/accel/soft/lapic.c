@@ -174,14 +174,15 @@ uint32_t lapic_read(struct lapic *lapic, uint32_t offset)
 
 static void write_lvt(struct lapic *lapic, unsigned entry, uint32_t value)
 {
-    uint32_t before = lapic->lvt[entry];
     value &= lvt_mask[entry];
     if (!(lapic->svr & SVR_ENABLE))
         value |= LVT_MASKED;
+    if (entry == LVT_TIMER) {
+        lapic_timer_lvt(lapic, value);
+        return;
+    }
     lapic->lvt[entry] = value;
-    if (entry == LVT_TIMER)
-        lapic_timer_lvt(lapic, before);
-    else if (entry == LVT_LINT0)
+    if (entry == LVT_LINT0)
         lapic->host->signal(lapic->opaque, lapic->index, LAPIC_SIGNAL_EXTINT, 0);
 }
 

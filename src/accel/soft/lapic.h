@@ -171,8 +171,8 @@ void lapic_error(struct lapic *lapic, uint32_t bit);
 void lapic_timer_init(struct lapic *lapic);
 void lapic_timer_fini(struct lapic *lapic);
 void lapic_timer_reset(struct lapic *lapic);
-/* The timer LVT changed from `before`. */
-void lapic_timer_lvt(struct lapic *lapic, uint32_t before);
+/* Writes the timer's LVT. */
+void lapic_timer_lvt(struct lapic *lapic, uint32_t now);
 void lapic_timer_set_initial(struct lapic *lapic, uint32_t value);
 void lapic_timer_set_divide(struct lapic *lapic, uint32_t value);
 uint32_t lapic_timer_current(struct lapic *lapic);

@@ -75,30 +75,63 @@ static bool is_deadline(uint32_t lvt)
     return (lvt & LVT_TIMER_MODE) == LVT_TIMER_DEADLINE;
 }
 
-void lapic_timer_lvt(struct lapic *lapic, uint32_t before)
+static void fire(struct lapic *lapic, uint32_t lvt)
 {
-    uint32_t now = lapic->lvt[LVT_TIMER];
-    if (!((before ^ now) & LVT_TIMER_MODE))
-        return;
+    if (!(lvt & LVT_MASKED))
+        lapic_accept(lapic, LAPIC_FIXED, lvt & 0xff, false);
+}
+
+/*
+ * The timer ran out, though the clock thread may not have said so yet: it stops, or begins its next
+ * period. True when an interrupt is owed; `lvt` is what the entry was when it ran out.
+ */
+static bool settle_locked(struct lapic *lapic, uint32_t lvt)
+{
+    struct lapic_timer *timer = &lapic->timer;
+    uint64_t now = lapic->host->now_ns(lapic->opaque);
+    if (timer->deadline_ns > now)
+        return false;
+    if ((lvt & LVT_TIMER_MODE) == LVT_TIMER_PERIODIC) {
+        timer->start_ns = now - (now - timer->deadline_ns) % timer->period_ns;
+        arm_locked(lapic, timer->start_ns + timer->period_ns);
+    } else {
+        timer->tsc_deadline = 0;
+        timer->deadline_ns = UINT64_MAX;
+    }
+    return true;
+}
+
+void lapic_timer_lvt(struct lapic *lapic, uint32_t now)
+{
     lock_take(&lapic->timer.lock);
+    uint32_t before = lapic->lvt[LVT_TIMER];
+    bool changes = (before ^ now) & LVT_TIMER_MODE;
+    bool due = changes && settle_locked(lapic, before);
+    lapic->lvt[LVT_TIMER] = now;
     /* To or from deadline mode disarms; one-shot and periodic keep counting. */
-    if (is_deadline(before) || is_deadline(now)) {
+    if (changes && (is_deadline(before) || is_deadline(now))) {
         stop_locked(lapic);
         lapic->timer.initial = 0;
-    } else {
+    } else if (changes) {
         lapic->timer.period_ns = period_of(&lapic->timer, now);
     }
     lock_drop(&lapic->timer.lock);
+    if (due)
+        fire(lapic, before);
 }
 
 void lapic_timer_set_initial(struct lapic *lapic, uint32_t value)
 {
+    uint32_t lvt = lapic->lvt[LVT_TIMER];
+    if (is_deadline(lvt))
+        return;
     lock_take(&lapic->timer.lock);
-    if (!is_deadline(lapic->lvt[LVT_TIMER])) {
-        lapic->timer.initial = value;
-        start_locked(lapic, 0);
-    }
+    bool due = settle_locked(lapic, lvt);
+    lapic->timer.initial = value;
+    start_locked(lapic, 0);
     lock_drop(&lapic->timer.lock);
+    if (due)
+        fire(lapic, lvt);
 }
 
 /* The count at `now`, in timer ticks. */
@@ -149,13 +182,6 @@ uint64_t lapic_tsc_deadline(struct lapic *lapic)
     return value;
 }
 
-static void fire(struct lapic *lapic)
-{
-    uint32_t lvt = lapic->lvt[LVT_TIMER];
-    if (!(lvt & LVT_MASKED))
-        lapic_accept(lapic, LAPIC_FIXED, lvt & 0xff, false);
-}
-
 void lapic_set_tsc_deadline(struct lapic *lapic, uint64_t tsc)
 {
     if (!is_deadline(lapic->lvt[LVT_TIMER]))
@@ -172,7 +198,7 @@ void lapic_set_tsc_deadline(struct lapic *lapic, uint64_t tsc)
     }
     lock_drop(&lapic->timer.lock);
     if (now)
-        fire(lapic);
+        fire(lapic, lapic->lvt[LVT_TIMER]);
 }
 
 void lapic_tsc_changed(struct lapic *lapic)
@@ -201,21 +227,12 @@ void lapic_timer_expire(struct lapic *lapic)
 {
     struct lapic_timer *timer = &lapic->timer;
     lock_take(&timer->lock);
-    uint64_t now = lapic->host->now_ns(lapic->opaque);
-    bool due = timer->deadline_ns <= now;
-    if (!due) {
-        /* The guest programmed it anew meanwhile, or asked for never. */
-        if (timer->deadline_ns != UINT64_MAX)
-            arm_locked(lapic, timer->deadline_ns);
-    } else if ((lapic->lvt[LVT_TIMER] & LVT_TIMER_MODE) == LVT_TIMER_PERIODIC) {
-        uint64_t late = (now - timer->deadline_ns) % timer->period_ns;
-        timer->start_ns = now - late;
-        arm_locked(lapic, timer->start_ns + timer->period_ns);
-    } else {
-        timer->tsc_deadline = 0;
-        timer->deadline_ns = UINT64_MAX;
-    }
+    uint32_t lvt = lapic->lvt[LVT_TIMER];
+    bool due = settle_locked(lapic, lvt);
+    /* Not due: the guest programmed it anew meanwhile, or asked for never. */
+    if (!due && timer->deadline_ns != UINT64_MAX)
+        arm_locked(lapic, timer->deadline_ns);
     lock_drop(&timer->lock);
     if (due)
-        fire(lapic);
+        fire(lapic, lvt);
 }

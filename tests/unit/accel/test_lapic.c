@@ -416,6 +416,32 @@ static void test_timer_one_shot(void **state)
     assert_int_equal(lapic_pending(l), -1);
 }
 
+/* It ran out, and the guest changes it before the clock thread has come round: the interrupt is owed,
+   and one-shot has ended. */
+static void test_timer_late(void **state)
+{
+    struct world *w = *state;
+    struct lapic *l = w->lapic[2];
+    lapic_write(l, LAPIC_TIMER_DIVIDE, 0xb);
+    lapic_write(l, LAPIC_LVT_TIMER, 0x80);
+    lapic_write(l, LAPIC_TIMER_INITIAL, 500000);
+    w->now += 600000;
+    lapic_write(l, LAPIC_LVT_TIMER, 0x20091);
+    assert_int_equal(lapic_pending(l), 0x80);
+    assert_int_equal(lapic_read(l, LAPIC_TIMER_CURRENT), 0);
+    lapic_ack(l, 0x80);
+    lapic_write(l, LAPIC_EOI, 0);
+    run_until(w, w->now + 5000000);
+    assert_int_equal(lapic_pending(l), -1);
+
+    lapic_write(l, LAPIC_LVT_TIMER, 0x80);
+    lapic_write(l, LAPIC_TIMER_INITIAL, 500000);
+    w->now += 600000;
+    lapic_write(l, LAPIC_TIMER_INITIAL, 700000);
+    assert_int_equal(lapic_pending(l), 0x80);
+    assert_int_equal(lapic_read(l, LAPIC_TIMER_CURRENT), 700000);
+}
+
 static void test_timer_periodic(void **state)
 {
     struct world *w = *state;
@@ -554,6 +580,7 @@ int main(void)
         T(test_errors),
         T(test_timer_one_shot),
         T(test_timer_periodic),
+        T(test_timer_late),
         T(test_timer_deadline),
         T(test_save_and_restore),
         T(test_init_keeps_identity),

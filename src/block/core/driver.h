@@ -69,7 +69,7 @@ struct block_driver {
 };
 
 extern const struct block_driver image_file_driver; /* the bottom: no format */
-extern const struct block_driver image_raw;
+extern const struct block_driver image_raw, image_qcow2;
 extern const struct block_driver *const image_drivers[]; /* registry.c; ends with NULL */
 
 /* From the backing image; zeros where there is none or it ends. */

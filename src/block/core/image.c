@@ -27,6 +27,8 @@ static int judged(int result)
 
 static int check_read(const struct image *image, uint64_t offset, uint64_t length)
 {
+    if (image->backing_name && !image->backing) /* nobody may take its absence for zeros */
+        return -ENOMEDIUM;
     if (!image->file) /* a file reads as zeros beyond its end */
         return range_within(offset, length, INT64_MAX) ? 0 : -EINVAL;
     return range_within(offset, length, image->size) ? 0 : -EINVAL;
@@ -36,6 +38,8 @@ static int check_write(const struct image *image, uint64_t offset, uint64_t leng
 {
     if (!image->writable)
         return -EROFS;
+    if (image->backing_name && !image->backing)
+        return -ENOMEDIUM;
     if (!image->file)
         return range_within(offset, length, INT64_MAX) ? 0 : -EFBIG;
     return range_within(offset, length, image->size) ? 0 : -ENOSPC;

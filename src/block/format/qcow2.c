@@ -1,0 +1,333 @@
+/*
+ * qcow2: the header, opening and closing. See qcow2.h.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/checked.h"
+#include "block/format/qcow2.h"
+
+#define V2_HEADER 72u
+#define V3_HEADER 104u
+#define L2_CACHE MIB(4)
+#define REFS_CACHE MIB(1)
+#define EXT_END 0u
+#define EXT_BACKING_FORMAT 0xe2792acau
+#define EXT_BITMAPS 0x23852875u
+#define EXT_CRYPTO 0x0537be77u
+#define EXTENSIONS_MAX 100
+
+int qcow2_header_write(struct qcow2 *q, unsigned at, const void *bytes, size_t length)
+{
+    int result = image_write(q->file, bytes, at, length);
+    return result ? result : qcow2_sync(q);
+}
+
+int qcow2_write_header_u64(struct qcow2 *q, unsigned at, uint64_t value)
+{
+    uint8_t bytes[8];
+    put_be64(bytes, value);
+    return qcow2_header_write(q, at, bytes, sizeof(bytes));
+}
+
+int qcow2_set_incompatible(struct qcow2 *q, uint64_t bits)
+{
+    if (q->version < 3 || !q->image->writable)
+        return 0;
+    q->incompatible = bits;
+    return qcow2_write_header_u64(q, 72, bits);
+}
+
+static int qcow2_probe(const uint8_t *head, size_t length, uint64_t file_size)
+{
+    (void)file_size;
+    return length >= 8 && get_be32(head) == QCOW2_MAGIC && get_be32(head + 4) >= 2 ? 100 : 0;
+}
+
+static struct err *refuse_features(const struct qcow2 *q)
+{
+    uint64_t known = QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT | QCOW2_INCOMPAT_COMPRESSION;
+    if (q->incompatible & QCOW2_INCOMPAT_DATA_FILE)
+        return err_new("its data is in an external data file, which is not supported");
+    if (q->incompatible & QCOW2_INCOMPAT_EXTENDED_L2)
+        return err_new("it has extended L2 entries (subclusters), which are not supported");
+    if (q->incompatible & ~known)
+        return err_new("it needs features that are not known (incompatible bits 0x%llx)",
+                       (unsigned long long)(q->incompatible & ~known));
+    return NULL;
+}
+
+static struct err *read_v3(struct qcow2 *q, const uint8_t *head)
+{
+    q->incompatible = get_be64(head + 72);
+    q->compatible = get_be64(head + 80);
+    q->autoclear = get_be64(head + 88);
+    q->refcount_order = get_be32(head + 96);
+    q->header_length = get_be32(head + 100);
+    TRY(refuse_features(q));
+    if (q->refcount_order > 6)
+        return err_new("its reference counts have 2^%u bits, more than 64", q->refcount_order);
+    if (q->header_length < V3_HEADER || q->header_length > q->cluster_size)
+        return err_new("bad header length %u", q->header_length);
+    if (q->header_length > 104)
+        q->compression = head[104];
+    if (q->compression > 1)
+        return err_new("unknown compression type %u", q->compression);
+    if (!q->compression != !(q->incompatible & QCOW2_INCOMPAT_COMPRESSION))
+        return err_new("its compression type contradicts its feature bits");
+    return NULL;
+}
+
+static struct err *read_extensions(struct qcow2 *q, uint64_t end)
+{
+    uint64_t at = q->header_length;
+    for (unsigned i = 0; at + 8 <= end && i < EXTENSIONS_MAX; i++) {
+        uint8_t head[8];
+        int result = image_read(q->file, head, at, 8);
+        if (result)
+            return err_errno(-result, "cannot read its header");
+        uint32_t type = get_be32(head), length = get_be32(head + 4);
+        at += 8;
+        if (type == EXT_END)
+            return NULL;
+        if (!range_within(at, length, end))
+            return err_new("a header extension reaches beyond the header");
+        if (type == EXT_CRYPTO)
+            return err_new("it is encrypted (LUKS), which is not supported");
+        if (type == EXT_BITMAPS)
+            q->bitmaps = true;
+        if (type == EXT_BACKING_FORMAT && length && length < 64) {
+            char name[64] = "";
+            result = image_read(q->file, name, at, length);
+            if (result)
+                return err_errno(-result, "cannot read its header");
+            free(q->image->backing_format);
+            q->image->backing_format = xstrdup(name);
+        }
+        at += ALIGN_UP((uint64_t)length, (uint64_t)8);
+    }
+    return NULL;
+}
+
+static struct err *read_backing(struct qcow2 *q, uint64_t offset, uint32_t length)
+{
+    if (!offset)
+        return NULL;
+    if (length > 1023 || !range_within(offset, length, q->cluster_size))
+        return err_new("its backing file's name lies outside of the header");
+    char name[1024] = "";
+    int result = image_read(q->file, name, offset, length);
+    if (result)
+        return err_errno(-result, "cannot read its backing file's name");
+    if (name[0])
+        q->image->backing_name = xstrdup(name);
+    return NULL;
+}
+
+static struct err *read_header(struct qcow2 *q)
+{
+    uint8_t head[112] = {0};
+    int result = image_read(q->file, head, 0, MIN(sizeof(head), q->file->size));
+    if (result)
+        return err_errno(-result, "cannot read its header");
+    if (q->file->size < V2_HEADER || get_be32(head) != QCOW2_MAGIC)
+        return err_new("it is not a qcow2 image");
+    q->version = get_be32(head + 4);
+    if (q->version < 2 || q->version > 3)
+        return err_new("bad version %u", q->version);
+    q->cluster_bits = get_be32(head + 20);
+    if (q->cluster_bits < 9 || q->cluster_bits > 21)
+        return err_new("its clusters have 2^%u bytes; 2^9 to 2^21 are possible", q->cluster_bits);
+    q->cluster_size = 1ull << q->cluster_bits;
+    q->slice_size = (uint32_t)MIN(q->cluster_size, KIB(4));
+    q->image->size = get_be64(head + 24);
+    q->refcount_order = 4;
+    q->header_length = V2_HEADER;
+    if (q->version >= 3)
+        TRY(read_v3(q, head));
+    if (get_be32(head + 32))
+        return err_new("it is encrypted, which is not supported");
+    if (q->image->size > INT64_MAX - MIB(4))
+        return err_new("its size is beyond what a file can be");
+    q->l1_size = get_be32(head + 36);
+    q->l1_offset = get_be64(head + 40);
+    q->reftable_offset = get_be64(head + 48);
+    uint64_t reftable = (uint64_t)get_be32(head + 56) << q->cluster_bits;
+    if (!reftable || reftable > QCOW2_REFTABLE_MAX)
+        return err_new("its reference table has %llu bytes; 8 MiB are the most",
+                       (unsigned long long)reftable);
+    q->reftable_size = (uint32_t)(reftable / 8);
+    q->snapshot_count = get_be32(head + 60);
+    q->snapshots_offset = get_be64(head + 64);
+    uint64_t backing = get_be64(head + 8);
+    TRY(read_backing(q, backing, get_be32(head + 16)));
+    return read_extensions(q, backing && backing > q->header_length ? backing : q->cluster_size);
+}
+
+static struct err *read_table(struct qcow2 *q, const char *what, uint64_t offset, uint64_t entries,
+                              uint64_t **table)
+{
+    if (offset % q->cluster_size || (entries && !offset))
+        return err_new("its %s is not at the start of a cluster", what);
+    if (!range_within(offset, entries * 8, q->file->size))
+        return err_new("its %s lies beyond the end of the file", what);
+    uint64_t *words = calloc(MAX(entries, (uint64_t)1), 8);
+    if (!words)
+        return err_new("no memory for its %s", what);
+    *table = words;
+    int result = image_read(q->file, words, offset, entries * 8);
+    if (result)
+        return err_errno(-result, "cannot read its %s", what);
+    for (uint64_t i = 0; i < entries; i++)
+        words[i] = get_be64(&words[i]);
+    return NULL;
+}
+
+static struct err *read_tables(struct qcow2 *q)
+{
+    uint64_t covers = 1ull << (2 * q->cluster_bits - 3);
+    uint64_t needed = q->image->size / covers + !!(q->image->size % covers);
+    if (needed > QCOW2_L1_MAX / 8 || q->l1_size > QCOW2_L1_MAX / 8)
+        return err_new("its L1 table has %u entries and needs %llu; %llu are the most", q->l1_size,
+                       (unsigned long long)needed, (unsigned long long)(QCOW2_L1_MAX / 8));
+    if (q->l1_size < needed)
+        return err_new("its L1 table is too small for its size");
+    TRY(read_table(q, "L1 table", q->l1_offset, q->l1_size, &q->l1));
+    TRY(read_table(q, "reference table", q->reftable_offset, q->reftable_size, &q->reftable));
+    return qcow2_snapshots_load(q);
+}
+
+/* What must be put right before the first write. */
+static struct err *prepare_writing(struct qcow2 *q)
+{
+    if (q->incompatible & QCOW2_INCOMPAT_CORRUPT) {
+        q->image->writable = false;
+        q->image->readonly_why = "it is marked corrupt: repair it with `tenon image check --repair`";
+        return NULL;
+    }
+    if (q->bitmaps) {
+        q->image->writable = false;
+        q->image->readonly_why = "it has dirty bitmaps, which writing would make wrong";
+        return NULL;
+    }
+    if (q->incompatible & QCOW2_INCOMPAT_DIRTY) {
+        struct image_check check = {0};
+        TRY(err_wrap(qcow2_check(q->image, true, &check), "it was not closed cleanly"));
+        if (check.corruptions || check.errors)
+            return err_new("it was not closed cleanly and is damaged: see `tenon image check`");
+    }
+    if (q->version >= 3 && q->autoclear) {
+        int result = qcow2_write_header_u64(q, 88, 0);
+        if (result)
+            return err_errno(-result, "cannot write its header");
+        q->autoclear = 0;
+    }
+    return NULL;
+}
+
+static struct err *open_parts(struct qcow2 *q)
+{
+    TRY(read_header(q));
+    q->cluster = malloc(q->cluster_size);
+    if (!q->cluster || qcow2_cache_init(&q->l2, q->slice_size, L2_CACHE) ||
+        qcow2_cache_init(&q->refs, q->slice_size, REFS_CACHE))
+        return err_new("no memory for its tables");
+    TRY(read_tables(q));
+    if (q->image->writable && !(q->image->flags & IMAGE_OPEN_CHECK))
+        return prepare_writing(q);
+    return NULL;
+}
+
+static void state_free(struct qcow2 *q)
+{
+    qcow2_snapshots_free(q);
+    qcow2_packed_fini(q);
+    qcow2_cache_fini(&q->l2);
+    qcow2_cache_fini(&q->refs);
+    free(q->cluster);
+    free(q->l1);
+    free(q->reftable);
+    free(q);
+}
+
+static struct err *qcow2_open(struct image *image, const struct image_files *files)
+{
+    (void)files;
+    struct qcow2 *q = xcalloc(1, sizeof(*q));
+    q->image = image;
+    q->file = image->file;
+    struct err *err = open_parts(q);
+    if (err) {
+        state_free(q);
+        return err;
+    }
+    image->state = q;
+    return NULL;
+}
+
+static int qcow2_flush(struct image *image)
+{
+    return qcow2_flush_all(image->state);
+}
+
+static int qcow2_close(struct image *image)
+{
+    struct qcow2 *q = image->state;
+    int result = 0;
+    if (image->writable) {
+        result = qcow2_flush_all(q); /* now the last counts may go down ... */
+        if (!result)
+            result = qcow2_write_refs(q); /* ... and reach the file */
+    }
+    state_free(q);
+    image->state = NULL;
+    return result;
+}
+
+static void qcow2_info(struct image *image, struct image_info *info)
+{
+    const struct qcow2 *q = image->state;
+    info->cluster_size = (uint32_t)q->cluster_size;
+    info->dirty = q->incompatible & QCOW2_INCOMPAT_DIRTY;
+    info->corrupt = q->incompatible & QCOW2_INCOMPAT_CORRUPT;
+    image_info_text(info, "compat", q->version >= 3 ? "1.1" : "0.10");
+    if (q->version < 3)
+        return;
+    image_info_text(info, "compression-type", q->compression ? "zstd" : "zlib");
+    image_info_bool(info, "lazy-refcounts", q->compatible & QCOW2_COMPAT_LAZY);
+    image_info_number(info, "refcount-bits", 1ull << q->refcount_order);
+    image_info_bool(info, "corrupt", info->corrupt);
+    image_info_bool(info, "extended-l2", false);
+    if (q->bitmaps)
+        image_info_bool(info, "bitmaps", true);
+}
+
+const struct block_driver image_qcow2 = {
+    .name = "qcow2",
+    .create_options = qcow2_create_options,
+    .probe = qcow2_probe,
+    .open = qcow2_open,
+    .create = qcow2_create,
+    .close = qcow2_close,
+    .pread = qcow2_pread,
+    .pwrite = qcow2_pwrite,
+    .flush = qcow2_flush,
+    .zero = qcow2_zero,
+    .discard = qcow2_discard,
+    .extent = qcow2_extent,
+    .compress_unit = qcow2_compress_unit,
+    .compress = qcow2_compress,
+    .write_compressed = qcow2_write_packed,
+    .info = qcow2_info,
+    .check = qcow2_check,
+    .resize = qcow2_resize,
+    .snapshot_count = qcow2_snapshot_count,
+    .snapshot_get = qcow2_snapshot_get,
+    .snapshot_create = qcow2_snapshot_create,
+    .snapshot_apply = qcow2_snapshot_apply,
+    .snapshot_delete = qcow2_snapshot_delete,
+};

@@ -1,0 +1,182 @@
+/*
+ * qcow2, versions 2 and 3: what the parts of the driver share.
+ *
+ * Specification: docs/interop/qcow2.txt of QEMU. A crash or a power cut at any moment leaves leaked
+ * clusters at most, because of three rules. (1) A table entry reaches the file after a flush of what it
+ * points to and of its reference count. (2) A count goes down only after a flush of the entry that was
+ * taken away: until then the cluster is in `gone` and nobody gets it. (3) Tables that move (L1,
+ * reference table) are complete and flushed before the header names them.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef TENON_BLOCK_FORMAT_QCOW2_H
+#define TENON_BLOCK_FORMAT_QCOW2_H
+
+#include "block/core/driver.h"
+
+#define QCOW2_MAGIC 0x514649fbu
+#define QCOW2_OFFSET_MASK 0x00fffffffffffe00ull
+#define QCOW2_COPIED (1ull << 63)
+#define QCOW2_COMPRESSED (1ull << 62)
+#define QCOW2_ZERO 1ull
+#define QCOW2_L1_MAX MIB(32)      /* bytes */
+#define QCOW2_REFTABLE_MAX MIB(8) /* bytes */
+#define QCOW2_GONE_MAX 4096
+#define QCOW2_SNAPSHOTS_MAX 65536
+
+#define QCOW2_INCOMPAT_DIRTY (1ull << 0)
+#define QCOW2_INCOMPAT_CORRUPT (1ull << 1)
+#define QCOW2_INCOMPAT_DATA_FILE (1ull << 2)
+#define QCOW2_INCOMPAT_COMPRESSION (1ull << 3)
+#define QCOW2_INCOMPAT_EXTENDED_L2 (1ull << 4)
+#define QCOW2_COMPAT_LAZY (1ull << 0)
+#define QCOW2_AUTOCLEAR_BITMAPS (1ull << 0)
+
+/* Slices of tables in memory, found by their offset in the file. */
+struct qcow2_slice {
+    uint64_t offset; /* 0: empty */
+    uint64_t used;
+    bool dirty;
+};
+
+struct qcow2_cache {
+    struct qcow2_slice *slice;
+    uint8_t *data;
+    unsigned sets;
+    uint64_t clock;
+    unsigned dirty;
+};
+
+struct qcow2_snapshot {
+    uint64_t l1_offset;
+    uint32_t l1_size;
+    struct image_snapshot say;
+    uint32_t extra_size;
+    uint8_t *extra; /* beyond what we know; kept */
+};
+
+/* What an L2 entry says. */
+enum qcow2_kind {
+    QCOW2_UNALLOCATED,
+    QCOW2_ZERO_PLAIN,
+    QCOW2_ZERO_ALLOCATED,
+    QCOW2_NORMAL,
+    QCOW2_PACKED /* compressed */
+};
+
+struct qcow2 {
+    struct image *image;
+    struct image *file;
+    unsigned version, cluster_bits, refcount_order;
+    uint64_t cluster_size;
+    uint32_t slice_size;
+    uint64_t incompatible, compatible, autoclear;
+    unsigned compression; /* 0 zlib, 1 zstd */
+    uint32_t header_length;
+    bool bitmaps;
+
+    uint64_t l1_offset;
+    uint32_t l1_size; /* entries */
+    uint64_t *l1;     /* host order */
+    uint64_t reftable_offset;
+    uint32_t reftable_size; /* entries */
+    uint64_t *reftable;     /* host order */
+
+    struct qcow2_cache l2, refs;
+    uint64_t hint;      /* no free cluster before this number */
+    uint64_t pack_next; /* byte where the next compressed cluster may go; 0: none */
+    uint64_t gone[QCOW2_GONE_MAX]; /* cluster numbers that lose a reference after the next flush */
+    unsigned gone_count;
+
+    uint8_t *cluster;       /* a cluster of scratch, for copies */
+    uint8_t *plain;         /* the cluster that was unpacked last ... */
+    uint64_t plain_entry;   /* ... from this L2 entry; 0: none */
+    uint8_t *packed;        /* its compressed bytes */
+    void *inflater, *unzstd;
+
+    uint64_t snapshots_offset;
+    uint32_t snapshot_count;
+    struct qcow2_snapshot *snapshot;
+};
+
+/* qcow2_cache.c */
+int qcow2_cache_init(struct qcow2_cache *cache, uint32_t slice_size, uint64_t bytes);
+void qcow2_cache_fini(struct qcow2_cache *cache);
+/* The slice at this offset of the file; the pointer holds until the next call for this cache. */
+int qcow2_l2_slice(struct qcow2 *q, uint64_t offset, uint8_t **data);
+int qcow2_ref_slice(struct qcow2 *q, uint64_t offset, uint8_t **data);
+void qcow2_cache_dirty(struct qcow2 *q, struct qcow2_cache *cache, const uint8_t *data);
+/* The clusters from `offset` are no tables any more, or new ones: nothing in memory of them. */
+void qcow2_forget(struct qcow2 *q, uint64_t offset, uint64_t length);
+int qcow2_sync(struct qcow2 *q); /* the file, if order matters */
+int qcow2_write_refs(struct qcow2 *q);
+int qcow2_write_l2(struct qcow2 *q);
+/* Everything, in order; then the clusters that are gone become free. */
+int qcow2_flush_all(struct qcow2 *q);
+
+/* qcow2_refs.c */
+int qcow2_ref_get(struct qcow2 *q, uint64_t cluster, uint64_t *count);
+int qcow2_ref_add(struct qcow2 *q, uint64_t cluster, int delta);
+int qcow2_ref_set(struct qcow2 *q, uint64_t cluster, uint64_t count);
+uint64_t qcow2_ref_max(const struct qcow2 *q);
+/* Up to `wanted` clusters in a row with a count of one: *got of them from byte *offset. */
+int qcow2_alloc(struct qcow2 *q, uint64_t wanted, uint64_t *offset, uint64_t *got);
+/* Exactly `count` clusters in a row. */
+int qcow2_alloc_run(struct qcow2 *q, uint64_t count, uint64_t *offset);
+/* They were never referred to: free at once. */
+void qcow2_unalloc(struct qcow2 *q, uint64_t offset, uint64_t count);
+/* A reference is taken away from the tables: the count follows after the next flush. */
+int qcow2_gone(struct qcow2 *q, uint64_t offset);
+/* The host clusters of an L2 entry. */
+int qcow2_gone_entry(struct qcow2 *q, uint64_t entry);
+int qcow2_commit_gone(struct qcow2 *q);
+bool qcow2_overlaps_metadata(const struct qcow2 *q, uint64_t offset, uint64_t length);
+
+/* qcow2_map.c */
+enum qcow2_kind qcow2_kind(const struct qcow2 *q, uint64_t entry);
+/* The slice with the entry of a guest offset; *slice NULL: no table. */
+int qcow2_map(struct qcow2 *q, uint64_t offset, uint8_t **slice, unsigned *index);
+int qcow2_map_write(struct qcow2 *q, uint64_t offset, uint8_t **slice, unsigned *index);
+unsigned qcow2_slice_entries(const struct qcow2 *q);
+/* Where a packed cluster lies: first byte and number of bytes, whole sectors. */
+void qcow2_packed_range(const struct qcow2 *q, uint64_t entry, uint64_t *offset, uint64_t *length);
+int qcow2_write_l1_entry(struct qcow2 *q, uint64_t index);
+
+/* qcow2_packed.c */
+int qcow2_unpack(struct qcow2 *q, uint64_t entry, const uint8_t **plain);
+uint32_t qcow2_compress_unit(const struct image *image);
+int qcow2_compress(struct image *image, const void *unit, void *out, size_t *out_length);
+int qcow2_write_packed(struct image *image, uint64_t offset, const void *data, size_t length);
+void qcow2_packed_fini(struct qcow2 *q);
+
+/* qcow2_io.c */
+int qcow2_pread(struct image *image, void *buffer, uint64_t offset, uint64_t length);
+int qcow2_pwrite(struct image *image, const void *buffer, uint64_t offset, uint64_t length);
+int qcow2_zero(struct image *image, uint64_t offset, uint64_t length, bool unmap);
+int qcow2_discard(struct image *image, uint64_t offset, uint64_t length);
+int qcow2_extent(struct image *image, uint64_t offset, uint64_t length, struct image_extent *out);
+
+/* qcow2_create.c */
+struct err *qcow2_create(struct image *file, const struct image_create *create);
+extern const char *const qcow2_create_options[];
+struct err *qcow2_resize(struct image *image, uint64_t size);
+
+/* qcow2_check.c */
+struct err *qcow2_check(struct image *image, bool repair, struct image_check *check);
+
+/* qcow2_snapshot.c */
+struct err *qcow2_snapshots_load(struct qcow2 *q);
+void qcow2_snapshots_free(struct qcow2 *q);
+unsigned qcow2_snapshot_count(const struct image *image);
+void qcow2_snapshot_get(const struct image *image, unsigned index, struct image_snapshot *out);
+struct err *qcow2_snapshot_create(struct image *image, const char *name);
+struct err *qcow2_snapshot_apply(struct image *image, const char *name);
+struct err *qcow2_snapshot_delete(struct image *image, const char *name);
+
+/* qcow2.c */
+/* Rewrites fields of the header in place. */
+int qcow2_write_header_u64(struct qcow2 *q, unsigned at, uint64_t value);
+int qcow2_header_write(struct qcow2 *q, unsigned at, const void *bytes, size_t length);
+int qcow2_set_incompatible(struct qcow2 *q, uint64_t bits);
+
+#endif

@@ -1,0 +1,228 @@
+/*
+ * qcow2: new images, and growing ones.
+ *
+ * A new image is: header, reference table, one reference block, L1 table. The header is written last.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/checked.h"
+#include "block/format/qcow2.h"
+
+#define HEADER_LENGTH 112u
+#define EXT_BACKING_FORMAT 0xe2792acau
+
+const char *const qcow2_create_options[] = {"compat",       "cluster_size",   "refcount_bits",
+                                            "lazy_refcounts", "compression_type", "preallocation",
+                                            "backing_file", "backing_fmt",    NULL};
+
+struct plan {
+    unsigned version, cluster_bits, refcount_order, compression;
+    bool lazy;
+    uint64_t size, l1_entries;
+};
+
+/* A number with an optional k, M. */
+static bool number(const char *text, uint64_t *value)
+{
+    char *end;
+    if (*text < '0' || *text > '9')
+        return false;
+    *value = strtoull(text, &end, 10);
+    if (*end == 'k' || *end == 'K')
+        *value <<= 10, end++;
+    else if (*end == 'm' || *end == 'M')
+        *value <<= 20, end++;
+    return !*end;
+}
+
+static struct err *choose(const struct image_create *create, struct plan *plan)
+{
+    const char *text;
+    uint64_t value;
+    *plan = (struct plan){.version = 3, .cluster_bits = 16, .refcount_order = 4};
+    plan->size = ALIGN_UP(create->size, (uint64_t)IMAGE_SECTOR);
+    if ((text = image_create_value(create, "compat"))) {
+        if (!strcmp(text, "0.10") || !strcmp(text, "v2"))
+            plan->version = 2;
+        else if (strcmp(text, "1.1") && strcmp(text, "v3"))
+            return err_of(ERR_USAGE, "compat is 0.10 or 1.1, not '%s'", text);
+    }
+    if ((text = image_create_value(create, "cluster_size"))) {
+        if (!number(text, &value) || !is_power_of_2(value) || value < 512 || value > MIB(2))
+            return err_of(ERR_USAGE, "cluster_size is a power of two from 512 to 2M, not '%s'",
+                          text);
+        plan->cluster_bits = (unsigned)__builtin_ctzll(value);
+    }
+    if ((text = image_create_value(create, "refcount_bits"))) {
+        if (!number(text, &value) || !is_power_of_2(value) || value > 64)
+            return err_of(ERR_USAGE, "refcount_bits is a power of two up to 64, not '%s'", text);
+        plan->refcount_order = (unsigned)__builtin_ctzll(value);
+    }
+    if ((text = image_create_value(create, "compression_type"))) {
+        plan->compression = !strcmp(text, "zstd");
+        if (!plan->compression && strcmp(text, "zlib"))
+            return err_of(ERR_USAGE, "compression_type is zlib or zstd, not '%s'", text);
+    }
+    if ((text = image_create_value(create, "lazy_refcounts")))
+        plan->lazy = !strcmp(text, "on") || !strcmp(text, "true");
+    if ((text = image_create_value(create, "preallocation")) && strcmp(text, "off"))
+        return err_of(ERR_USAGE, "preallocation of qcow2 is not supported, only 'off'");
+    if (plan->version == 2 && (plan->refcount_order != 4 || plan->compression || plan->lazy))
+        return err_of(ERR_USAGE, "compat 0.10 has 16-bit reference counts, zlib, and no lazy ones");
+    uint64_t covers = 1ull << (2 * plan->cluster_bits - 3);
+    plan->l1_entries = plan->size / covers + !!(plan->size % covers);
+    if (plan->l1_entries * 8 > QCOW2_L1_MAX)
+        return err_of(ERR_USAGE, "that size needs larger clusters");
+    return NULL;
+}
+
+/* The header's first cluster. */
+static struct err *header(const struct plan *plan, const struct image_create *create,
+                          uint8_t *out, uint64_t reftable, uint32_t reftable_clusters, uint64_t l1)
+{
+    uint64_t cluster = 1ull << plan->cluster_bits;
+    uint32_t at = plan->version >= 3 ? HEADER_LENGTH : 72;
+    put_be32(out, QCOW2_MAGIC);
+    put_be32(out + 4, plan->version);
+    put_be32(out + 20, plan->cluster_bits);
+    put_be64(out + 24, plan->size);
+    put_be32(out + 36, (uint32_t)plan->l1_entries);
+    put_be64(out + 40, l1);
+    put_be64(out + 48, reftable);
+    put_be32(out + 56, reftable_clusters);
+    if (plan->version >= 3) {
+        put_be64(out + 72, plan->compression ? QCOW2_INCOMPAT_COMPRESSION : 0);
+        put_be64(out + 80, plan->lazy ? QCOW2_COMPAT_LAZY : 0);
+        put_be32(out + 96, plan->refcount_order);
+        put_be32(out + 100, HEADER_LENGTH);
+        out[104] = (uint8_t)plan->compression;
+    }
+    if (create->backing_name && create->backing_format) {
+        uint32_t length = (uint32_t)strlen(create->backing_format);
+        if (length > 16)
+            return err_of(ERR_USAGE, "the backing format's name is too long");
+        put_be32(out + at, EXT_BACKING_FORMAT);
+        put_be32(out + at + 4, length);
+        memcpy(out + at + 8, create->backing_format, length);
+        at += 8 + ALIGN_UP(length, 8u);
+    }
+    at += 8; /* the end mark: zeros */
+    if (create->backing_name) {
+        size_t length = strlen(create->backing_name);
+        if (length > 1023 || at + length > cluster)
+            return err_of(ERR_USAGE, "the backing file's name is too long");
+        put_be64(out + 8, at);
+        put_be32(out + 16, (uint32_t)length);
+        memcpy(out + at, create->backing_name, length);
+    }
+    return NULL;
+}
+
+static void set_count(uint8_t *blocks, unsigned order, uint64_t cluster)
+{
+    if (order < 3)
+        blocks[(cluster << order) / 8] |= (uint8_t)(1u << ((cluster << order) % 8));
+    else /* big-endian: one is in the last byte */
+        blocks[((cluster + 1) << (order - 3)) - 1] = 1;
+}
+
+struct err *qcow2_create(struct image *file, const struct image_create *create)
+{
+    struct plan plan;
+    TRY(choose(create, &plan));
+    uint64_t cluster = 1ull << plan.cluster_bits;
+    uint64_t per_block = cluster * 8 >> plan.refcount_order;
+    uint64_t l1 = (plan.l1_entries * 8 + cluster - 1) / cluster;
+    uint64_t blocks = 1, tables = 1;
+    while (per_block * blocks < 1 + tables + blocks + l1) {
+        blocks++;
+        tables = (blocks * 8 + cluster - 1) / cluster;
+    }
+    uint64_t total = 1 + tables + blocks + l1;
+    if (tables * cluster > QCOW2_REFTABLE_MAX)
+        return err_of(ERR_USAGE, "that size needs larger clusters");
+    uint8_t *bytes = calloc(total, cluster);
+    if (!bytes)
+        return err_new("no memory for its tables");
+    for (uint64_t i = 0; i < blocks; i++)
+        put_be64(bytes + cluster + i * 8, (1 + tables + i) * cluster);
+    for (uint64_t i = 0; i < total; i++)
+        set_count(bytes + (1 + tables) * cluster, plan.refcount_order, i);
+    struct err *err = header(&plan, create, bytes, cluster, (uint32_t)tables,
+                             l1 ? (1 + tables + blocks) * cluster : (1 + tables) * cluster);
+    int result = 0;
+    if (!err && !l1) /* an empty disk still names an L1 table */
+        put_be64(bytes + 40, 0);
+    if (!err)
+        result = image_write(file, bytes + cluster, cluster, (total - 1) * cluster);
+    if (!err && !result)
+        result = image_write(file, bytes, 0, cluster);
+    free(bytes);
+    return err ? err : result ? err_errno(-result, "cannot write") : NULL;
+}
+
+static int move_l1(struct qcow2 *q, uint32_t entries)
+{
+    uint64_t clusters = ((uint64_t)entries * 8 + q->cluster_size - 1) >> q->cluster_bits, at;
+    uint64_t *table = calloc(clusters, q->cluster_size);
+    uint8_t *bytes = calloc(clusters, q->cluster_size);
+    int result = table && bytes ? qcow2_alloc_run(q, clusters, &at) : -ENOMEM;
+    if (!result) {
+        memcpy(table, q->l1, (size_t)q->l1_size * 8);
+        for (uint32_t i = 0; i < q->l1_size; i++)
+            put_be64(bytes + (uint64_t)i * 8, q->l1[i]);
+        result = image_write(q->file, bytes, at, clusters << q->cluster_bits);
+    }
+    if (!result)
+        result = qcow2_flush_all(q);
+    uint8_t header[12];
+    put_be32(header, entries);
+    if (!result) {
+        put_be64(header + 4, at);
+        result = qcow2_header_write(q, 36, header, sizeof(header));
+    }
+    free(bytes);
+    if (result) {
+        free(table);
+        return result;
+    }
+    uint64_t old = q->l1_offset, old_bytes = (uint64_t)q->l1_size * 8;
+    free(q->l1);
+    q->l1 = table;
+    q->l1_size = entries;
+    q->l1_offset = at;
+    for (uint64_t i = 0; i < old_bytes && !result; i += q->cluster_size)
+        result = qcow2_gone(q, old + i);
+    return result;
+}
+
+struct err *qcow2_resize(struct image *image, uint64_t size)
+{
+    struct qcow2 *q = image->state;
+    uint64_t covers = 1ull << (2 * q->cluster_bits - 3), before = image->size;
+    size = ALIGN_UP(size, (uint64_t)IMAGE_SECTOR);
+    uint64_t needed = size / covers + !!(size % covers);
+    if (size < image->size)
+        return err_new("making it smaller is not supported");
+    if (q->snapshot_count && q->version < 3)
+        return err_new("an image of version 2 with snapshots cannot change its size");
+    if (needed * 8 > QCOW2_L1_MAX)
+        return err_new("that size needs larger clusters");
+    int result = needed > q->l1_size ? move_l1(q, (uint32_t)needed) : 0;
+    /* What the backing image has there must not appear. */
+    image->size = size;
+    if (!result && image->backing && image->backing->size > before)
+        result = image_zero(image, before, MIN(size, image->backing->size) - before, false);
+    if (!result)
+        result = qcow2_flush_all(q);
+    if (!result)
+        result = qcow2_write_header_u64(q, 24, size);
+    if (result)
+        image->size = before;
+    return result ? err_errno(-result, "cannot write its tables") : NULL;
+}

@@ -1,0 +1,117 @@
+/*
+ * qcow2: from a guest offset to its L2 entry, and new L2 tables.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/checked.h"
+#include "block/format/qcow2.h"
+
+enum qcow2_kind qcow2_kind(const struct qcow2 *q, uint64_t entry)
+{
+    if (entry & QCOW2_COMPRESSED)
+        return QCOW2_PACKED;
+    bool host = entry & QCOW2_OFFSET_MASK;
+    if (q->version >= 3 && (entry & QCOW2_ZERO))
+        return host ? QCOW2_ZERO_ALLOCATED : QCOW2_ZERO_PLAIN;
+    return host ? QCOW2_NORMAL : QCOW2_UNALLOCATED;
+}
+
+unsigned qcow2_slice_entries(const struct qcow2 *q)
+{
+    return q->slice_size / 8;
+}
+
+void qcow2_packed_range(const struct qcow2 *q, uint64_t entry, uint64_t *offset, uint64_t *length)
+{
+    unsigned x = 62 - (q->cluster_bits - 8);
+    uint64_t sectors = (entry >> x & ((1ull << (q->cluster_bits - 8)) - 1)) + 1;
+    *offset = entry & ((1ull << x) - 1);
+    *length = sectors * 512 - *offset % 512;
+}
+
+static bool table_good(const struct qcow2 *q, uint64_t table)
+{
+    return table % q->cluster_size == 0 && range_within(table, q->cluster_size, q->file->size);
+}
+
+static int locate(struct qcow2 *q, uint64_t table, uint64_t offset, uint8_t **slice,
+                  unsigned *index)
+{
+    uint64_t number = offset >> q->cluster_bits & (q->cluster_size / 8 - 1);
+    uint64_t byte = number * 8;
+    *index = (unsigned)(byte % q->slice_size / 8);
+    return qcow2_l2_slice(q, table + ALIGN_DOWN(byte, (uint64_t)q->slice_size), slice);
+}
+
+int qcow2_map(struct qcow2 *q, uint64_t offset, uint8_t **slice, unsigned *index)
+{
+    uint64_t l1_index = offset >> (2 * q->cluster_bits - 3);
+    *slice = NULL;
+    *index = (unsigned)((offset >> q->cluster_bits) % qcow2_slice_entries(q));
+    if (l1_index >= q->l1_size)
+        return -EIO;
+    uint64_t table = q->l1[l1_index] & QCOW2_OFFSET_MASK;
+    if (!table)
+        return 0;
+    return table_good(q, table) ? locate(q, table, offset, slice, index) : -EIO;
+}
+
+int qcow2_write_l1_entry(struct qcow2 *q, uint64_t index)
+{
+    uint8_t bytes[8];
+    put_be64(bytes, q->l1[index]);
+    return image_write(q->file, bytes, q->l1_offset + index * 8, 8);
+}
+
+/* A table of our own for this part of the disk: empty, or a copy of one that snapshots share. */
+static int new_table(struct qcow2 *q, uint64_t l1_index)
+{
+    uint64_t old = q->l1[l1_index] & QCOW2_OFFSET_MASK, at;
+    int result = old && !table_good(q, old) ? -EIO : 0;
+    if (!result)
+        result = qcow2_write_l2(q); /* what memory has of the old one */
+    if (!result)
+        result = qcow2_alloc_run(q, 1, &at);
+    if (result)
+        return result;
+    if (old)
+        result = image_read(q->file, q->cluster, old, q->cluster_size);
+    else
+        memset(q->cluster, 0, q->cluster_size);
+    if (!result)
+        result = image_write(q->file, q->cluster, at, q->cluster_size);
+    qcow2_forget(q, at, q->cluster_size);
+    if (!result)
+        result = qcow2_write_refs(q);
+    if (!result)
+        result = qcow2_sync(q);
+    if (result) {
+        qcow2_unalloc(q, at, 1);
+        return result;
+    }
+    uint64_t before = q->l1[l1_index];
+    q->l1[l1_index] = at | QCOW2_COPIED;
+    result = qcow2_write_l1_entry(q, l1_index);
+    if (result) { /* what the file has now is not known: the new cluster stays taken */
+        q->l1[l1_index] = before;
+        return result;
+    }
+    return old ? qcow2_gone(q, old) : 0;
+}
+
+int qcow2_map_write(struct qcow2 *q, uint64_t offset, uint8_t **slice, unsigned *index)
+{
+    uint64_t l1_index = offset >> (2 * q->cluster_bits - 3);
+    if (l1_index >= q->l1_size)
+        return -EIO;
+    if (!(q->l1[l1_index] & QCOW2_COPIED) || !(q->l1[l1_index] & QCOW2_OFFSET_MASK)) {
+        int result = new_table(q, l1_index);
+        if (result)
+            return result;
+    }
+    return qcow2_map(q, offset, slice, index);
+}

@@ -1,0 +1,153 @@
+/*
+ * qcow2: compressed clusters, zlib (raw deflate, RFC 1951) and zstd (RFC 8878).
+ *
+ * They are packed without alignment; several share a host cluster, whose reference count says how
+ * many.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <errno.h>
+#include <libdeflate.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zstd.h>
+
+#include "base/bytes.h"
+#include "base/checked.h"
+#include "block/format/qcow2.h"
+
+#define DEFLATE_LEVEL 6
+#define ZSTD_LEVEL 3
+
+static int inflate_cluster(struct qcow2 *q, uint64_t length)
+{
+    if (q->compression == 1) {
+        if (!q->unzstd)
+            q->unzstd = ZSTD_createDCtx();
+        if (!q->unzstd)
+            return -ENOMEM;
+        size_t frame = ZSTD_findFrameCompressedSize(q->packed, length);
+        if (ZSTD_isError(frame))
+            return -EIO;
+        size_t got = ZSTD_decompressDCtx(q->unzstd, q->plain, q->cluster_size, q->packed, frame);
+        return got == q->cluster_size ? 0 : -EIO;
+    }
+    size_t used, got = 0;
+    if (!q->inflater)
+        q->inflater = libdeflate_alloc_decompressor();
+    if (!q->inflater)
+        return -ENOMEM;
+    enum libdeflate_result result = libdeflate_deflate_decompress_ex(
+        q->inflater, q->packed, length, q->plain, q->cluster_size, &used, &got);
+    return result == LIBDEFLATE_SUCCESS && got == q->cluster_size ? 0 : -EIO;
+}
+
+int qcow2_unpack(struct qcow2 *q, uint64_t entry, const uint8_t **plain)
+{
+    uint64_t offset, length;
+    *plain = q->plain;
+    if (q->plain_entry == entry)
+        return 0;
+    if (!q->plain)
+        q->plain = malloc(q->cluster_size);
+    if (!q->packed)
+        q->packed = malloc(q->cluster_size * 2 + 512);
+    if (!q->plain || !q->packed)
+        return -ENOMEM;
+    qcow2_packed_range(q, entry, &offset, &length);
+    if (offset >= q->file->size || length > q->cluster_size * 2)
+        return -EIO;
+    q->plain_entry = 0;
+    int result = image_read(q->file, q->packed, offset, length);
+    if (!result)
+        result = inflate_cluster(q, length);
+    if (!result)
+        q->plain_entry = entry;
+    *plain = q->plain;
+    return result;
+}
+
+void qcow2_packed_fini(struct qcow2 *q)
+{
+    free(q->plain);
+    free(q->packed);
+    if (q->inflater)
+        libdeflate_free_decompressor(q->inflater);
+    ZSTD_freeDCtx(q->unzstd);
+}
+
+uint32_t qcow2_compress_unit(const struct image *image)
+{
+    return (uint32_t)((const struct qcow2 *)image->state)->cluster_size;
+}
+
+static int compress_zstd(const struct qcow2 *q, const void *unit, void *out, size_t *out_length)
+{
+    size_t made = ZSTD_compress(out, q->cluster_size, unit, q->cluster_size, ZSTD_LEVEL);
+    *out_length = ZSTD_isError(made) || made >= q->cluster_size ? 0 : made;
+    return 0;
+}
+
+int qcow2_compress(struct image *image, const void *unit, void *out, size_t *out_length)
+{
+    const struct qcow2 *q = image->state;
+    if (q->compression == 1)
+        return compress_zstd(q, unit, out, out_length);
+    struct libdeflate_compressor *compressor = libdeflate_alloc_compressor(DEFLATE_LEVEL);
+    if (!compressor)
+        return -ENOMEM;
+    *out_length = libdeflate_deflate_compress(compressor, unit, q->cluster_size, out,
+                                              q->cluster_size - 1);
+    libdeflate_free_compressor(compressor);
+    return 0;
+}
+
+/* Room for `length` bytes: behind the last packed cluster, or in new clusters. */
+static int pack_room(struct qcow2 *q, size_t length, uint64_t *at)
+{
+    uint64_t in_cluster = q->pack_next % q->cluster_size;
+    if (q->pack_next && in_cluster && in_cluster + length <= q->cluster_size &&
+        qcow2_ref_add(q, q->pack_next >> q->cluster_bits, 1) == 0) {
+        *at = q->pack_next;
+        q->pack_next += length;
+        return 0;
+    }
+    uint64_t host, next = ALIGN_UP(q->pack_next, q->cluster_size);
+    int result = qcow2_alloc_run(q, 1, &host);
+    if (result)
+        return result;
+    if (q->pack_next && in_cluster && host == next &&
+        qcow2_ref_add(q, q->pack_next >> q->cluster_bits, 1) == 0)
+        *at = q->pack_next; /* it begins in the old cluster and ends in the new one */
+    else
+        *at = host;
+    q->pack_next = *at + length;
+    return 0;
+}
+
+int qcow2_write_packed(struct image *image, uint64_t offset, const void *data, size_t length)
+{
+    struct qcow2 *q = image->state;
+    uint8_t *slice;
+    unsigned index;
+    uint64_t at, end;
+    int result = qcow2_map_write(q, offset, &slice, &index);
+    if (!result)
+        result = pack_room(q, length, &at);
+    if (!result)
+        result = image_write(q->file, data, at, length);
+    /* Readers fetch whole sectors. */
+    end = ALIGN_UP(at + length, (uint64_t)512);
+    if (!result && q->file->size < end)
+        result = image_truncate(q->file, end);
+    if (!result)
+        result = qcow2_map(q, offset, &slice, &index);
+    if (result)
+        return result;
+    unsigned x = 62 - (q->cluster_bits - 8);
+    uint64_t sectors = (at + length - 1) / 512 - at / 512;
+    uint64_t before = get_be64(slice + index * 8);
+    put_be64(slice + index * 8, QCOW2_COMPRESSED | sectors << x | at);
+    qcow2_cache_dirty(q, &q->l2, slice);
+    return qcow2_gone_entry(q, before);
+}

@@ -11,6 +11,7 @@
 #include <sys/prctl.h>
 
 #include "base/bytes.h"
+#include "hw/chipset/layout.h"
 #include "vm/vm_internal.h"
 
 #define LEAF_ADDRESS_SIZES 0x80000008u
@@ -118,6 +119,35 @@ static void virtual_wire(struct x86_state *state, bool bsp)
     put_le32(state->lapic + LAPIC_LINT1, LAPIC_LVT_NMI);
 }
 
+/*
+ * A Multiboot kernel gets the machine as a BIOS leaves it: PICs with its vectors, the system timer
+ * running, and open what a BIOS serves (timer, keyboard, cascade; clock and mouse).
+ */
+static void bios_ports(struct vm *vm)
+{
+    static const struct {
+        uint16_t port;
+        uint8_t value;
+    } writes[] = {
+        {LAYOUT_PORT_PIC_MASTER, 0x11},
+        {LAYOUT_PORT_PIC_MASTER + 1, BOOT_PIC_MASTER_BASE},
+        {LAYOUT_PORT_PIC_MASTER + 1, 4},
+        {LAYOUT_PORT_PIC_MASTER + 1, 1},
+        {LAYOUT_PORT_PIC_SLAVE, 0x11},
+        {LAYOUT_PORT_PIC_SLAVE + 1, BOOT_PIC_SLAVE_BASE},
+        {LAYOUT_PORT_PIC_SLAVE + 1, 2},
+        {LAYOUT_PORT_PIC_SLAVE + 1, 1},
+        {LAYOUT_PORT_PIC_MASTER + 1, 0xf8},
+        {LAYOUT_PORT_PIC_SLAVE + 1, 0xee},
+        {LAYOUT_PORT_PIT + 3, 0x36},
+        {LAYOUT_PORT_PIT, 0},
+        {LAYOUT_PORT_PIT, 0},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(writes); i++)
+        io_bus_write(vm->pio, writes[i].port, 1, writes[i].value);
+}
+
 static struct err *load_kernel(struct vm *vm, struct x86_state *state)
 {
     struct boot_request request = {
@@ -129,7 +159,10 @@ static struct err *load_kernel(struct vm *vm, struct x86_state *state)
     };
 
     board_boot_request(&vm->board, &request);
-    return boot_load(&request, state, &vm->boot);
+    TRY(boot_load(&request, state, &vm->boot));
+    if (vm->boot.protocol == BOOT_MULTIBOOT && vm->board.pic)
+        bios_ports(vm);
+    return NULL;
 }
 
 struct err *vm_cpus_reset(struct vm *vm)

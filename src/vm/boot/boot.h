@@ -5,6 +5,7 @@
  * Kernel files are untrusted: every offset is checked, and a bad file is an error, never a crash.
  *
  * What the loader puts into low memory itself (all of it free for the kernel to reuse):
+ *   0x00000  vectors, for Multiboot    0x00600  their handlers
  *   0x00500  GDT                       0x06000  PVH or Multiboot start information (4 KiB)
  *   0x07000  Linux zero page           0x08ff0  first stack, downwards
  *   0x09000  page tables (6 pages)     0x20000  command line (64 KiB)
@@ -22,6 +23,10 @@
 #include "gmem/gmem.h"
 
 #define BOOT_RANGES_MAX 16
+
+/* First vectors of the PICs, as a BIOS sets them. */
+#define BOOT_PIC_MASTER_BASE 0x08
+#define BOOT_PIC_SLAVE_BASE 0x70
 
 /* Types of ACPI 6.4, table 15-374; Multiboot and PVH use the same numbers. */
 enum boot_range_type { BOOT_RAM = 1, BOOT_RESERVED = 2 };

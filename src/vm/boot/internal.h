@@ -10,6 +10,7 @@
 
 /* Low memory, see boot.h. */
 #define BOOT_GDT 0x500u
+#define BOOT_HANDLERS 0x600u
 #define BOOT_INFO 0x6000u
 #define BOOT_INFO_SIZE 0x1000u
 #define BOOT_ZERO_PAGE 0x7000u

@@ -185,6 +185,33 @@ static struct err *put_info(struct boot *boot)
     return boot_put(boot, BOOT_INFO, info, sizeof(info), "the start information");
 }
 
+/*
+ * The machine is left as a BIOS leaves it (3.2), interrupt vectors included: a kernel that goes
+ * back to real mode may run with them. Handlers end the interrupt and return. The ports' part of it
+ * is done by whoever has the board.
+ */
+static struct err *put_vectors(struct boot *boot)
+{
+    /* iret; at +16 for the master PIC, at +32 for the slave: push ax; mov al, 0x20; out..; pop ax.
+     */
+    static const uint8_t code[48] = {
+        [0] = 0xcf, [16] = 0x50, 0xb0, 0x20, 0xe6, 0x20, 0x58, 0xcf, [32] = 0x50,
+        0xb0,       0x20,        0xe6, 0xa0, 0xe6, 0x20, 0x58, 0xcf,
+    };
+    uint8_t vectors[256 * 4];
+
+    for (unsigned i = 0; i < 256; i++) {
+        uint32_t handler = BOOT_HANDLERS;
+        if ((i & 0xf8) == BOOT_PIC_MASTER_BASE)
+            handler += 16;
+        else if ((i & 0xf8) == BOOT_PIC_SLAVE_BASE)
+            handler += 32;
+        put_le32(vectors + 4 * i, handler);
+    }
+    TRY(boot_put(boot, 0, vectors, sizeof(vectors), "the interrupt vectors"));
+    return boot_put(boot, BOOT_HANDLERS, code, sizeof(code), "the interrupt handlers");
+}
+
 struct err *boot_load_multiboot(struct boot *boot, uint32_t header)
 {
     uint32_t demands = get_le32(boot->head + header + 4) & DEMANDS;
@@ -200,6 +227,7 @@ struct err *boot_load_multiboot(struct boot *boot, uint32_t header)
     TRY(load_module(boot));
     TRY(boot_put_cmdline(boot, BOOT_CMDLINE_SIZE - 1));
     TRY(put_info(boot));
+    TRY(put_vectors(boot));
     TRY(boot_cpu_flat(boot, entry));
     boot->state->gpr[X86_RAX] = LOADER_MAGIC;
     boot->state->gpr[X86_RBX] = BOOT_INFO;

@@ -416,8 +416,8 @@ static void test_timer_one_shot(void **state)
     assert_int_equal(lapic_pending(l), -1);
 }
 
-/* It ran out, and the guest changes it before the clock thread has come round: the interrupt is owed,
-   and one-shot has ended. */
+/* It ran out, and the guest changes it before the clock thread has come round: the interrupt is
+   owed, and one-shot has ended. */
 static void test_timer_late(void **state)
 {
     struct world *w = *state;

@@ -486,6 +486,12 @@ static void check_multiboot_info(struct fixture *f)
     assert_int_equal(word(f, map + 48), 20);
     assert_int_equal(quad(f, map + 52), MIB(1));
     in_memory(f, word(f, info + 64), "tenon", 6);
+    /* Real-mode vectors: each handler ends in IRET, the PICs' after an end of interrupt. */
+    static const uint8_t master[] = {0x50, 0xb0, 0x20, 0xe6, 0x20, 0x58, 0xcf};
+    static const uint8_t slave[] = {0x50, 0xb0, 0x20, 0xe6, 0xa0, 0xe6, 0x20, 0x58, 0xcf};
+    in_memory(f, word(f, 0x21 * 4), "\xcf", 1);
+    in_memory(f, word(f, 0x08 * 4), master, sizeof(master));
+    in_memory(f, word(f, 0x77 * 4), slave, sizeof(slave));
 }
 
 static void test_multiboot_addresses(void **state)

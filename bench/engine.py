@@ -175,7 +175,8 @@ class Results:
         self.kinds = {}
         self.each = {}  # (row, contender): [nanoseconds for one operation]
         self.sums = {}  # row: {contender: set of checksums}
-        self.remarks = []
+        self.skips = []  # what a contender's CPU does not have
+        self.failures = []
 
     def add(self, row, name, nanoseconds, checksum=None):
         self.each.setdefault((row, name), []).append(nanoseconds)
@@ -202,7 +203,7 @@ def attempt(machine, row, results):
         results.add(row, machine.name, nanoseconds, checksum)
     except Failed as why:
         machine.dead[row] = str(why)
-        results.remarks.append('%s fails in %s: %s' % (machine.name, row, why))
+        results.failures.append('%s fails in %s: %s' % (machine.name, row, why))
         if isinstance(machine, Machine):
             machine.stop()
             machine.start()
@@ -216,6 +217,8 @@ def one_round(machines, native, results):
             if boot is not None:
                 results.add(BOOT, machine.name, boot)
             for row in skips:
+                if row not in machine.dead:
+                    results.skips.append('%s skips %s: %s' % (machine.name, row, skips[row]))
                 machine.dead[row] = skips[row]
         for row, kind in results.kinds.items():
             for machine in machines + ([native] if kind != 'system' else []):
@@ -303,11 +306,11 @@ def engine(args, folder):
     print('Rounds: %d; medians.' % rounds)
     rivals = [machine.name for machine in machines if machine.name != 'Tenon']
     table(results, rivals)
-    for text in [missing] * bool(missing) + results.remarks:
+    for text in [missing] * bool(missing) + results.skips + results.failures:
         print('\n%s' % text)
     wrong = results.wrong()
     print('\nChecksums: %s.' % ('DIFFERENT in ' + ', '.join(wrong) if wrong else
                                 'the same on all, in each of the %d rows' % len(results.sums)))
     commands(machines, folder)
-    if wrong or any(machine.dead for machine in machines if machine.name == 'Tenon'):
+    if wrong or results.failures:
         sys.exit('bench: a result is wrong or missing')

@@ -316,6 +316,28 @@ static void put_hypervisor(struct cpuid_table *table, const struct cpuid_table *
     put_leaf(table, LEAF_HYPERVISOR_TIMING, tsc_khz, APIC_TIMER_KHZ, 0, 0);
 }
 
+/* Another vendor's name. Leaves stay as they are; an engine does what that vendor's CPUs do. */
+static struct err *put_vendor(struct cpuid_table *table, const char *vendor)
+{
+    static const uint32_t leaves[] = {0, LEAF_EXTENDED};
+
+    if (!vendor)
+        return NULL;
+    if (strlen(vendor) != 12)
+        return err_of(ERR_USAGE, "a vendor has 12 characters, such as AuthenticAMD; found '%s'",
+                      vendor);
+    for (size_t i = 0; i < ARRAY_SIZE(leaves); i++) {
+        struct cpuid_entry *entry = cpuid_find(table, leaves[i], 0);
+        /* The upper range repeats the name on AMD's CPUs and is silent on Intel's. */
+        if (!entry || (leaves[i] && !entry->ebx))
+            continue;
+        entry->ebx = get_le32(vendor);
+        entry->edx = get_le32(vendor + 4);
+        entry->ecx = get_le32(vendor + 8);
+    }
+    return NULL;
+}
+
 /* Leaves 0 and 0x80000000 name the highest leaf of their range. */
 static void fit_limits(struct cpuid_table *table)
 {
@@ -386,5 +408,5 @@ struct err *cpuid_build(const struct cpuid_table *supported, const struct cpu_mo
     fit_topology(table, apic_id, vcpus);
     put_hypervisor(table, supported, tsc_khz);
     fit_limits(table);
-    return NULL;
+    return put_vendor(table, model->vendor);
 }

@@ -35,6 +35,7 @@ struct cpu_model {
     const char *name;         /* "host", "x86-64-v2", "x86-64-v3"; NULL is "host" */
     const char *const *add;   /* feature names ("avx2"), NULL-terminated; NULL: none */
     const char *const *remove;
+    const char *vendor; /* 12 characters, "AuthenticAMD"; NULL: the host's */
 };
 
 /*

@@ -77,7 +77,7 @@ struct vm_config {
     unsigned cpus;
     uint64_t memory; /* bytes */
     enum vm_accel accel;
-    char *cpu_model; /* "host", "x86-64-v2", ... with ",+feature,-feature" */
+    char *cpu_model; /* "host", "x86-64-v2", ... with ",+feature,-feature,vendor=NAME" */
     enum vm_board board;
     char *kernel, *initrd, *append; /* paths; NULL when absent */
     int kernel_fd, initrd_fd;

@@ -109,7 +109,8 @@ static const struct schema_field vm_fields[] = {
              "which takes kvm where the hardware has it."},
     {.key = "cpu-model", .flag = "cpu", .kind = SCHEMA_TEXT,
      .offset = offsetof(struct vm_config, cpu_model), .standard = "host", .metavar = "MODEL",
-     .help = "CPU that the guest sees: host, x86-64-v2 or x86-64-v3, then ,+feature or ,-feature."},
+     .help = "CPU that the guest sees: host, x86-64-v2 or x86-64-v3, then ,+feature or ,-feature or "
+             ",vendor=NAME."},
     {.key = "board", .flag = "board", .kind = SCHEMA_CHOICE,
      .offset = offsetof(struct vm_config, board), .choices = board_names, .standard = "micro",
      .help = "micro starts fastest; q35 has the devices of a PC."},

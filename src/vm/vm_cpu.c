@@ -36,7 +36,7 @@ struct model_text {
     struct cpu_model model;
 };
 
-/* "host,+avx2,-aes" */
+/* "host,+avx2,-aes,vendor=AuthenticAMD" */
 static struct err *parse_model(const char *text, struct model_text *out)
 {
     unsigned adds = 0, removes = 0;
@@ -53,8 +53,11 @@ static struct err *parse_model(const char *text, struct model_text *out)
             out->add[adds++] = word + 1;
         else if (*word == '-')
             out->remove[removes++] = word + 1;
+        else if (!strncmp(word, "vendor=", 7))
+            out->model.vendor = word + 7;
         else
-            return err_of(ERR_USAGE, "expected +FEATURE or -FEATURE, found '%s'", word);
+            return err_of(ERR_USAGE, "expected +FEATURE, -FEATURE or vendor=NAME, found '%s'",
+                          word);
     }
     out->model.add = out->add;
     out->model.remove = out->remove;

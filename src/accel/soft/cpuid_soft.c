@@ -58,6 +58,12 @@ static const struct word words[] = {
     {0x40000001, 0, CPUID_EAX, 0, BIT(0) | BIT(1) | BIT(3) | BIT(24)},
 };
 
+/* By the first word of the vendor's name. */
+static bool is_amd(uint32_t ebx)
+{
+    return ebx == SIG_AUTH || ebx == SIG_HYGO;
+}
+
 static void host_cpuid(uint32_t leaf, uint32_t subleaf, struct cpuid_entry *entry)
 {
     *entry = (struct cpuid_entry){.leaf = leaf, .subleaf = subleaf};
@@ -152,7 +158,7 @@ struct err *soft_cpuid_supported(struct accel_vm *vm, struct cpuid_table *table)
     host_cpuid(0, 0, &zero);
     host_cpuid(0x80000000, 0, &extended);
     uint32_t max = zero.eax, max_extended = extended.eax;
-    bool amd = zero.ebx == SIG_AUTH || zero.ebx == SIG_HYGO;
+    bool amd = is_amd(zero.ebx);
     cpuid_put(table, &zero);
     host_cpuid(1, 0, &one);
     one.ebx = 8u << 8; /* CLFLUSH line in 8 bytes; the rest is topology */
@@ -274,7 +280,9 @@ void soft_cpuid_apply(struct soft_vcpu *v)
         if (cpuid_has(&v->cpuid, cpuid_feature_find(feature_names[i].name)))
             v->features |= 1ull << feature_names[i].feature;
     }
-    struct cpuid_entry sizes;
+    struct cpuid_entry sizes, name;
+    cpuid_query(&v->cpuid, 0, 0, &name);
+    v->amd = is_amd(name.ebx);
     cpuid_query(&v->cpuid, 0x80000008, 0, &sizes);
     unsigned bits = sizes.eax & 0xff;
     if (bits < 32 || bits > 52)

@@ -400,29 +400,41 @@ static void set_flat(struct soft_vcpu *v, uint16_t cs, uint16_t ss, unsigned cpl
     soft_mode_changed(v);
 }
 
+/* Intel's CPUs know SYSCALL and SYSRET in 64-bit code only. */
+static void check_syscall(struct soft_vcpu *v)
+{
+    if (!(v->efer & EFER_SCE) || !(v->cr0 & CR0_PE) || (v->mode != INSN_64 && !v->amd))
+        soft_ud(v);
+}
+
 void exec_syscall(struct soft_vcpu *v, const struct insn *insn)
 {
-    if (!(v->efer & EFER_SCE) || v->mode != INSN_64)
-        soft_ud(v); /* as Intel CPUs do in compatibility mode */
-    uint32_t flags = soft_flags(v);
+    check_syscall(v);
+    uint32_t flags = soft_flags(v), clear = v->long_mode ? v->msr.sfmask : FL_IF | FL_VM;
     v->r[X86_RCX] = v->next_rip;
-    v->r[X86_R11] = flags & ~FL_RF;
-    soft_set_flags(v, flags & ~(uint32_t)v->msr.sfmask & ~FL_RF);
+    if (v->long_mode)
+        v->r[X86_R11] = flags & ~FL_RF;
+    soft_set_flags(v, flags & ~clear & ~FL_RF);
+    if (!v->long_mode)
+        v->next_rip = (uint32_t)v->msr.star;
+    else
+        v->next_rip = v->mode == INSN_64 ? v->msr.lstar : v->msr.cstar;
     uint16_t cs = v->msr.star >> 32 & 0xfffc;
-    set_flat(v, cs, cs + 8, 0, true);
-    v->next_rip = v->msr.lstar;
+    set_flat(v, cs, cs + 8, 0, v->long_mode);
 }
 
 void exec_sysret(struct soft_vcpu *v, const struct insn *insn)
 {
-    if (!(v->efer & EFER_SCE) || v->mode != INSN_64)
-        soft_ud(v);
+    check_syscall(v);
     uint16_t base = v->msr.star >> 48;
     bool to64 = insn->opsize == 8;
     uint64_t rip = v->r[X86_RCX];
     if (to64 && !soft_canonical(rip))
         soft_gp(v, 0);
-    soft_set_flags(v, (v->r[X86_R11] & 0x3c7fd7) | 2);
+    if (v->long_mode)
+        soft_set_flags(v, (v->r[X86_R11] & 0x3c7fd7) | 2);
+    else
+        soft_set_flags(v, soft_flags(v) | FL_IF);
     set_flat(v, (base + (to64 ? 16 : 0)) | 3, (base + 8) | 3, 3, to64);
     v->next_rip = to64 ? rip : (uint32_t)rip;
     if (v->rflags & FL_TF)

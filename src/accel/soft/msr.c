@@ -76,6 +76,9 @@ struct row {
 #define AT(member) offsetof(struct x86_msrs, member)
 #define ALL UINT64_MAX
 
+/* Every CPU that calls itself AMD has it, whatever CPUID says. */
+static const char amd_only[] = "amd";
+
 static const struct row rows[] = {
     {0xc0000081, 0xc0000081, ROW_PLAIN, AT(star), ALL, NULL},
     {0xc0000082, 0xc0000082, ROW_CANONICAL, AT(lstar), ALL, NULL},
@@ -105,6 +108,7 @@ static const struct row rows[] = {
     {0x1db, 0x1de, ROW_FIXED, 0, 0, NULL},              /* last branch and interrupt */
     /* AMD: SYSCFG, HWCR, TOP_MEM.., NB_CFG, interrupt pending, MMIO base, LS/DC/DE/BU configuration
      */
+    {0xc0010000, 0xc0010007, ROW_FIXED, 0, 0, amd_only}, /* K7 performance counters: never count */
     {0xc0010010, 0xc0010010, ROW_FIXED, 0, 0, "topoext"},
     {0xc0010015, 0xc0010015, ROW_FIXED, 0, 1ull << 24, "topoext"}, /* TSC counts at P0 */
     {0xc001001a, 0xc001001f, ROW_FIXED, 0, 0, "topoext"},
@@ -116,6 +120,8 @@ static const struct row rows[] = {
 
 static bool guest_has(const struct soft_vcpu *v, const char *name)
 {
+    if (name == amd_only)
+        return v->amd;
     return !name || cpuid_has(&v->cpuid, cpuid_feature_find(name));
 }
 

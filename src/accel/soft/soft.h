@@ -229,6 +229,7 @@ struct soft_vcpu {
     struct x86_msrs msr; /* all MSRs without a field elsewhere; tsc fields by timer.c */
     int64_t tsc_offset;  /* guest TSC = host TSC + this */
     uint64_t features;   /* bits of enum insn_feature */
+    bool amd;            /* CPUID names AMD or its kin: SYSCALL works in 32-bit code too */
     uint64_t phys_mask;  /* valid bits of a physical address */
     struct cpuid_table cpuid;
     struct lapic *lapic;

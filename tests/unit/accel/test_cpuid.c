@@ -220,6 +220,23 @@ static void test_add_and_remove(void **unused)
     assert_int_equal(e.eax & 0xff, 3);
 }
 
+static void test_vendor(void **unused)
+{
+    struct cpuid_table supported = rich(), t;
+    struct cpu_model model = {.vendor = "AuthenticAMD"};
+    assert_null(cpuid_build(&supported, &model, 0, 1, 2600000, &t));
+    struct cpuid_entry e;
+    cpuid_query(&t, 0, 0, &e);
+    assert_int_equal(e.ebx, 0x68747541);
+    assert_int_equal(e.edx, 0x69746e65);
+    assert_int_equal(e.ecx, 0x444d4163);
+    model.vendor = "AMD";
+    struct err *err = cpuid_build(&supported, &model, 0, 1, 2600000, &t);
+    assert_non_null(err);
+    assert_non_null(strstr(err_text(err), "12 characters"));
+    err_free(err);
+}
+
 static void test_bad_feature_names(void **unused)
 {
     struct cpuid_table supported = rich(), t;
@@ -276,6 +293,7 @@ int main(void)
         cmocka_unit_test(test_model_above_the_host),
         cmocka_unit_test(test_add_and_remove),
         cmocka_unit_test(test_bad_feature_names),
+        cmocka_unit_test(test_vendor),
         cmocka_unit_test(test_amd_topology),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

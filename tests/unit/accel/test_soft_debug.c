@@ -281,6 +281,30 @@ static void test_hypercalls(void **state)
     assert_int_equal((int64_t)rig->v->r[X86_RAX], -22);
 }
 
+/* SYSCALL from compatibility mode goes to CSTAR on AMD's CPUs, and is no instruction on Intel's. */
+static void test_syscall_compat(void **state)
+{
+    struct rig *rig = *state;
+    static const uint8_t target[] = {0xb0, 7, RIG_END};
+    memcpy(rig->ram + 0x120000, target, sizeof(target));
+    HANDLER(rig, VEC_UD, 0xb0, 6, RIG_END);
+    for (unsigned amd = 0; amd < 2; amd++) {
+        CODE_AT(rig, 0x0f, 0x05);
+        rig->v->seg[X86_CS] = soft_unpack(0x1b, 0x00cffb000000ffffull);
+        rig->v->seg[X86_SS] = soft_unpack(0x23, 0x00cff3000000ffffull);
+        rig->v->cpl = 3;
+        rig->v->amd = amd;
+        rig->v->msr.star = 0x08ull << 32;
+        rig->v->msr.cstar = 0x120000;
+        rig->v->msr.lstar = 0x130000;
+        soft_mode_changed(rig->v);
+        assert_int_equal(finish(rig), amd ? 7 : 6);
+        assert_int_equal(rig->v->cpl, 0);
+        assert_int_equal(rig->v->mode, INSN_64);
+    }
+    assert_int_equal(rig->v->r[X86_RCX], CODE + 2);
+}
+
 /* IRET to ring 3 takes a ring 0 segment's selector away, not its base. */
 static void test_nullified_segment(void **state)
 {
@@ -302,9 +326,10 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_watchpoint),  TEST(test_mov_ss),     TEST(test_single_steps),
-        TEST(test_sysret_step), TEST(test_window),     TEST(test_general_detect),
-        TEST(test_two_nmis),    TEST(test_hypercalls), TEST(test_nullified_segment),
+        TEST(test_watchpoint),     TEST(test_mov_ss),     TEST(test_single_steps),
+        TEST(test_sysret_step),    TEST(test_window),     TEST(test_general_detect),
+        TEST(test_two_nmis),       TEST(test_hypercalls), TEST(test_nullified_segment),
+        TEST(test_syscall_compat),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -151,6 +151,7 @@ int image_compress(struct image *image, const void *unit, void *out, size_t *out
 /* One unit that image_compress() made, for the unit at `offset`. */
 int image_write_compressed(struct image *image, uint64_t offset, const void *data, size_t length);
 
+bool image_is_zero(const void *bytes, size_t length);
 uint64_t image_size(const struct image *image); /* of the disk, bytes */
 bool image_writable(const struct image *image);
 const struct block_driver *image_driver(const struct image *image);

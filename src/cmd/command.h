@@ -31,6 +31,7 @@ struct command {
 
 extern const struct command command_run;
 extern const struct command command_doctor;
+extern const struct command command_image;
 extern const struct command command_timeline;
 
 /*

@@ -18,6 +18,7 @@
 static const struct command *const commands[] = {
     &command_run,
     &command_doctor,
+    &command_image,
     &command_timeline,
 };
 
@@ -63,7 +64,8 @@ static struct err *help_all(void)
     return print(&text);
 }
 
-/* The generated parts of the manual pages: run (options), vm (keys), doctor, timeline. */
+/* The generated parts of the manual pages: run (options), vm (keys), doctor, image,
+ * timeline. */
 static struct err *help_man(const char *page)
 {
     struct buf text = BUF_INIT;
@@ -72,7 +74,7 @@ static struct err *help_man(const char *page)
     if (!strcmp(page, "vm"))
         schema_man_file(&text);
     else if (!command)
-        return err_of(ERR_USAGE, "no manual part '%s': run, doctor, timeline and vm exist", page);
+        return err_of(ERR_USAGE, "no manual part '%s': run, doctor, image, timeline and vm exist", page);
     else
         options_man(&text, command->options);
     if (command == &command_run)

@@ -76,8 +76,6 @@ extern const struct block_driver *const image_drivers[]; /* registry.c; ends wit
 int image_read_backing(struct image *image, void *buffer, uint64_t offset, uint64_t length);
 /* The value of a create option, or NULL. */
 const char *image_create_value(const struct image_create *create, const char *name);
-/* Are these bytes all zero? */
-bool image_is_zero(const void *bytes, size_t length);
 /* Sets the length of a file node. */
 int image_truncate(struct image *file, uint64_t size);
 

@@ -8,9 +8,11 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "base/bytes.h"
 #include "hw/chipset/debug.h"
 #include "hw/chipset/layout.h"
 #include "hw/chipset/testdev.h"
+#include "hw/firmware/acpi.h"
 #include "hw/serial/uart16550.h"
 
 #define VIDEO_HOLE 0xa0000u
@@ -215,6 +217,29 @@ struct err *board_reset(struct board *board)
         device_reset(device);
     TRY(pci_bus_assign(board->bus));
     return board_load_tables(board);
+}
+
+struct err *board_wake(struct board *board)
+{
+    struct device *device;
+
+    list_for_each (device, &board->devices, link)
+        if (device != board->power && device != board->rtc)
+            device_reset(device);
+    return pci_bus_assign(board->bus);
+}
+
+bool board_asleep(struct board *board)
+{
+    return board->kind->asleep && board->kind->asleep(board);
+}
+
+uint32_t board_waking_vector(struct board *board)
+{
+    uint8_t vector[4];
+    uint64_t gpa = LAYOUT_TABLES_GPA + ACPI_FACS + ACPI_FACS_WAKING_VECTOR;
+
+    return gmem_read(board->env->gmem, gpa, vector, sizeof(vector)) ? 0 : get_le32(vector);
 }
 
 void board_quiesce(struct board *board)

@@ -40,6 +40,7 @@ struct board_kind {
     /* Adds the rest, when the bus is there. */
     struct err *(*build_chipset)(struct board *board);
     void (*power_button)(struct board *board);
+    bool (*asleep)(struct board *board); /* NULL: the board has no S3 */
 };
 
 extern const struct board_kind board_micro, board_q35;
@@ -69,6 +70,7 @@ struct board {
     struct pic *pic;                 /* q35 */
     struct hpet *hpet;               /* q35 */
     struct device *power;            /* who has the power button: pm or ged */
+    struct device *rtc;              /* q35 */
     struct device *lpc, *reset_port; /* q35, until they are realized */
 
     /* The host's side, freed after the devices. */
@@ -95,6 +97,15 @@ void board_fini(struct board *board);
  * tables. The vCPUs are stopped and the devices quiesced.
  */
 struct err *board_reset(struct board *board);
+/*
+ * Out of S3: all devices to power-on state but those that stayed awake to wake the rest; BAR addresses.
+ * Memory, firmware tables included, is as it was. The rest as board_reset().
+ */
+struct err *board_wake(struct board *board);
+/* The guest has chosen S3, and nothing has woken it yet. */
+bool board_asleep(struct board *board);
+/* Where its firmware would jump at the end of S3; 0 when the guest left no address. */
+uint32_t board_waking_vector(struct board *board);
 void board_quiesce(struct board *board);
 void board_resume(struct board *board);
 void board_power_button(struct board *board);

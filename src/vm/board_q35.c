@@ -91,6 +91,8 @@ static struct err *add_timers(struct board *board)
 
     struct rtc *rtc = (struct rtc *)device_new(&rtc_class, board->env, "rtc");
     rtc->irq = hpet_rtc_line(board->hpet);
+    rtc->alarm = pm_alarm_line((struct pm *)board->power);
+    board->rtc = &rtc->device;
     rtc->low_ram = board->low_end;
     rtc->high_ram = board->high_end ? board->high_end - LAYOUT_HIGH_RAM_BASE : 0;
     return board_add(board, &rtc->device);
@@ -99,12 +101,12 @@ static struct err *add_timers(struct board *board)
 static struct err *build_chipset(struct board *board)
 {
     TRY(add_pci_functions(board));
-    TRY(add_timers(board));
 
     struct pm *pm = (struct pm *)device_new(&pm_class, board->env, "pm");
     pm->sci = isa_irq_line(&board->isa, LAYOUT_IRQ_SCI);
     board->power = &pm->device;
     TRY(board_add(board, &pm->device));
+    TRY(add_timers(board));
 
     struct i8042 *keyboard = (struct i8042 *)device_new(&i8042_class, board->env, "i8042");
     keyboard->keyboard_irq = isa_irq_line(&board->isa, LAYOUT_IRQ_KEYBOARD);
@@ -115,6 +117,11 @@ static struct err *build_chipset(struct board *board)
 static void power_button(struct board *board)
 {
     pm_power_button((struct pm *)board->power);
+}
+
+static bool asleep(struct board *board)
+{
+    return pm_asleep((struct pm *)board->power);
 }
 
 const struct board_kind board_q35 = {
@@ -130,4 +137,5 @@ const struct board_kind board_q35 = {
     .build_core = build_core,
     .build_chipset = build_chipset,
     .power_button = power_button,
+    .asleep = asleep,
 };

@@ -157,7 +157,8 @@ void vm_resume(struct vm *vm)
         return;
     vm->paused = false;
     board_resume(&vm->board);
-    vm_cpus_go(vm);
+    if (!vm->asleep)
+        vm_cpus_go(vm);
 }
 
 bool vm_is_paused(const struct vm *vm)

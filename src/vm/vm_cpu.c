@@ -168,22 +168,51 @@ static struct err *load_kernel(struct vm *vm, struct x86_state *state)
     return NULL;
 }
 
+/* One vCPU to power-on state, as firmware leaves it. */
+static void firmware_state(const struct vm *vm, unsigned index, struct x86_state *state)
+{
+    x86_state_reset(state, index, !index);
+    state->msr.mtrr_def_type = MTRR_ENABLED_WRITE_BACK;
+    if (vm->board.pic)
+        virtual_wire(state, !index);
+}
+
+static struct err *set_cpu(struct vm *vm, unsigned index, const struct x86_state *state)
+{
+    struct accel_vcpu *vcpu = vm->cpu[index].vcpu;
+
+    vm->accel->vcpu_reset(vcpu);
+    return err_wrap(vm->accel->vcpu_set(vcpu, state), "CPU %u", index);
+}
+
 struct err *vm_cpus_reset(struct vm *vm)
 {
     struct x86_state *state = xcalloc(1, sizeof(*state));
     scoped(free_cleanup) void *owned = state;
 
     for (unsigned i = 0; i < vm->cpu_count; i++) {
-        struct accel_vcpu *vcpu = vm->cpu[i].vcpu;
-        memset(state, 0, sizeof(*state));
-        x86_state_reset(state, i, !i);
-        state->msr.mtrr_def_type = MTRR_ENABLED_WRITE_BACK;
-        if (vm->board.pic)
-            virtual_wire(state, !i);
+        firmware_state(vm, i, state);
         if (!i)
             TRY(load_kernel(vm, state));
-        vm->accel->vcpu_reset(vcpu);
-        TRY(err_wrap(vm->accel->vcpu_set(vcpu, state), "CPU %u", i));
+        TRY(set_cpu(vm, i, state));
+    }
+    return NULL;
+}
+
+struct err *vm_cpus_wake(struct vm *vm, uint32_t vector)
+{
+    struct x86_state *state = xcalloc(1, sizeof(*state));
+    scoped(free_cleanup) void *owned = state;
+
+    for (unsigned i = 0; i < vm->cpu_count; i++) {
+        firmware_state(vm, i, state);
+        if (!i) {
+            /* ACPI 6.4, 5.2.10: real mode, CS is the vector over 16. */
+            state->seg[X86_CS].selector = (uint16_t)(vector >> 4);
+            state->seg[X86_CS].base = state->seg[X86_CS].selector << 4;
+            state->rip = vector & 15;
+        }
+        TRY(set_cpu(vm, i, state));
     }
     return NULL;
 }

@@ -72,6 +72,7 @@ static struct err *reset(struct vm *vm)
     vm_cpus_stop(vm);
     drop_others(vm);
     board_quiesce(&vm->board);
+    vm->asleep = false;
     TRY(board_reset(&vm->board));
     TRY(vm_cpus_reset(vm));
     if (!vm->paused) {
@@ -103,6 +104,47 @@ static void reset_or_end(struct vm *vm, enum vm_event event, unsigned cpu)
     finish(vm, VM_END_CRASH, 0, text);
 }
 
+/*
+ * S3. CPUs stand, devices go on: the real-time clock or the power button wakes. What happens then
+ * is what firmware does: devices at power-on state, memory as it was, and the first CPU at the
+ * vector that the guest left. A guest that left none starts from the beginning.
+ */
+static void wake(struct vm *vm)
+{
+    uint32_t vector = board_waking_vector(&vm->board);
+
+    if (!vector) {
+        reset_or_end(vm, VM_EVENT_RESET, 0);
+        return;
+    }
+    vm->asleep = false;
+    board_quiesce(&vm->board);
+    struct err *err = board_wake(&vm->board);
+    if (!err)
+        err = vm_cpus_wake(vm, vector);
+    if (err) {
+        char text[200];
+        snprintf(text, sizeof(text), "wake: %s", err_text(err));
+        err_free(err);
+        finish(vm, VM_END_CRASH, 0, text);
+        return;
+    }
+    if (!vm->paused) {
+        board_resume(&vm->board);
+        vm_cpus_go(vm);
+    }
+}
+
+static void sleep_or_wake(struct vm *vm)
+{
+    if (!vm->asleep) {
+        vm_cpus_stop(vm);
+        vm->asleep = true;
+    }
+    if (!board_asleep(&vm->board))
+        wake(vm);
+}
+
 /* The control loop. */
 static void on_event(void *opaque, uint32_t events)
 {
@@ -119,11 +161,15 @@ static void on_event(void *opaque, uint32_t events)
     switch (event) {
     case VM_EVENT_NONE:
         /* The event was taken together with an earlier one; but its stop may have come after. */
-        if (vm->started && !vm->paused)
+        if (vm->started && !vm->paused && !vm->asleep)
             vm_cpus_go(vm);
         break;
     case VM_EVENT_OFF:
         finish(vm, VM_END_POWEROFF, 0, "the guest switched itself off");
+        break;
+    case VM_EVENT_SLEEP:
+    case VM_EVENT_WAKE:
+        sleep_or_wake(vm);
         break;
     case VM_EVENT_RESET:
     case VM_EVENT_TRIPLE_FAULT:

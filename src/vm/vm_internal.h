@@ -22,6 +22,8 @@ enum vm_event {
     VM_EVENT_NONE,
     VM_EVENT_OFF,
     VM_EVENT_RESET,
+    VM_EVENT_SLEEP,
+    VM_EVENT_WAKE,
     VM_EVENT_TRIPLE_FAULT,
     VM_EVENT_EXIT,
     VM_EVENT_ERROR, /* the engine gave up */
@@ -70,6 +72,7 @@ struct vm {
 
     /* Control loop only. */
     bool started, paused, finished;
+    bool asleep; /* S3: no vCPU runs until the board wakes */
     void (*ended)(void *opaque, const struct vm_result *result);
     void *ended_opaque;
 
@@ -90,6 +93,8 @@ struct err *vm_cpus_create(struct vm *vm, struct cpuid_table *supported);
 struct err *vm_cpuid_supported(struct vm *vm, struct cpuid_table *table, unsigned *phys_bits);
 /* All vCPUs to power-on state, the kernel loaded, the first vCPU at its entry. */
 struct err *vm_cpus_reset(struct vm *vm);
+/* The same out of S3: no kernel is loaded, the first vCPU begins at the guest's waking vector. */
+struct err *vm_cpus_wake(struct vm *vm, uint32_t vector);
 struct err *vm_cpus_start(struct vm *vm);
 /* Returns when every vCPU thread is outside the guest. */
 void vm_cpus_stop(struct vm *vm);

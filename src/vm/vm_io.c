@@ -144,6 +144,12 @@ static void power(void *opaque, enum hw_power_event event, unsigned status)
     case HW_POWER_OFF:
         vm_raise(vm, VM_EVENT_OFF, 0, NULL);
         break;
+    case HW_POWER_SLEEP:
+        vm_raise(vm, VM_EVENT_SLEEP, 0, NULL);
+        break;
+    case HW_POWER_WAKE:
+        vm_raise(vm, VM_EVENT_WAKE, 0, NULL);
+        break;
     case HW_POWER_RESET:
         vm_raise(vm, VM_EVENT_RESET, 0, NULL);
         break;

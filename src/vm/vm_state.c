@@ -107,5 +107,6 @@ struct err *vm_load(struct vm *vm, struct state_reader *reader)
         TRY(device_load(device, reader));
     for (unsigned i = 0; i < vm->cpu_count; i++)
         TRY(load_cpu(vm, i, reader));
+    vm->asleep = board_asleep(&vm->board);
     return NULL;
 }

@@ -47,6 +47,23 @@ static void sci_update(struct pm *pm)
     }
 }
 
+/* S3 ends with an enabled event; the power button always counts. */
+static void wake_update(struct pm *pm)
+{
+    struct hw_env *env = pm->device.env;
+    if (!pm->asleep || !(pm->pm1_status & (pm->pm1_enable | STATUS_POWER_BUTTON) & EVENTS))
+        return;
+    pm->asleep = false;
+    pm->pm1_status |= STATUS_WAKE;
+    env->ops->power(env->opaque, HW_POWER_WAKE, 0);
+}
+
+static void alarm_update(struct pm *pm)
+{
+    if (__atomic_exchange_n(&pm->alarm, false, __ATOMIC_ACQ_REL))
+        pm->pm1_status |= STATUS_RTC;
+}
+
 /* Sets the overflow flag if the timer's top bit turned over, and waits for the next time. */
 static void timer_update(struct pm *pm)
 {
@@ -76,6 +93,39 @@ static void expired(void *opaque)
     lock_drop(&pm->device.lock);
 }
 
+static void alarm_expired(void *opaque)
+{
+    struct pm *pm = opaque;
+    lock_take(&pm->device.lock);
+    alarm_update(pm);
+    sci_update(pm);
+    wake_update(pm);
+    lock_drop(&pm->device.lock);
+}
+
+/* The clock holds its own lock, which is of our lock's rank: the flag is taken up elsewhere. */
+static void alarm_set(void *opaque, unsigned pin, bool level)
+{
+    struct pm *pm = opaque;
+    if (__atomic_exchange_n(&pm->alarm_level, level, __ATOMIC_RELAXED) || !level)
+        return;
+    __atomic_store_n(&pm->alarm, true, __ATOMIC_RELEASE);
+    loop_timer_arm(&pm->alarm_timer, 0);
+}
+
+struct irq_line pm_alarm_line(struct pm *pm)
+{
+    return (struct irq_line){.set = alarm_set, .opaque = pm};
+}
+
+bool pm_asleep(struct pm *pm)
+{
+    lock_take(&pm->device.lock);
+    bool asleep = pm->asleep;
+    lock_drop(&pm->device.lock);
+    return asleep;
+}
+
 static uint64_t pm_read(void *opaque, uint64_t offset, unsigned size)
 {
     struct pm *pm = opaque;
@@ -83,6 +133,7 @@ static uint64_t pm_read(void *opaque, uint64_t offset, unsigned size)
     if (offset == PM_TIMER && size == 4)
         return timer_ticks(pm) & TIMER_MASK;
     timer_update(pm);
+    alarm_update(pm);
     put_le16(image + PM_PM1_EVENT, pm->pm1_status);
     put_le16(image + PM_PM1_EVENT + 2, pm->pm1_enable);
     put_le16(image + PM_PM1_CONTROL, pm->pm1_control);
@@ -96,8 +147,15 @@ static void control_write(struct pm *pm, uint16_t value)
 {
     struct hw_env *env = pm->device.env;
     pm->pm1_control = (uint16_t)((pm->pm1_control & CONTROL_SCI_EN) | (value & CONTROL_WRITABLE));
-    if (value & CONTROL_SLP_EN && (value >> 10 & 7) == PM_SLEEP_S5)
+    if (!(value & CONTROL_SLP_EN))
+        return;
+    if ((value >> 10 & 7) == PM_SLEEP_S5) {
         env->ops->power(env->opaque, HW_POWER_OFF, 0);
+    } else if ((value >> 10 & 7) == PM_SLEEP_S3) {
+        pm->asleep = true;
+        env->ops->power(env->opaque, HW_POWER_SLEEP, 0);
+        wake_update(pm);
+    }
 }
 
 static void byte_write(struct pm *pm, unsigned offset, uint8_t value)
@@ -129,6 +187,7 @@ static void pm_write(void *opaque, uint64_t offset, unsigned size, uint64_t valu
 {
     struct pm *pm = opaque;
     timer_update(pm);
+    alarm_update(pm);
     if (offset == PM_PM1_CONTROL && size >= 2) {
         control_write(pm, (uint16_t)value);
     } else {
@@ -173,6 +232,7 @@ void pm_power_button(struct pm *pm)
     lock_take(&pm->device.lock);
     pm->pm1_status |= STATUS_POWER_BUTTON;
     sci_update(pm);
+    wake_update(pm);
     lock_drop(&pm->device.lock);
 }
 
@@ -190,6 +250,7 @@ static struct err *realize(struct device *device)
 {
     struct pm *pm = (struct pm *)device;
     loop_timer_init(device->env->loop, &pm->timer, expired, pm);
+    loop_timer_init(device->env->loop, &pm->alarm_timer, alarm_expired, pm);
     hw_clock_set(&pm->clock, 0);
     pm->region = (struct io_region){.name = "acpi-pm",
                                     .size = LAYOUT_PM_SIZE,
@@ -211,6 +272,8 @@ static void reset(struct device *device)
     memset(pm->gpe_status, 0, sizeof(pm->gpe_status));
     memset(pm->gpe_enable, 0, sizeof(pm->gpe_enable));
     pm->smi_command = pm->smi_data = 0;
+    pm->asleep = false;
+    __atomic_store_n(&pm->alarm, false, __ATOMIC_RELEASE);
     timer_update(pm);
     pm->pm1_status = 0;
     sci_update(pm);
@@ -223,6 +286,7 @@ static void quiesce(struct device *device)
     lock_take(&device->lock);
     hw_clock_hold(&pm->clock);
     loop_timer_cancel(&pm->timer);
+    alarm_update(pm);
     lock_drop(&device->lock);
 }
 
@@ -233,6 +297,7 @@ static void resume(struct device *device)
     hw_clock_go(&pm->clock);
     timer_update(pm);
     sci_update(pm);
+    wake_update(pm);
     lock_drop(&device->lock);
 }
 
@@ -243,6 +308,8 @@ static void fini(struct device *device)
     io_bus_remove(&pm->smi_region);
     if (pm->timer.loop)
         loop_timer_cancel(&pm->timer);
+    if (pm->alarm_timer.loop)
+        loop_timer_cancel(&pm->alarm_timer);
 }
 
 static void pre_save(void *object)
@@ -272,10 +339,12 @@ static void post_load(void *object)
 }
 
 static const struct state_field fields[] = {
-    STATE_U64(1, pm, clock.held_ns), STATE_U16(2, pm, pm1_status),   STATE_U16(3, pm, pm1_enable),
-    STATE_U16(4, pm, pm1_control),   STATE_BYTES(5, pm, gpe_status), STATE_BYTES(6, pm, gpe_enable),
-    STATE_U8(7, pm, smi_command),    STATE_U8(8, pm, smi_data),      STATE_U64(9, pm, timer_seen),
-    STATE_BOOL(10, pm, sci_level),
+    STATE_U64(1, pm, clock.held_ns), STATE_U16(2, pm, pm1_status),
+    STATE_U16(3, pm, pm1_enable),    STATE_U16(4, pm, pm1_control),
+    STATE_BYTES(5, pm, gpe_status),  STATE_BYTES(6, pm, gpe_enable),
+    STATE_U8(7, pm, smi_command),    STATE_U8(8, pm, smi_data),
+    STATE_U64(9, pm, timer_seen),    STATE_BOOL(10, pm, sci_level),
+    STATE_BOOL(11, pm, asleep),      STATE_BOOL(12, pm, alarm_level),
 };
 
 static const struct state_table state = {

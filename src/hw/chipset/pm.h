@@ -18,8 +18,9 @@
 /* What to write to the SMI command port. */
 #define PM_SMI_ACPI_ENABLE 0x02
 #define PM_SMI_ACPI_DISABLE 0x03
-/* SLP_TYP of S5, as \_S5 tells it. */
+/* SLP_TYP of S5 and S3, as \_S5 and \_S3 tell them. */
 #define PM_SLEEP_S5 0
+#define PM_SLEEP_S3 1
 
 struct pm {
     struct device device;
@@ -29,18 +30,25 @@ struct pm {
 
     /* Own. */
     struct io_region region, smi_region;
-    struct loop_timer timer;
+    struct loop_timer timer, alarm_timer;
     struct hw_clock clock;
     uint16_t pm1_status, pm1_enable, pm1_control;
     uint8_t gpe_status[PM_GPE0_BYTES / 2], gpe_enable[PM_GPE0_BYTES / 2];
     uint8_t smi_command, smi_data;
     uint64_t timer_seen; /* timer ticks up to which the overflow flag was worked out */
     bool sci_level;
+    bool asleep;             /* S3: an enabled event wakes */
+    bool alarm_level;        /* atomic: of the clock's wire */
+    bool alarm;              /* atomic: the clock's alarm went off and is not in pm1_status yet */
 };
 
 extern const struct device_class pm_class;
 
-/* Somebody pressed the power button. Any thread. */
+/* The wire from the real-time clock's alarm. Any thread, with the clock's lock held. */
+struct irq_line pm_alarm_line(struct pm *pm);
+/* In S3, and nothing has asked to wake yet. Any thread. */
+bool pm_asleep(struct pm *pm);
+/* Somebody pressed the power button, which also wakes. Any thread. */
 void pm_power_button(struct pm *pm);
 /* A general-purpose event, 0..63. Any thread. */
 void pm_gpe_raise(struct pm *pm, unsigned event);

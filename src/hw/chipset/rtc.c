@@ -197,6 +197,7 @@ static void flags_update(struct rtc *rtc)
     else
         rtc->cmos[REG_C] &= (uint8_t)~C_IRQ;
     irq_set(&rtc->irq, level);
+    irq_set(&rtc->alarm, rtc->cmos[REG_C] & rtc->cmos[REG_B] & C_ALARM);
 }
 
 static void schedule(struct rtc *rtc)
@@ -246,6 +247,7 @@ static uint8_t register_read(struct rtc *rtc, unsigned index)
         value = rtc->cmos[REG_C];
         rtc->cmos[REG_C] = 0;
         irq_set(&rtc->irq, false);
+        irq_set(&rtc->alarm, false);
         schedule(rtc);
         return value;
     case REG_D:
@@ -361,6 +363,7 @@ static void reset(struct device *device)
     rtc->cmos[REG_B] &= (uint8_t) ~(B_PIE | B_AIE | B_UIE | 0x08);
     rtc->cmos[REG_C] = 0;
     irq_set(&rtc->irq, false);
+    irq_set(&rtc->alarm, false);
     loop_timer_cancel(&rtc->timer);
     lock_drop(&device->lock);
 }

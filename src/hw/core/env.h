@@ -17,6 +17,8 @@
 /* Why a guest wants its machine to change. */
 enum hw_power_event {
     HW_POWER_OFF,   /* ACPI S5 */
+    HW_POWER_SLEEP, /* ACPI S3: memory stays, all else loses its state */
+    HW_POWER_WAKE,  /* out of S3; may come before the VM has acted on HW_POWER_SLEEP */
     HW_POWER_RESET, /* reset register, keyboard controller, port 0xcf9 */
     HW_POWER_EXIT,  /* debug-exit device; the status is the guest's */
 };

@@ -122,8 +122,8 @@ static void fadt_pm(uint8_t *fadt, const struct acpi_config *config, uint64_t fa
     fadt[108] = 0x32; /* CMOS byte of the century */
     put_le16(fadt + 109,
              (uint16_t)(BOOT_LEGACY_DEVICES | BOOT_NO_VGA | (config->i8042 ? BOOT_8042 : 0)));
-    put_le32(fadt + 112, FADT_WBINVD | FADT_PROC_C1 | FADT_NO_FIXED_SLEEP_BUTTON |
-                             FADT_NO_FIXED_RTC | FADT_RESET_REGISTER);
+    put_le32(fadt + 112,
+             FADT_WBINVD | FADT_PROC_C1 | FADT_NO_FIXED_SLEEP_BUTTON | FADT_RESET_REGISTER);
     put_gas(fadt + 116, GAS_IO, 8, 0xcf9);
     fadt[128] = 0x06;
     put_gas(fadt + 148, GAS_IO, 32, LAYOUT_PORT_PM + PM_PM1_EVENT);
@@ -276,6 +276,8 @@ struct err *acpi_build(const struct acpi_config *config, uint64_t gpa, size_t si
     struct builder b = {.config = config, .out = out, .start = out->len, .gpa = gpa};
     buf_extend(out, RSDP_SIZE);
     uint64_t facs_address = config->reduced ? 0 : facs(&b);
+    if (facs_address && facs_address != gpa + ACPI_FACS)
+        return err_new("ACPI: the tables must lie at a multiple of 64");
     uint64_t dsdt_address = begin_table(&b, "DSDT", 2);
     dsdt_body(config, out);
     end_table(&b, dsdt_address, false);

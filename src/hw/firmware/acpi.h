@@ -12,6 +12,9 @@
 #include "base/err.h"
 
 #define ACPI_SERIALS_MAX 4
+/* From the RSDP to the FACS (which a reduced machine lacks), and there to its waking vector. */
+#define ACPI_FACS 0x40
+#define ACPI_FACS_WAKING_VECTOR 12
 
 struct acpi_config {
     unsigned cpus; /* 1..255; APIC IDs 0..cpus-1 */

@@ -234,6 +234,17 @@ static void processors(struct dsdt *dsdt)
     }
 }
 
+static void sleep_state(struct aml *aml, const char *name, unsigned type)
+{
+    aml_name(aml, name);
+    aml_package(aml, 4);
+    aml_integer(aml, type);
+    aml_integer(aml, type);
+    aml_integer(aml, 0);
+    aml_integer(aml, 0);
+    aml_end(aml);
+}
+
 void dsdt_body(const struct acpi_config *config, struct buf *out)
 {
     struct dsdt dsdt = {.aml = {.out = out}, .config = config};
@@ -251,13 +262,8 @@ void dsdt_body(const struct acpi_config *config, struct buf *out)
     processors(&dsdt);
     aml_end(aml);
 
-    aml_name(aml, "\\_S5");
-    aml_package(aml, 4);
-    unsigned sleep_type = config->reduced ? GED_SLEEP_S5 : PM_SLEEP_S5;
-    aml_integer(aml, sleep_type);
-    aml_integer(aml, sleep_type);
-    aml_integer(aml, 0);
-    aml_integer(aml, 0);
-    aml_end(aml);
+    if (!config->reduced)
+        sleep_state(aml, "\\_S3", PM_SLEEP_S3);
+    sleep_state(aml, "\\_S5", config->reduced ? GED_SLEEP_S5 : PM_SLEEP_S5);
     buf_fini(&dsdt.scratch);
 }

@@ -101,11 +101,48 @@ static void general_events(void **state)
 static void sleeping_powers_off(void **state)
 {
     struct fixture *f = *state;
-    board_out(&f->board, PM + 4, 2, 0x2000 | 1 << 10); /* S3: not offered, ignored */
+    board_out(&f->board, PM + 4, 2, 0x2000 | 3 << 10); /* no such state */
     assert_int_equal(f->board.power_count, 0);
     board_out(&f->board, PM + 4, 2, 0x2000 | PM_SLEEP_S5 << 10);
     assert_int_equal(f->board.power_count, 1);
     assert_int_equal(f->board.power, HW_POWER_OFF);
+}
+
+static void the_alarm_wakes(void **state)
+{
+    struct fixture *f = *state;
+    struct irq_line alarm = pm_alarm_line(f->pm);
+    board_out(&f->board, PM + 4, 2, 0x2000 | PM_SLEEP_S3 << 10);
+    assert_int_equal(f->board.power, HW_POWER_SLEEP);
+    assert_true(pm_asleep(f->pm));
+    /* Not enabled: it goes on sleeping, with the flag up. */
+    irq_set(&alarm, true);
+    loop_once(f->board.env.loop, 100);
+    assert_int_equal(f->board.power_count, 1);
+    assert_int_equal(board_in(&f->board, PM, 2) & 0x8400, 0x0400);
+    /* An alarm that stays up is one event. */
+    board_out(&f->board, PM, 2, 0x0400);
+    irq_set(&alarm, true);
+    loop_once(f->board.env.loop, 0);
+    assert_int_equal(board_in(&f->board, PM, 2) & 0x8400, 0);
+    irq_set(&alarm, false);
+    board_out(&f->board, PM + 2, 2, 0x0400);
+    irq_set(&alarm, true);
+    loop_once(f->board.env.loop, 100);
+    assert_int_equal(f->board.power_count, 2);
+    assert_int_equal(f->board.power, HW_POWER_WAKE);
+    assert_false(pm_asleep(f->pm));
+    assert_int_equal(board_in(&f->board, PM, 2) & 0x8400, 0x8400);
+
+    /* With the event waiting already, sleep ends as it begins; the button needs no enabling. */
+    board_out(&f->board, PM + 4, 2, 0x2000 | PM_SLEEP_S3 << 10);
+    assert_int_equal(f->board.power_count, 4);
+    board_out(&f->board, PM, 2, 0x8400);
+    board_out(&f->board, PM + 4, 2, 0x2000 | PM_SLEEP_S3 << 10);
+    assert_int_equal(f->board.power, HW_POWER_SLEEP);
+    pm_power_button(f->pm);
+    assert_int_equal(f->board.power, HW_POWER_WAKE);
+    assert_int_equal(f->board.power_count, 6);
 }
 
 static void the_timer_runs_and_overflows(void **state)
@@ -193,6 +230,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(the_power_button_interrupts, setup, teardown),
         cmocka_unit_test_setup_teardown(general_events, setup, teardown),
         cmocka_unit_test_setup_teardown(sleeping_powers_off, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_alarm_wakes, setup, teardown),
         cmocka_unit_test_setup_teardown(the_timer_runs_and_overflows, setup, teardown),
         cmocka_unit_test_setup_teardown(any_write_is_survived, setup, teardown),
         cmocka_unit_test_setup_teardown(ged_tells_and_sleeps, setup, teardown),

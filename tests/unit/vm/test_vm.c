@@ -161,6 +161,51 @@ static void test_power_off(void **state)
     assert_int_equal(result.end, VM_END_POWEROFF);
 }
 
+/* S3: the vCPU stops at its very instruction, pause and save work meanwhile, the button wakes, and
+   the guest's own code runs with the memory that it left. */
+static void test_sleep_and_wake(void **state)
+{
+    const uint8_t code[] = {GUEST_STORE_BYTE(0x1000, 0xb0), /* mov al, 42; out 0xf4, al */
+                            GUEST_STORE_BYTE(0x1001, 42),
+                            GUEST_STORE_BYTE(0x1002, 0xe6),
+                            GUEST_STORE_BYTE(0x1003, 0xf4),
+                            GUEST_STORE_BYTE(LAYOUT_TABLES_GPA + 0x4d, 0x10), /* FACS: 0x1000 */
+                            GUEST_OUT_WORD(LAYOUT_PORT_PM + 4, 0x2400),
+                            GUEST_EXIT(9)};
+    const uint8_t no_vector[] = {GUEST_OUT_WORD(LAYOUT_PORT_PM + 4, 0x2400), GUEST_EXIT(9)};
+    struct loop *loop = new_loop();
+    struct state_writer writer;
+    struct run run;
+
+    configure(&run, VM_BOARD_Q35, code, sizeof(code));
+    start(&run, loop);
+    serve_for(loop, 50);
+    assert_false(run.ended);
+    vm_pause(run.vm);
+    state_writer_init(&writer);
+    ok(vm_save(run.vm, &writer));
+    state_writer_fini(&writer);
+    vm_resume(run.vm);
+    serve_for(loop, 20);
+    assert_false(run.ended);
+    vm_powerdown(run.vm);
+    wait_end(&run);
+    assert_int_equal(run.result.end, VM_END_EXIT);
+    assert_int_equal(run.result.status, 42);
+    fini(&run);
+
+    configure(&run, VM_BOARD_Q35, no_vector, sizeof(no_vector));
+    run.config.on_reset = VM_RESET_EXIT;
+    start(&run, loop);
+    serve_for(loop, 50);
+    assert_false(run.ended);
+    vm_powerdown(run.vm);
+    wait_end(&run);
+    assert_int_equal(run.result.end, VM_END_RESET);
+    fini(&run);
+    loop_free(loop);
+}
+
 static void test_reset_starts_again(void **state)
 {
     const uint8_t micro[] = {GUEST_COUNT_AND_SKIP(3, 9),
@@ -388,7 +433,7 @@ static void test_refused(void **state)
     refused(&run, "do not fit into the");
     configure(&run, VM_BOARD_MICRO, code, sizeof(code));
     ok(schema_apply_flag(&run.config, "cpu", "host,avx2"));
-    refused(&run, "expected +FEATURE or -FEATURE, found 'avx2'");
+    refused(&run, "expected +FEATURE, -FEATURE or vendor=NAME, found 'avx2'");
     configure(&run, VM_BOARD_MICRO, code, sizeof(code));
     ok(schema_apply_flag(&run.config, "cpu", "nonesuch"));
     refused(&run, "nonesuch");
@@ -401,6 +446,7 @@ static void test_refused(void **state)
 static const struct CMUnitTest guest_tests[] = {
     cmocka_unit_test(test_two_side_by_side),
     cmocka_unit_test(test_power_off),
+    cmocka_unit_test(test_sleep_and_wake),
     cmocka_unit_test(test_reset_starts_again),
     cmocka_unit_test(test_reset_ends),
     cmocka_unit_test(test_pause_resume_quit),

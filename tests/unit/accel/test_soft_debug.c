@@ -305,6 +305,16 @@ static void test_syscall_compat(void **state)
     assert_int_equal(rig->v->r[X86_RCX], CODE + 2);
 }
 
+/* A write to a port may end or suspend the machine: nothing behind it runs. */
+static void test_out_is_last(void **state)
+{
+    struct rig *rig = *state;
+    CODE_AT(rig, 0x31, 0xdb, 0xe6, 0xf4, 0xff, 0xc3, 0xeb, 0xfe); /* out; inc ebx */
+    finish(rig);
+    assert_int_equal(rig->v->r[X86_RBX], 0);
+    assert_int_equal(rig->v->rip, CODE + 4);
+}
+
 /* IRET to ring 3 takes a ring 0 segment's selector away, not its base. */
 static void test_nullified_segment(void **state)
 {
@@ -326,10 +336,10 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_watchpoint),     TEST(test_mov_ss),     TEST(test_single_steps),
-        TEST(test_sysret_step),    TEST(test_window),     TEST(test_general_detect),
-        TEST(test_two_nmis),       TEST(test_hypercalls), TEST(test_nullified_segment),
-        TEST(test_syscall_compat),
+        TEST(test_watchpoint),     TEST(test_mov_ss),      TEST(test_single_steps),
+        TEST(test_sysret_step),    TEST(test_window),      TEST(test_general_detect),
+        TEST(test_two_nmis),       TEST(test_hypercalls),  TEST(test_nullified_segment),
+        TEST(test_syscall_compat), TEST(test_out_is_last),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,11 +7,12 @@
 
 #include "block/core/driver.h"
 
-extern const struct block_driver image_vdi, image_vhd;
+extern const struct block_driver image_vdi, image_vhd, image_vhdx;
 
 const struct block_driver *const image_drivers[] = {
     &image_vdi,
     &image_vhd,
+    &image_vhdx,
     &image_qcow2,
     &image_raw,
     NULL,

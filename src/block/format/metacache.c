@@ -42,7 +42,7 @@ static void make_room(struct metacache *cache)
         struct meta_page **link = &cache->buckets[cache->hand++ % BUCKETS];
         while (*link) {
             struct meta_page *page = *link;
-            if (page->dirty || page->used) {
+            if (page->dirty || page->used || page->pinned) {
                 page->used = 0;
                 link = &page->next;
             } else {
@@ -128,6 +128,34 @@ int metacache_write(struct metacache *cache, uint64_t offset, unsigned size, uin
     return 0;
 }
 
+int metacache_pin(struct metacache *cache, uint64_t index, const uint8_t *bytes)
+{
+    struct meta_page *page;
+    int status = index > INT64_MAX / META_PAGE ? -EIO : find(cache, index, &page);
+    if (status)
+        return status;
+    memcpy(page->data, bytes, META_PAGE);
+    page->pinned = true;
+    return 0;
+}
+
+int metacache_copy(struct metacache *cache, void *buffer, uint64_t offset, size_t length)
+{
+    uint8_t *to = buffer;
+    while (length) {
+        const uint8_t *bytes;
+        unsigned n = (unsigned)MIN(length, (size_t)(META_SECTOR - offset % META_SECTOR));
+        int status = metacache_read(cache, offset, n, &bytes);
+        if (status)
+            return status;
+        memcpy(to, bytes, n);
+        to += n;
+        offset += n;
+        length -= n;
+    }
+    return 0;
+}
+
 /* Writes the changed sectors, a run at a time: a page may share its other sectors with data. */
 static int write_page(struct metacache *cache, const struct meta_page *page)
 {
@@ -152,12 +180,12 @@ int metacache_commit(struct metacache *cache)
 {
     if (!cache->dirty_count)
         return 0;
-    int status = image_flush(cache->file);
-    if (!status && cache->journal)
+    int status = cache->unordered ? 0 : image_flush(cache->file);
+    if (!status && cache->journal && !cache->unordered)
         status = cache->journal(cache->opaque, cache->dirty, cache->dirty_count);
     for (unsigned i = 0; !status && i < cache->dirty_count; i++)
         status = write_page(cache, cache->dirty[i]);
-    if (!status)
+    if (!status && !cache->unordered)
         status = image_flush(cache->file);
     if (status)
         return status; /* all stays changed: the next commit does it again */

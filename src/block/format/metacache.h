@@ -26,6 +26,7 @@ struct meta_page {
     struct meta_page *next; /* of its hash bucket */
     uint8_t dirty;          /* a bit a sector */
     uint8_t used;           /* looked at since the last sweep */
+    bool pinned;            /* differs from the file on purpose: a journal of a read-only image */
     uint8_t data[META_PAGE];
 };
 
@@ -34,6 +35,7 @@ struct metacache {
     struct meta_page **buckets;
     struct meta_page **dirty; /* in the order in which they became so */
     unsigned count, dirty_count, hand;
+    bool unordered; /* nobody's image yet: no journal, no flushes between */
     /* Optional: called with the changed pages, after data is stable and before they are written. */
     int (*journal)(void *opaque, struct meta_page **pages, unsigned count);
     void *opaque;
@@ -51,6 +53,10 @@ int metacache_read(struct metacache *cache, uint64_t offset, unsigned size, cons
 /* The same, to change them: their sector is written by the next commit. */
 int metacache_write(struct metacache *cache, uint64_t offset, unsigned size, uint8_t **bytes);
 int metacache_commit(struct metacache *cache);
+/* What the page holds from now on without a write to the file: for read-only images. */
+int metacache_pin(struct metacache *cache, uint64_t index, const uint8_t *bytes);
+/* Any length, within the page cache. For what is read once. */
+int metacache_copy(struct metacache *cache, void *buffer, uint64_t offset, size_t length);
 /* Whether a change waits for a commit. */
 static inline bool metacache_is_dirty(const struct metacache *cache)
 {

@@ -6,6 +6,7 @@
 #include "block/format/utf16.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/bytes.h"
 
@@ -97,4 +98,15 @@ size_t utf16_from_text(const char *text, uint8_t *bytes, size_t room, bool big_e
         used += 2;
     }
     return used;
+}
+
+void utf16_tidy_path(char *path)
+{
+    for (char *at = path; *at; at++)
+        if (*at == '\\')
+            *at = '/';
+    size_t skip = 0;
+    while (path[skip] == '.' && path[skip + 1] == '/')
+        skip += 2;
+    memmove(path, path + skip, strlen(path + skip) + 1);
 }

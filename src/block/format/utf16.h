@@ -12,5 +12,7 @@
 char *utf16_text(const uint8_t *bytes, size_t length, bool big_endian);
 /* Takes UTF-8; returns the bytes written, 0 if it is no text or does not fit. */
 size_t utf16_from_text(const char *text, uint8_t *bytes, size_t room, bool big_endian);
+/* A relative path of Windows as one of ours, in place: "/" between parts, no "./" in front. */
+void utf16_tidy_path(char *path);
 
 #endif

@@ -145,16 +145,6 @@ static struct err *parse_header(struct image *image, struct vhd *vhd, const uint
     return NULL;
 }
 
-/* A relative Windows path as ours, in place. */
-static void tidy_path(char *path)
-{
-    for (char *at = path; *at; at++)
-        if (*at == '\\')
-            *at = '/';
-    while (!strncmp(path, "./", 2))
-        memmove(path, path + 2, strlen(path + 2) + 1);
-}
-
 static struct err *read_locator(struct image *image, const uint8_t *locator, char **name)
 {
     uint32_t length = get_be32(locator + L_LENGTH);
@@ -189,7 +179,7 @@ static struct err *parse_parent(struct image *image, const uint8_t *head)
         free(name);
         return err_new("vhd: a differencing disk that does not name its parent");
     }
-    tidy_path(name);
+    utf16_tidy_path(name);
     image->backing_name = name;
     image->backing_format = xstrdup("vpc");
     return NULL;

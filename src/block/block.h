@@ -41,6 +41,9 @@ struct block_options {
     enum block_cache cache; /* NONE wants the fd opened with O_DIRECT */
     bool discard;           /* punch holes; otherwise discards are ignored */
     enum block_engine engine;
+    /* Of each layer from the top, separated by dots: "qcow2.raw"; NULL: "raw". */
+    const char *formats;
+    const int *backing_fds; /* of the layers below the top, read only, ended by -1; taken */
 };
 
 struct block_info {
@@ -80,7 +83,9 @@ struct block_req {
     int result;
 };
 
-/* Opens a raw node. On error the descriptor is closed. */
+/* Opens a node of any format. On error the descriptors are closed. */
+struct err *block_open(const struct block_options *options, struct block **block);
+/* Opens a raw node: `formats` and `backing_fds` are not looked at. */
 struct err *block_open_raw(const struct block_options *options, struct block **block);
 /* No request is in flight. */
 void block_close(struct block *block);

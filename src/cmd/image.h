@@ -67,6 +67,10 @@ void image_new_fini(struct image_new *file);
 void image_files_init(struct image_files *files, const struct image_args *args, const char *path);
 void image_files_fini(struct image_files *files);
 
+/* image_disk.c: the format of a VM's disk and the descriptors of its backing chain. */
+struct vm_disk;
+struct err *image_resolve_disk(struct vm_disk *disk);
+
 /* image_info.c */
 struct err *image_info_run(const struct image_args *args, int *status);
 struct err *image_map_run(const struct image_args *args, int *status);

@@ -132,8 +132,11 @@ size_t launch_fds(const struct launch *launch, int *fds, size_t max)
     KEEP(config->kvm_fd);
     KEEP(config->control_fd);
     KEEP(launch->listen_fd);
-    for (unsigned i = 0; i < config->disk_count; i++)
+    for (unsigned i = 0; i < config->disk_count; i++) {
         KEEP(config->disk[i].fd);
+        for (unsigned layer = 0; layer < VM_QUEUES_MAX; layer++)
+            KEEP(config->disk[i].backing_fd[layer]);
+    }
     for (unsigned i = 0; i < config->net_count; i++)
         for (unsigned queue = 0; queue < VM_QUEUES_MAX; queue++)
             KEEP(config->net[i].fd[queue]);

@@ -198,8 +198,10 @@ static void close_handed(struct run *run)
     }
     config->kernel_fd = config->initrd_fd = config->kvm_fd = config->control_fd = -1;
     run->launch.listen_fd = -1;
-    for (unsigned i = 0; i < config->disk_count; i++)
+    for (unsigned i = 0; i < config->disk_count; i++) {
         config->disk[i].fd = -1;
+        memset(config->disk[i].backing_fd, -1, sizeof(config->disk[i].backing_fd));
+    }
     for (unsigned i = 0; i < config->net_count; i++)
         memset(config->net[i].fd, -1, sizeof(config->net[i].fd));
     for (unsigned i = 0; i < config->console_count; i++)

@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "block/block.h"
+#include "cmd/image.h"
 #include "cmd/run.h"
 
 #define LOCK_TRIES 30 /* of 10 ms each */
@@ -126,14 +127,18 @@ static struct err *open_disk(struct vm_disk *disk)
 {
     int flags = (disk->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK;
 
-    if (disk->cache == BLOCK_CACHE_NONE)
-        flags |= O_DIRECT;
     disk->fd = open(disk->path, flags);
     if (disk->fd < 0)
         return disk_error(disk, errno);
     TRY(check_type("image", disk->path, disk->fd, true));
     TRY(make_blocking(disk->path, disk->fd));
-    return lock_disk(disk);
+    TRY(lock_disk(disk));
+    TRY(image_resolve_disk(disk));
+    if (disk->cache != BLOCK_CACHE_NONE || strcmp(disk->format, "raw"))
+        return NULL;
+    if (fcntl(disk->fd, F_SETFL, (flags & ~O_NONBLOCK) | O_DIRECT) < 0)
+        return disk_error(disk, errno);
+    return NULL;
 }
 
 struct err *run_open_files(struct run *run)

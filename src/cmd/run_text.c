@@ -132,7 +132,9 @@ static void print_disk(struct buf *out, const struct vm_disk *disk)
 {
     static const char *const cache[] = {"writeback", "no cache", "writethrough", "unsafe"};
 
-    buf_printf(out, "  disk %s: %s, %s%s\n", disk->id, disk->path,
+    buf_printf(out, "  disk %s: %s%s%s, %s%s\n", disk->id, disk->path,
+               disk->format && strcmp(disk->format, "raw") ? ", " : "",
+               disk->format && strcmp(disk->format, "raw") ? disk->format : "",
                (size_t)disk->cache < ARRAY_SIZE(cache) ? cache[disk->cache] : "?",
                disk->readonly ? ", read-only" : "");
 }

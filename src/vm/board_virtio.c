@@ -22,12 +22,16 @@ static struct err *add_disk(struct board *board, unsigned index)
         .readonly = disk->readonly,
         .cache = (enum block_cache)disk->cache,
         .discard = disk->discard,
+        .formats = disk->format,
+        .backing_fds = disk->backing_fd,
     };
 
     if (disk->fd < 0)
         return err_new("'%s' was not opened", disk->path);
+    struct err *err = block_open(&options, &board->block[index]);
     disk->fd = -1; /* taken, also by an error */
-    TRY(block_open_raw(&options, &board->block[index]));
+    memset(disk->backing_fd, -1, sizeof(disk->backing_fd));
+    TRY(err);
 
     struct virtio_blk *blk =
         (struct virtio_blk *)device_new(&virtio_blk_class, board->env, disk->id);

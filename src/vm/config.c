@@ -38,8 +38,11 @@ void vm_config_fini(struct vm_config *config)
     close_fd(&config->initrd_fd);
     close_fd(&config->kvm_fd);
     close_fd(&config->control_fd);
-    for (unsigned i = 0; i < config->disk_count; i++)
+    for (unsigned i = 0; i < config->disk_count; i++) {
         close_fd(&config->disk[i].fd);
+        for (unsigned k = 0; k < VM_QUEUES_MAX; k++)
+            close_fd(&config->disk[i].backing_fd[k]);
+    }
     for (unsigned i = 0; i < config->net_count; i++) {
         for (unsigned q = 0; q < VM_QUEUES_MAX; q++)
             close_fd(&config->net[i].fd[q]);

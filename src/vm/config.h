@@ -40,6 +40,9 @@ enum vm_console_backend {
 struct vm_disk {
     char *id, *path;
     int fd; /* -1 until opened */
+    /* "raw", "qcow2"...; once opened, that of every layer of the backing chain: "qcow2.raw" */
+    char *format;
+    int backing_fd[VM_QUEUES_MAX]; /* the layers below the first, ended by -1 */
     bool readonly;
     int cache; /* enum block_cache */
     bool discard;

@@ -24,7 +24,11 @@ static const struct schema_field disk_fields[] = {
     {.key = "id", .kind = SCHEMA_WORD, .offset = offsetof(struct vm_disk, id), .metavar = "ID",
      .help = "Name of the disk in reports and errors. Default: d0, d1, ..."},
     {.key = "path", .kind = SCHEMA_PATH, .offset = offsetof(struct vm_disk, path),
-     .metavar = "PATH", .help = "Raw image file or block device."},
+     .metavar = "PATH", .help = "Image file or block device."},
+    {.key = "format", .kind = SCHEMA_WORD, .offset = offsetof(struct vm_disk, format),
+     .metavar = "FORMAT",
+     .help = "What the image is: raw, qcow2... Default: what its first bytes and the end of its name "
+             "agree on, raw if they tell nothing."},
     {.key = "readonly", .kind = SCHEMA_SWITCH, .offset = offsetof(struct vm_disk, readonly),
      .standard = "false", .help = "The guest cannot write; several VMs may share the file."},
     {.key = "cache", .kind = SCHEMA_CHOICE, .offset = offsetof(struct vm_disk, cache),
@@ -40,6 +44,7 @@ static const struct schema_field disk_fields[] = {
      .metavar = "TEXT",
      .help = "Serial number that the guest sees, at most 20 characters. Default: the id."},
     {.key = "fd", .kind = SCHEMA_FD, .offset = offsetof(struct vm_disk, fd)},
+    {.key = "backing-fds", .kind = SCHEMA_FDS, .offset = offsetof(struct vm_disk, backing_fd)},
 };
 
 static const struct schema_field forward_fields[] = {

@@ -23,7 +23,7 @@
 
 enum step { STEP_TRANSFER, STEP_PUNCH, STEP_ZERO_RANGE, STEP_WRITE_ZEROS, STEP_SYNC };
 
-struct err *block_open_raw(const struct block_options *options, struct block **out)
+struct block *block_new(const struct block_options *options)
 {
     struct block *block = xcalloc(1, sizeof(*block));
     block->id = xstrdup(options->id ? options->id : "?");
@@ -33,7 +33,12 @@ struct err *block_open_raw(const struct block_options *options, struct block **o
     block->info.readonly = options->readonly;
     block->info.discard = options->discard && !options->readonly;
     block->info.write_cache = options->cache != BLOCK_CACHE_WRITETHROUGH;
-    struct err *err = block_file_open(block, options);
+    lock_init(&block->image_lock, LOCK_BLOCK);
+    return block;
+}
+
+struct err *block_finish(struct block *block, struct err *err, struct block **out)
+{
     if (!err) {
         block->zeros = mmap(NULL, BLOCK_BUFFER_SIZE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (block->zeros == MAP_FAILED) {
@@ -49,13 +54,22 @@ struct err *block_open_raw(const struct block_options *options, struct block **o
     return NULL;
 }
 
+struct err *block_open_raw(const struct block_options *options, struct block **out)
+{
+    struct block *block = block_new(options);
+    return block_finish(block, block_file_open(block, options), out);
+}
+
 void block_close(struct block *block)
 {
     if (!block)
         return;
     if (block->zeros)
         munmap(block->zeros, BLOCK_BUFFER_SIZE);
+    if (block->image && image_close(block->image))
+        log_error("disk '%s': its last metadata could not be written", block->id);
     fd_cleanup(&block->fd);
+    lock_fini(&block->image_lock);
     free(block->id);
     free(block);
 }
@@ -447,7 +461,7 @@ const char *block_engine_name(const struct block_queue *queue)
 
 static struct err *start_engine(struct block_queue *queue)
 {
-    enum block_engine engine = queue->block->engine;
+    enum block_engine engine = queue->block->image ? BLOCK_ENGINE_THREADS : queue->block->engine;
     if (engine != BLOCK_ENGINE_THREADS) {
         queue->ops = &block_uring;
         struct err *err = queue->ops->start(queue);

@@ -11,6 +11,7 @@
 
 #include "base/lock.h"
 #include "block/block.h"
+#include "block/image.h"
 
 /* A read or write of the bounce buffer or of the zero buffer moves at most this. */
 #define BLOCK_BUFFER_SIZE KIB(256)
@@ -23,6 +24,8 @@ struct block {
     struct block_info info;
     uint32_t memory_align; /* of buffers, for O_DIRECT; 1 otherwise */
     uint8_t *zeros;        /* BLOCK_BUFFER_SIZE, never written: costs one page of nothing */
+    struct image *image;     /* a format: threads carry out every step, one at a time */
+    struct lock image_lock;  /* LOCK_BLOCK; around the calls into `image` */
     /* Learnt from refusals; any queue's loop may set them. */
     bool no_punch, no_zero_range;
 };
@@ -79,6 +82,12 @@ struct block_queue {
 
 /* On the queue's loop, from reap: bytes, 0 or -errno. */
 void block_step_done(struct block_req *req, int result);
+
+/* image_block.c: a step on a format's node, on a thread of the pool. */
+int block_image_step(struct block *block, const struct block_step *step);
+/* block.c: what all blocks have. */
+struct block *block_new(const struct block_options *options);
+struct err *block_finish(struct block *take_block, struct err *take_err, struct block **out);
 
 /* file.c: learns size and geometry, sets up O_DIRECT. */
 struct err *block_file_open(struct block *block, const struct block_options *options);

@@ -1,5 +1,5 @@
 /*
- * Raw file over a few threads, where io_uring is not permitted.
+ * Raw file over a few threads, where io_uring is not permitted, and every format.
  *
  * Lock: `lock` (LOCK_BLOCK) guards the lists between the queue's loop and the threads. The steps
  * are preallocated; a queue that has them all in use makes requests wait.
@@ -69,7 +69,8 @@ static void work(void *opaque)
     struct block_queue *queue = step->queue;
     struct threads *threads = queue->engine;
     uint64_t one = 1;
-    step->result = carry_out(queue->block->fd, &step->step);
+    step->result = queue->block->image ? block_image_step(queue->block, &step->step)
+                                       : carry_out(queue->block->fd, &step->step);
     /* Signalled under the lock: after it the queue may be drained and freed. */
     lock_take(&threads->lock);
     list_append(&threads->done, &step->link);

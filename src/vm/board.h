@@ -98,8 +98,8 @@ void board_fini(struct board *board);
  */
 struct err *board_reset(struct board *board);
 /*
- * Out of S3: all devices to power-on state but those that stayed awake to wake the rest; BAR addresses.
- * Memory, firmware tables included, is as it was. The rest as board_reset().
+ * Out of S3: all devices to power-on state but those that stayed awake to wake the rest; BAR
+ * addresses. Memory, firmware tables included, is as it was. The rest as board_reset().
  */
 struct err *board_wake(struct board *board);
 /* The guest has chosen S3, and nothing has woken it yet. */

@@ -117,8 +117,8 @@ struct lapic {
     const struct lapic_host *host;
     void *opaque;
     unsigned index;
-    _Atomic uint64_t base; /* IA32_APIC_BASE */
-    _Atomic uint32_t id;   /* xAPIC: in bits 31:24; x2APIC: all of it */
+    _Atomic uint64_t base;  /* IA32_APIC_BASE */
+    _Atomic uint32_t id;    /* xAPIC: in bits 31:24; x2APIC: all of it */
     _Atomic bool ids_moved; /* in the first LAPIC: some ID is not its index */
     _Atomic uint32_t ldr, dfr, svr;
     _Atomic uint32_t lvt[LVT_COUNT];

@@ -67,8 +67,8 @@ static uint8_t *resolve(struct soft_vcpu *v, struct soft_space *space, bool user
     return ram->host + offset;
 }
 
-static uint64_t load_slow(struct soft_vcpu *v, struct soft_space *space, bool user,
-                          uint64_t linear, unsigned size)
+static uint64_t load_slow(struct soft_vcpu *v, struct soft_space *space, bool user, uint64_t linear,
+                          unsigned size)
 {
     unsigned first = GUEST_PAGE_SIZE - (linear & 0xfff);
     uint64_t gpa;

@@ -119,13 +119,13 @@ enum soft_reg {
 #define EV_INTR (1u << 1) /* the LAPIC may have something to deliver: ask lapic_pending() */
 #define EV_NMI (1u << 2)
 #define EV_INIT (1u << 3)
-#define EV_SIPI (1u << 4)      /* vector in soft_vcpu.sipi_vector */
-#define EV_EXTINT (1u << 5)    /* soft_vm.extint changed */
-#define EV_CODE (1u << 6)      /* code invalidations wait in the inbox */
-#define EV_SYNC (1u << 7)      /* another vCPU waits for us to drop write TLB entries */
-#define EV_TLB_WRITE (1u << 8) /* drop all write TLB entries (dirty log round) */
-#define EV_TLB_ALL (1u << 9)   /* drop all translations and code (RAM changed) */
-#define EV_WAKE (1u << 10)     /* only ends the sleep */
+#define EV_SIPI (1u << 4)       /* vector in soft_vcpu.sipi_vector */
+#define EV_EXTINT (1u << 5)     /* soft_vm.extint changed */
+#define EV_CODE (1u << 6)       /* code invalidations wait in the inbox */
+#define EV_SYNC (1u << 7)       /* another vCPU waits for us to drop write TLB entries */
+#define EV_TLB_WRITE (1u << 8)  /* drop all write TLB entries (dirty log round) */
+#define EV_TLB_ALL (1u << 9)    /* drop all translations and code (RAM changed) */
+#define EV_WAKE (1u << 10)      /* only ends the sleep */
 #define EV_NMI_AGAIN (1u << 11) /* a second NMI, while EV_NMI was still posted */
 
 /* Why interrupts are held for an instruction. MOV SS and POP SS hold debug exceptions as well. */
@@ -185,10 +185,10 @@ struct soft_vm {
     struct soft_irqfds *irqfds;
     struct soft_doorbells *doorbells;
     _Atomic uint32_t split_busy; /* atomics that cross a page or hit MMIO: atomic.c */
-    struct lock table_lock;   /* LOCK_ACCEL: doorbells, irqfds, routes */
-    struct lock code_lock;    /* marks of code pages, rendezvous */
-    _Atomic uint32_t extint;  /* level of the PIC's INTR */
-    uint64_t ioapic_level[4]; /* vectors that want an EOI broadcast: a bit each */
+    struct lock table_lock;      /* LOCK_ACCEL: doorbells, irqfds, routes */
+    struct lock code_lock;       /* marks of code pages, rendezvous */
+    _Atomic uint32_t extint;     /* level of the PIC's INTR */
+    uint64_t ioapic_level[4];    /* vectors that want an EOI broadcast: a bit each */
     struct {
         uint8_t vector;
         bool level, used;
@@ -223,14 +223,14 @@ struct soft_vcpu {
     struct x86_segment seg[X86_SEGS], ldt, tr; /* change bases through soft_seg_load/base only */
     struct x86_table_register gdt, idt;
     uint64_t cr0, cr2, cr3, cr4, efer, xcr0;
-    uint64_t dr[8];              /* after a change of 0..3 or 7: soft_debug_changed() */
-    uint64_t debug_pending;      /* DR6 bits that wait for the instruction's end, or past MOV SS */
-    bool watching;               /* a data breakpoint is on */
-    struct x86_msrs msr; /* all MSRs without a field elsewhere; tsc fields by timer.c */
-    int64_t tsc_offset;  /* guest TSC = host TSC + this */
-    uint64_t features;   /* bits of enum insn_feature */
-    bool amd;            /* CPUID names AMD or its kin: SYSCALL works in 32-bit code too */
-    uint64_t phys_mask;  /* valid bits of a physical address */
+    uint64_t dr[8];         /* after a change of 0..3 or 7: soft_debug_changed() */
+    uint64_t debug_pending; /* DR6 bits that wait for the instruction's end, or past MOV SS */
+    bool watching;          /* a data breakpoint is on */
+    struct x86_msrs msr;    /* all MSRs without a field elsewhere; tsc fields by timer.c */
+    int64_t tsc_offset;     /* guest TSC = host TSC + this */
+    uint64_t features;      /* bits of enum insn_feature */
+    bool amd;               /* CPUID names AMD or its kin: SYSCALL works in 32-bit code too */
+    uint64_t phys_mask;     /* valid bits of a physical address */
     struct cpuid_table cpuid;
     struct lapic *lapic;
 
@@ -240,8 +240,8 @@ struct soft_vcpu {
 
     uint8_t activity; /* enum x86_activity */
     _Atomic uint8_t sipi_vector;
-    bool intr_maybe; /* lapic_pending() may answer yes */
-    uint8_t nmi_pending;         /* 0 to 2: one may wait while another begins */
+    bool intr_maybe;     /* lapic_pending() may answer yes */
+    uint8_t nmi_pending; /* 0 to 2: one may wait while another begins */
     bool nmi_masked;
     /* An exception or interrupt that is being delivered, for double faults. */
     int delivering;      /* vector, or -1 */

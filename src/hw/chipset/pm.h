@@ -37,9 +37,9 @@ struct pm {
     uint8_t smi_command, smi_data;
     uint64_t timer_seen; /* timer ticks up to which the overflow flag was worked out */
     bool sci_level;
-    bool asleep;             /* S3: an enabled event wakes */
-    bool alarm_level;        /* atomic: of the clock's wire */
-    bool alarm;              /* atomic: the clock's alarm went off and is not in pm1_status yet */
+    bool asleep;      /* S3: an enabled event wakes */
+    bool alarm_level; /* atomic: of the clock's wire */
+    bool alarm;       /* atomic: the clock's alarm went off and is not in pm1_status yet */
 };
 
 extern const struct device_class pm_class;

@@ -14,8 +14,8 @@ struct rtc {
     /* Set before realize. */
     struct irq_line irq;
     struct irq_line alarm; /* optional: follows the alarm alone */
-    uint64_t low_ram;  /* bytes below 4 GiB, for the CMOS memory sizes */
-    uint64_t high_ram; /* bytes above */
+    uint64_t low_ram;      /* bytes below 4 GiB, for the CMOS memory sizes */
+    uint64_t high_ram;     /* bytes above */
 
     /* Own. */
     struct io_region region;

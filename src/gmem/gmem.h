@@ -1,9 +1,9 @@
 /*
  * Guest-physical memory: RAM regions, borrow and return, dirty log.
  *
- * A guest-physical address (GPA) never becomes a pointer without a length and a way back. RAM is a
- * memfd, so that back ends in other processes can map it. What is not RAM is not here: MMIO goes
- * through the dispatch tables of hw/core.
+ * A guest-physical address (GPA) never becomes a pointer without a length and a way back. RAM is
+ * private to the process and in huge pages where the host gives them. What is not RAM is not here:
+ * MMIO goes through the dispatch tables of hw/core.
  *
  * Threads: regions are added before the first vCPU runs (hotplug later stops the vCPUs); all
  * accessors may be called from any thread and take no lock. The guest may change any byte at any
@@ -27,8 +27,7 @@ enum gmem_dir {
 struct gmem_region {
     uint64_t gpa;
     uint64_t size;
-    uint8_t *host;       /* mapping of the whole region, page aligned */
-    int fd;              /* memfd, offset 0 is `gpa` */
+    uint8_t *host;       /* mapping of the whole region; equals `gpa` modulo 2 MiB */
     bool readonly;       /* ROM: guest writes are dropped, gmem_load() may fill it */
     uint64_t *dirty;     /* a bit a guest page, see gmem_dirty_* */
     uint64_t *code;      /* a bit a guest page that holds translated code, see gmem_code_* */

@@ -125,6 +125,29 @@ static void the_engine_hears_of_writes_to_code(void **state)
     assert_int_equal(told, 1);
 }
 
+/* Else a huge page of the host could not be one of the guest. */
+static void huge_pages_can_be_the_guests(void **state)
+{
+    assert_ok(gmem_add_ram(gmem, "even", MIB(64), MIB(8)));
+    assert_ok(gmem_add_ram(gmem, "odd", MIB(128) + 0x3000, MIB(8)));
+    for (size_t i = 0; i < gmem_region_count(gmem); i++) {
+        const struct gmem_region *region = gmem_region(gmem, i);
+        assert_int_equal(region->gpa % MIB(2), (uintptr_t)region->host % MIB(2));
+        region->host[0] = region->host[region->size - 1] = 1;
+    }
+}
+
+/* Address space is reserved, not memory. */
+static void much_memory_costs_nothing_until_it_is_used(void **state)
+{
+    assert_err(gmem_add_ram(gmem, "all", GIB(4), UINT64_MAX - GIB(4) - 0xfff), "memory 'all'");
+    assert_ok(gmem_add_ram(gmem, "much", GIB(4), GIB(64)));
+    uint8_t byte = 1;
+    assert_int_equal(gmem_write(gmem, GIB(68) - 1, &byte, 1), 0);
+    assert_int_equal(gmem_read(gmem, GIB(36), &byte, 1), 0);
+    assert_int_equal(byte, 0);
+}
+
 int main(void)
 {
 #define GMEM_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -136,6 +159,8 @@ int main(void)
         GMEM_TEST(fields_are_aligned_and_inside),
         GMEM_TEST(every_write_reaches_the_dirty_log),
         GMEM_TEST(the_engine_hears_of_writes_to_code),
+        GMEM_TEST(huge_pages_can_be_the_guests),
+        GMEM_TEST(much_memory_costs_nothing_until_it_is_used),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

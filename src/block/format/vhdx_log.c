@@ -135,7 +135,7 @@ static bool follow(struct log *log, const struct vhdx *vhdx, uint32_t start,
 
 static struct err *find_active(struct log *log, const struct vhdx *vhdx, struct sequence *best)
 {
-    struct sequence found;
+    struct sequence found = {0};
     best->valid = false;
     for (uint32_t at = 0; at < log->length;) {
         bool any = follow(log, vhdx, at, &found);
@@ -235,7 +235,7 @@ struct err *vhdx_replay(struct image *image, struct vhdx *vhdx)
                       8 * (uint64_t)vhdx->log_length};
     if (!log.bytes)
         return err_errno(ENOMEM, "vhdx: no memory for the log");
-    struct sequence sequence;
+    struct sequence sequence = {0};
     struct err *err = NULL;
     int status = image_read(image->file, log.bytes, vhdx->log_offset, log.length);
     if (status)

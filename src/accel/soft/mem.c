@@ -67,6 +67,17 @@ static uint8_t *resolve(struct soft_vcpu *v, struct soft_space *space, bool user
     return ram->host + offset;
 }
 
+/* One part of an access that crosses pages: from the TLB, or by a walk. */
+static uint8_t *part(struct soft_vcpu *v, struct soft_space *space, bool user, uint64_t linear,
+                     enum soft_access access, uint64_t *gpa)
+{
+    const struct soft_tlbe *e = access == ACC_WRITE ? &space->write[tlb_index(linear)]
+                                                    : &space->read[tlb_index(linear)];
+    if (likely((linear ^ e->tag) <= 0xfff))
+        return (uint8_t *)(uintptr_t)(linear + e->addend);
+    return resolve(v, space, user, linear, access, gpa);
+}
+
 static uint64_t load_slow(struct soft_vcpu *v, struct soft_space *space, bool user, uint64_t linear,
                           unsigned size)
 {
@@ -80,8 +91,13 @@ static uint64_t load_slow(struct soft_vcpu *v, struct soft_space *space, bool us
     uint8_t bytes[8];
     uint64_t second = tlb_next_page(v, linear);
     uint64_t gpa2;
-    uint8_t *host = resolve(v, space, user, linear, ACC_READ, &gpa);
-    uint8_t *host2 = resolve(v, space, user, second, ACC_READ, &gpa2);
+    uint8_t *host = part(v, space, user, linear, ACC_READ, &gpa);
+    uint8_t *host2 = part(v, space, user, second, ACC_READ, &gpa2);
+    if (likely(host && host2)) {
+        unsigned shift = 8 * first; /* 8 to 56 */
+        uint64_t low = get_le(host, first), high = get_le(host2, size - first);
+        return low | high << shift;
+    }
     for (unsigned i = 0; i < size; i++) {
         bool low = i < first;
         uint8_t *at = low ? host : host2;
@@ -118,8 +134,8 @@ static void store_slow(struct soft_vcpu *v, struct soft_space *space, bool user,
     }
     uint64_t second = tlb_next_page(v, linear);
     uint64_t gpa2;
-    uint8_t *host = resolve(v, space, user, linear, ACC_WRITE, &gpa);
-    uint8_t *host2 = resolve(v, space, user, second, ACC_WRITE, &gpa2);
+    uint8_t *host = part(v, space, user, linear, ACC_WRITE, &gpa);
+    uint8_t *host2 = part(v, space, user, second, ACC_WRITE, &gpa2);
     for (unsigned i = 0; i < size; i++) {
         bool low = i < first;
         uint8_t *at = low ? host : host2;

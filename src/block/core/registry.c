@@ -7,12 +7,13 @@
 
 #include "block/core/driver.h"
 
-extern const struct block_driver image_vdi, image_vhd, image_vhdx;
+extern const struct block_driver image_vdi, image_vhd, image_vhdx, image_vmdk;
 
 const struct block_driver *const image_drivers[] = {
     &image_vdi,
     &image_vhd,
     &image_vhdx,
+    &image_vmdk,
     &image_qcow2,
     &image_raw,
     NULL,

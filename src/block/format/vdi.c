@@ -126,6 +126,7 @@ static struct err *vdi_open(struct image *image, const struct image_files *files
         return err;
     }
     metacache_init(&vdi->meta, image->file);
+    vdi->meta.unordered = image->flags & IMAGE_OPEN_SCRATCH;
     image->state = vdi;
     return NULL;
 }

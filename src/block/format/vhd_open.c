@@ -212,6 +212,7 @@ struct err *vhd_open(struct image *image, const struct image_files *files)
         return err;
     }
     metacache_init(&vhd->meta, image->file);
+    vhd->meta.unordered = image->flags & IMAGE_OPEN_SCRATCH;
     image->state = vhd;
     return NULL;
 }

@@ -227,6 +227,7 @@ void exec_ins(struct soft_vcpu *v, const struct insn *insn)
         uint64_t to = target(v, insn, ACC_WRITE);
         soft_probe(v, to, n, ACC_WRITE); /* a fault after the read would lose what the port gave */
         v->stats.pio++;
+        soft_mxcsr_leave(v);
         soft_store(v, to, n, v->vm->io->pio_read(v->vm->opaque, port, n));
         advance(v, insn, X86_RDI, step);
         set_count(v, insn, --count);
@@ -244,6 +245,7 @@ void exec_outs(struct soft_vcpu *v, const struct insn *insn)
     for (unsigned visit = 0; count && visit < 4096; visit++) {
         uint32_t value = soft_load(v, source(v, insn), n);
         v->stats.pio++;
+        soft_mxcsr_leave(v);
         v->vm->io->pio_write(v->vm->opaque, port, n, value);
         advance(v, insn, X86_RSI, step);
         set_count(v, insn, --count);

@@ -51,6 +51,7 @@ void exec_in(struct soft_vcpu *v, const struct insn *insn)
     uint16_t port = port_operand(v, insn, 1);
     soft_io_allowed(v, port, n);
     v->stats.pio++;
+    soft_mxcsr_leave(v);
     uint32_t value = v->vm->io->pio_read(v->vm->opaque, port, n);
     put_reg(v, insn, X86_RAX, n, value);
 }
@@ -61,6 +62,7 @@ void exec_out(struct soft_vcpu *v, const struct insn *insn)
     uint16_t port = port_operand(v, insn, 0);
     soft_io_allowed(v, port, n);
     v->stats.pio++;
+    soft_mxcsr_leave(v);
     v->vm->io->pio_write(v->vm->opaque, port, n, zero_extend(v->r[X86_RAX], n));
 }
 

@@ -132,6 +132,28 @@ FAST void fast_put(struct soft_vcpu *v, unsigned at, unsigned size, uint64_t val
         NEXT_OP(v, op);                                                                            \
     }
 
+/* The address of the memory operand; false when it needs the general way (32-bit addresses,
+   absolute 64-bit offsets). The shape goes to op->d. */
+static inline bool fast_set_address(struct op *op, const struct insn *insn)
+{
+    if (insn->addrsize != 8 || insn->disp != (int32_t)insn->disp)
+        return false;
+    op->base = insn->base;
+    op->index = insn->index;
+    op->scale = insn->scale;
+    op->seg = insn->seg >= X86_FS ? R_SEG + insn->seg : R_ZERO;
+    op->disp = insn->disp;
+    if (insn->base == INSN_REG_RIP) {
+        int64_t disp = insn->disp + op->off + insn->len;
+        if (disp != (int32_t)disp)
+            return false;
+        op->base = R_BLOCK;
+        op->disp = disp;
+    }
+    op->d = insn->index != INSN_REG_NONE || op->seg != R_ZERO ? EA_FULL : EA_BASE;
+    return true;
+}
+
 /* fast_alu.c: [instruction of group 1][size][form] */
 enum alu_form {
     ALU_RR,
@@ -178,6 +200,11 @@ op_fn fast_push_r, fast_push_i, fast_push_m, fast_pop_r, fast_leave, fast_nop, f
 extern op_fn *const fast_jcc[16][2];
 extern op_fn *const fast_jmp[2], *const fast_call[2];
 op_fn fast_ret, fast_jmp_r, fast_jmp_m, fast_call_r, fast_call_m;
+
+/* fast_simd.c: the op of a SIMD instruction that has one of its own; op->insn is set. */
+bool soft_select_simd(struct op *op, const struct insn *insn);
+/* Any other SIMD or x87 instruction: simd.c. */
+op_fn fast_simd;
 
 /* fast_atomic.c: 4 and 8 bytes, memory of any shape */
 extern op_fn *const fast_lock_cmpxchg[2], *const fast_lock_xadd[2], *const fast_xchg_m[2];

@@ -71,8 +71,8 @@ static uint8_t *resolve(struct soft_vcpu *v, struct soft_space *space, bool user
 static uint8_t *part(struct soft_vcpu *v, struct soft_space *space, bool user, uint64_t linear,
                      enum soft_access access, uint64_t *gpa)
 {
-    const struct soft_tlbe *e = access == ACC_WRITE ? &space->write[tlb_index(linear)]
-                                                    : &space->read[tlb_index(linear)];
+    const struct soft_tlbe *e =
+        access == ACC_WRITE ? &space->write[tlb_index(linear)] : &space->read[tlb_index(linear)];
     if (likely((linear ^ e->tag) <= 0xfff))
         return (uint8_t *)(uintptr_t)(linear + e->addend);
     return resolve(v, space, user, linear, access, gpa);

@@ -84,6 +84,7 @@ uint64_t soft_phys_load(struct soft_vcpu *v, uint64_t gpa, unsigned size)
     if (v->lapic && (gpa & ~0xfffull) == lapic_base(v->lapic))
         return apic_load(v, gpa & 0xfff, size);
     v->stats.mmio++;
+    soft_mxcsr_leave(v);
     uint64_t value = v->vm->io->mmio_read(v->vm->opaque, gpa, size);
     return zero_extend(value, size);
 }
@@ -108,6 +109,7 @@ void soft_phys_store(struct soft_vcpu *v, uint64_t gpa, unsigned size, uint64_t 
         return;
     }
     v->stats.mmio++;
+    soft_mxcsr_leave(v);
     if (vm->doorbells && soft_doorbell(vm, gpa, size, value))
         return;
     vm->io->mmio_write(vm->opaque, gpa, size, value);

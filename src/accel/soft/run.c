@@ -250,6 +250,7 @@ void soft_vcpu_run(struct accel_vcpu *vcpu, struct vm_exit *exit)
     while (loop_once(v))
         ;
 out:
+    soft_mxcsr_leave(v);
     v->stats.exits++;
     atomic_store(&v->running, 0);
 }

@@ -18,28 +18,6 @@ static uint8_t reg_at(const struct insn *insn, unsigned reg, unsigned size)
     return reg >= 4 && reg < 8 && !insn->rex ? (reg - 4) * 8 + 1 : reg * 8;
 }
 
-/* The address of the memory operand; false when it needs the general way (32-bit addresses,
-   absolute 64-bit offsets). The shape goes to op->d. */
-static bool set_address(struct op *op, const struct insn *insn)
-{
-    if (insn->addrsize != 8 || insn->disp != (int32_t)insn->disp)
-        return false;
-    op->base = insn->base;
-    op->index = insn->index;
-    op->scale = insn->scale;
-    op->seg = insn->seg >= X86_FS ? R_SEG + insn->seg : R_ZERO;
-    op->disp = insn->disp;
-    if (insn->base == INSN_REG_RIP) {
-        int64_t disp = insn->disp + op->off + insn->len;
-        if (disp != (int32_t)disp)
-            return false;
-        op->base = R_BLOCK;
-        op->disp = disp;
-    }
-    op->d = insn->index != INSN_REG_NONE || op->seg != R_ZERO ? EA_FULL : EA_BASE;
-    return true;
-}
-
 static bool is_imm(uint8_t kind)
 {
     return kind >= O_Ib && kind <= O_Iv;
@@ -55,7 +33,7 @@ static int two_operands(struct op *op, const struct insn *insn, unsigned size)
 {
     uint8_t first = insn->op[0], second = insn->op[1];
     bool memory_first = insn->is_mem && is_e(first), memory_second = insn->is_mem && is_e(second);
-    if (insn->is_mem && !set_address(op, insn))
+    if (insn->is_mem && !fast_set_address(op, insn))
         return -1;
     unsigned left = first == O_AL || first == O_rAX                 ? X86_RAX
                     : is_e(first) || first == O_Zb || first == O_Zv ? insn->rm
@@ -92,14 +70,14 @@ static bool pick(struct op *op, op_fn *fn)
 static int one_operand(struct op *op, const struct insn *insn, unsigned size)
 {
     if (insn->is_mem)
-        return set_address(op, insn) ? 1 + op->d : -1;
+        return fast_set_address(op, insn) ? 1 + op->d : -1;
     op->a = reg_at(insn, insn->rm, size);
     return 0;
 }
 
 static bool select_locked(struct op *op, const struct insn *insn)
 {
-    if ((insn->opsize != 4 && insn->opsize != 8) || !set_address(op, insn))
+    if ((insn->opsize != 4 && insn->opsize != 8) || !fast_set_address(op, insn))
         return false;
     bool wide = insn->opsize == 8;
     op->a = insn->reg;
@@ -148,7 +126,7 @@ static bool select_extend(struct op *op, const struct insn *insn)
     unsigned from = insn->op[1] == O_Eb ? 1 : insn->op[1] == O_Ew ? 2 : 4;
     if (insn->opsize < 4)
         return false;
-    if (insn->is_mem && !set_address(op, insn))
+    if (insn->is_mem && !fast_set_address(op, insn))
         return false;
     op->a = insn->reg;
     op->b = reg_at(insn, insn->rm, from);
@@ -160,7 +138,7 @@ static bool select_extend(struct op *op, const struct insn *insn)
 
 static bool select_imul(struct op *op, const struct insn *insn)
 {
-    if (insn->opsize < 4 || (insn->is_mem && !set_address(op, insn)))
+    if (insn->opsize < 4 || (insn->is_mem && !fast_set_address(op, insn)))
         return false;
     op->a = insn->reg;
     op->b = insn->rm;
@@ -198,7 +176,7 @@ static bool select_jump(struct op *op, const struct insn *insn)
         op->seg = R_ZERO;
         return pick(op, fast_ret);
     default:
-        if (insn->is_mem && !set_address(op, insn))
+        if (insn->is_mem && !fast_set_address(op, insn))
             return false;
         op->a = insn->rm;
         if (insn->id == I_JMPI)
@@ -220,7 +198,7 @@ static bool select_stack(struct op *op, const struct insn *insn)
         if (is_imm(insn->op[0]))
             return pick(op, fast_push_i);
         if (insn->is_mem)
-            return set_address(op, insn) && pick(op, fast_push_m);
+            return fast_set_address(op, insn) && pick(op, fast_push_m);
         return pick(op, fast_push_r);
     case I_POP:
         return !insn->is_mem && pick(op, fast_pop_r);
@@ -260,14 +238,14 @@ static bool select_misc(struct op *op, const struct insn *insn)
         op->a = reg_at(insn, insn->rm, 1);
         return pick(op, fast_set[insn->opcode & 15]);
     case I_CMOVCC:
-        if (insn->is_mem && !set_address(op, insn))
+        if (insn->is_mem && !fast_set_address(op, insn))
             return false;
         op->a = insn->reg;
         op->b = insn->rm;
         return pick(op, fast_cmov[insn->opcode & 15][wide][insn->is_mem]);
     case I_LEA:
         op->a = insn->reg;
-        if (insn->addrsize != 8 || !set_address(op, insn))
+        if (insn->addrsize != 8 || !fast_set_address(op, insn))
             return false;
         op->seg = R_ZERO; /* no segment base in LEA */
         return pick(op, fast_lea[wide][op->d]);
@@ -285,9 +263,15 @@ static bool select_misc(struct op *op, const struct insn *insn)
     }
 }
 
+static bool is_simd(const struct insn *insn)
+{
+    return insn->id == I_SIMD || insn->id == I_X87;
+}
+
 bool soft_select_keeps(const struct insn *insn)
 {
-    return insn->prefix & INSN_LOCK || (insn->id == I_XCHG && insn->is_mem) || insn->id == I_CLI;
+    return insn->prefix & INSN_LOCK || (insn->id == I_XCHG && insn->is_mem) || insn->id == I_CLI ||
+           is_simd(insn);
 }
 
 bool soft_select(struct op *op, const struct insn *insn)
@@ -296,6 +280,13 @@ bool soft_select(struct op *op, const struct insn *insn)
     int form;
     if (insn->id == I_CLI)
         return pick(op, fast_cli);
+    if (is_simd(insn)) {
+        if (!soft_select_simd(op, insn)) {
+            op->disp = 0;
+            op->fn = fast_simd;
+        }
+        return true;
+    }
     if (soft_select_keeps(insn))
         return select_locked(op, insn);
     switch (insn->id) {

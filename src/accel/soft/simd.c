@@ -17,6 +17,8 @@
 #include <unistd.h>
 #include <x86intrin.h>
 
+#include "accel/soft/fast.h"
+
 #define REGION_SIZE (1u << 20)
 
 /* The stubs of this thread's vCPU, for the signal handler. */
@@ -130,19 +132,42 @@ uint64_t simd_address(struct soft_vcpu *v, const struct insn *insn, const struct
 
 /* ---- the stub path ---- */
 
+void soft_mxcsr_home(struct soft_vcpu *v)
+{
+    put_le32(v->xsave + XS_MXCSR, _mm_getcsr());
+    _mm_setcsr(((struct simd *)v->simd)->io.mxcsr_host);
+    v->mxcsr_live = false;
+}
+
+/* Puts the guest's MXCSR into the host's register, unless an instruction could trap then. */
+static bool make_live(struct soft_vcpu *v)
+{
+    uint32_t mxcsr = get_le32(v->xsave + XS_MXCSR);
+    if ((mxcsr & MXCSR_MASKS) != MXCSR_MASKS)
+        return false;
+    _mm_setcsr(mxcsr);
+    v->mxcsr_live = true;
+    return true;
+}
+
 void simd_run(struct soft_vcpu *v, const struct simd_plan *plan, void *operand)
 {
     struct simd *simd = v->simd;
     struct simd_io *io = &simd->io;
     if (plan->gpr_in != SIMD_NO_GPR)
         io->gpr = v->r[plan->gpr_in];
-    if (plan->fp) {
+    simd_stub_fn *stub = plan->stub;
+    bool careful = plan->fp && (plan->mmx || !(v->mxcsr_live || make_live(v)));
+    if (careful || plan->legacy)
+        soft_mxcsr_leave(v); /* a legacy stub loads it from the image */
+    if (careful) {
+        stub = plan->careful;
         io->mxcsr_in = get_le32(v->xsave + XS_MXCSR);
         io->fault = 0;
         current_simd = simd;
     }
-    plan->stub(v->xsave, operand, v->r[X86_RDX], 0, io);
-    if (plan->fp) {
+    stub(v->xsave, operand, v->r[X86_RDX], 0, io);
+    if (careful) {
         /* After a fault only the flags are new: the stub had not stored its registers yet. */
         if (!plan->mmx || io->fault)
             put_le32(v->xsave + XS_MXCSR, io->mxcsr_out);
@@ -196,7 +221,7 @@ bool simd_try(struct simd *simd, const struct simd_plan *plan)
     io->gpr = 0;
     io->fault = 0;
     current_simd = simd;
-    plan->stub(simd->trial, simd->bounce, 0, 0, io);
+    plan->careful(simd->trial, simd->bounce, 0, 0, io);
     return !io->fault;
 }
 
@@ -344,7 +369,7 @@ static void make_plan(struct simd *simd, const struct insn *insn, struct simd_pl
     plan->exec = simd_emit(simd, insn, plan) ? exec_stub : exec_undefined;
 }
 
-void soft_simd_exec(struct soft_vcpu *v, const struct insn *insn)
+static const struct simd_slot *find_slot(struct soft_vcpu *v, const struct insn *insn)
 {
     struct simd *simd = v->simd;
     /* Two loads that overlap in one byte: bytes past the instruction's end are zero. */
@@ -353,10 +378,40 @@ void soft_simd_exec(struct soft_vcpu *v, const struct insn *insn)
     uint64_t hash = (key[0] ^ (key[1] << 7 | key[1] >> 57)) * 0x9e3779b97f4a7c15ull;
     struct simd_slot *slot = &simd->slots[hash >> 54 & (SIMD_WAYS - 1)];
     if (unlikely(slot->key[0] != key[0] || slot->key[1] != key[1])) {
+        soft_mxcsr_leave(v); /* a trial loads its own */
         slot->key[1] = 0;
+        slot->serial = 0;
         make_plan(simd, insn, &slot->plan);
         slot->key[0] = key[0];
         slot->key[1] = key[1];
+        slot->serial = ++simd->serial ? simd->serial : ++simd->serial;
+    }
+    return slot;
+}
+
+void soft_simd_exec(struct soft_vcpu *v, const struct insn *insn)
+{
+    const struct simd_slot *slot = find_slot(v, insn);
+    slot->plan.exec(v, insn, &slot->plan);
+}
+
+/* The op keeps its slot (c, d) and the plan's serial number (disp): good until the plan goes. */
+const struct op *fast_simd(struct soft_vcpu *v, const struct op *op)
+{
+    struct simd *simd = v->simd;
+    const struct insn *insn = op->insn;
+    v->rip = v->r[R_BLOCK] + op->off;
+    v->next_rip = v->rip + op->len;
+    v->stack_access = false;
+    const struct simd_slot *slot = &simd->slots[op->c << 8 | op->d];
+    if (unlikely(!op->disp || slot->serial != (uint32_t)op->disp)) {
+        slot = find_slot(v, insn);
+        struct op *own = (struct op *)(uintptr_t)op;
+        unsigned index = (unsigned)(slot - simd->slots);
+        own->c = index >> 8;
+        own->d = index & 0xff;
+        own->disp = (int32_t)slot->serial;
     }
     slot->plan.exec(v, insn, &slot->plan);
+    NEXT_OP(v, op);
 }

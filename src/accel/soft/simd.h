@@ -6,10 +6,13 @@
  * back. Stubs are made once per encoding (without address bytes) and kept; one memfd is mapped
  * twice, so that no page is ever writable and executable. Plain moves and logic are done in C.
  *
- * Stubs run with the guest's MXCSR. An unmasked exception is a SIGFPE inside the stub, before it
- * has stored a register; a new stub is tried on a scratch image first, where an encoding that the
- * host refuses is a SIGILL. The handler recognises the stub of its own thread and lets it return:
- * the guest gets #XM or #UD. x87 exceptions never reach the host, they stay pending in the image.
+ * What rounds runs with the guest's MXCSR. As long as it masks all exceptions, it stays in the
+ * host's register from one instruction to the next (v->mxcsr_live; the engine's own C computes with
+ * no doubles) and comes home to the image when somebody asks. Else a stub's second body brings it
+ * along: an unmasked exception is a SIGFPE inside that, before it has stored a register. A new stub
+ * is tried on a scratch image first, where an encoding that the host refuses is a SIGILL. The
+ * handler recognises the stub of its own thread and lets it return: the guest gets #XM or #UD. x87
+ * exceptions never reach the host, they stay pending in the image.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -39,6 +42,7 @@
 #define FSW_B 0x8000u
 #define MXCSR_RESET 0x1f80u
 #define MXCSR_VALID 0xffffu
+#define MXCSR_MASKS 0x1f80u
 
 /* What a stub reads and leaves. Offsets are below 128: one byte in the code. */
 struct simd_io {
@@ -61,11 +65,13 @@ typedef void simd_stub_fn(void *image, void *bounce, uint64_t rdx, uint64_t rcx,
 struct simd_plan {
     simd_exec_fn *exec;
     simd_stub_fn *stub;     /* NULL: done in C */
+    simd_stub_fn *careful;  /* the stub that brings its MXCSR along; it may fault */
     const uint8_t *insn_at; /* x87: address of the instruction inside the stub */
     uint8_t align;          /* #GP(0) unless the memory operand is so aligned, less one */
     uint8_t mem_len;
     uint8_t gpr_in, gpr_out; /* guest register, or SIMD_NO_GPR */
     bool vex, mmx, fp, flags_in, flags_out;
+    bool legacy;                /* MMX or x87: between FXRSTOR and FXSAVE */
     bool reads, writes;         /* memory */
     bool x87_wait;              /* x87: pending exceptions are delivered first */
     uint8_t regs[5], reg_count; /* vector registers that the stub stores */
@@ -75,6 +81,7 @@ struct simd_plan {
 
 struct simd_slot {
     uint64_t key[2]; /* raw bytes and mode; zero: empty */
+    uint32_t serial; /* of the plan; ops remember it */
     struct simd_plan plan;
 };
 
@@ -84,7 +91,7 @@ struct simd_slot {
 struct simd_stub_key {
     uint8_t bytes[15];
     uint8_t len; /* 0: empty */
-    uint32_t entry, insn_at;
+    uint32_t entry, careful, insn_at;
     bool refused; /* the host has no such instruction */
 };
 
@@ -97,6 +104,7 @@ struct simd {
     uint32_t used;
     uint32_t start; /* after the recovery code */
     unsigned stub_count;
+    uint32_t serial; /* of the newest plan; never 0 */
     bool host_avx;
     struct simd_slot slots[SIMD_WAYS];
     struct simd_stub_key stubs[SIMD_STUBS];

@@ -17,7 +17,7 @@
 #define IO_MXCSR_HOST offsetof(struct simd_io, mxcsr_host)
 
 #define REGION_SIZE (1u << 20)
-#define STUB_MAX 320u
+#define STUB_MAX 640u
 
 struct emit {
     uint8_t *at;
@@ -162,12 +162,14 @@ static void copy_x87(struct emit *e, const struct insn *insn)
     byte(e, insn->is_mem ? reg << 3 | X86_RSI : insn->modrm);
 }
 
-static void emit_vector(struct emit *e, const struct insn *insn, const struct simd_plan *plan)
+/* `careful`: with the MXCSR of struct simd_io, else with that of the register. */
+static void emit_vector(struct emit *e, const struct insn *insn, const struct simd_plan *plan,
+                        bool careful)
 {
     bool implicit = insn->map == INSN_MAP_0F3A && insn->opcode >= 0x60 && insn->opcode <= 0x63;
     for (unsigned i = 0; i < plan->reg_count; i++)
         move_register(e, plan->regs[i], plan->vex, false);
-    if (plan->fp)
+    if (careful)
         mxcsr(e, false, IO_MXCSR_IN);
     if (plan->gpr_in != SIMD_NO_GPR)
         load_rax(e);
@@ -176,7 +178,7 @@ static void emit_vector(struct emit *e, const struct insn *insn, const struct si
         flags_out(e);
     if (plan->gpr_out != SIMD_NO_GPR)
         store_gpr(e, implicit);
-    if (plan->fp) {
+    if (careful) {
         mxcsr(e, true, IO_MXCSR_OUT);
         mxcsr(e, false, IO_MXCSR_HOST);
     }
@@ -211,11 +213,6 @@ static void emit_legacy(struct emit *e, const struct insn *insn, const struct si
     byte(e, 0xc3);
 }
 
-static bool legacy_path(const struct insn *insn, const struct simd_plan *plan)
-{
-    return insn->cls == INSN_CLASS_X87 || plan->mmx;
-}
-
 /* What makes two instructions share a stub: the encoding without prefixes that do not matter and
    without address bytes, and the guest registers that the stub moves. */
 static void make_key(const struct insn *insn, const struct simd_plan *plan,
@@ -233,8 +230,10 @@ static void make_key(const struct insn *insn, const struct simd_plan *plan,
 static void reset_region(struct simd *simd)
 {
     memset(simd->stubs, 0, sizeof(simd->stubs));
-    for (unsigned i = 0; i < SIMD_WAYS; i++)
+    for (unsigned i = 0; i < SIMD_WAYS; i++) {
         simd->slots[i].key[1] = 0; /* an occupied key has its mode there */
+        simd->slots[i].serial = 0;
+    }
     simd->used = simd->start;
     simd->stub_count = 0;
 }
@@ -254,6 +253,7 @@ void simd_emit_init(struct simd *simd)
 bool simd_emit(struct simd *simd, const struct insn *insn, struct simd_plan *plan)
 {
     struct simd_stub_key key;
+    plan->legacy = insn->cls == INSN_CLASS_X87 || plan->mmx;
     make_key(insn, plan, &key);
     if (simd->used + STUB_MAX > REGION_SIZE || simd->stub_count >= SIMD_STUBS / 2)
         reset_region(simd);
@@ -271,16 +271,22 @@ bool simd_emit(struct simd *simd, const struct insn *insn, struct simd_plan *pla
         struct emit e = {simd->write + simd->used};
         uint8_t *insn_at = e.at;
         *slot = key;
-        if (legacy_path(insn, plan))
+        slot->entry = slot->careful = simd->used;
+        if (plan->legacy) {
             emit_legacy(&e, insn, plan, &insn_at);
-        else
-            emit_vector(&e, insn, plan);
-        slot->entry = simd->used;
+        } else {
+            emit_vector(&e, insn, plan, false);
+            if (plan->fp) {
+                slot->careful = (uint32_t)(e.at - simd->write);
+                emit_vector(&e, insn, plan, true);
+            }
+        }
         slot->insn_at = (uint32_t)(insn_at - simd->write);
         simd->used = ALIGN_UP((uint32_t)(e.at - simd->write), 32u);
         simd->stub_count++;
     }
     plan->stub = (simd_stub_fn *)(uintptr_t)(simd->exec + slot->entry);
+    plan->careful = (simd_stub_fn *)(uintptr_t)(simd->exec + slot->careful);
     plan->insn_at = simd->exec + slot->insn_at;
     if (fresh)
         slot->refused = !simd_try(simd, plan);

@@ -216,6 +216,7 @@ struct soft_vcpu {
     bool long_mode;    /* EFER.LMA */
     bool stack_access; /* a bad address is #SS, not #GP: set by stack instructions */
     uint8_t shadow;    /* the next instruction runs with interrupts held: SHADOW_* */
+    bool mxcsr_live;   /* the host's MXCSR holds the guest's: simd.h */
     bool stop;         /* run loop: look at events, state or mode before the next block */
 
     struct soft_vm *vm;
@@ -406,6 +407,13 @@ void soft_msi(struct soft_vm *vm, uint64_t address, uint32_t data);
 struct err *soft_simd_new(struct soft_vcpu *v);
 void soft_simd_free(struct soft_vcpu *v);
 void soft_simd_exec(struct soft_vcpu *v, const struct insn *insn);
+/* Brings the guest's MXCSR home to v->xsave, before C that looks at it or computes with doubles. */
+void soft_mxcsr_home(struct soft_vcpu *v);
+static inline void soft_mxcsr_leave(struct soft_vcpu *v)
+{
+    if (v->mxcsr_live)
+        soft_mxcsr_home(v);
+}
 /* xstate*.c: FXSAVE, FXRSTOR, XSAVE*, XRSTOR*, LDMXCSR, STMXCSR, EMMS, FWAIT, XGETBV, XSETBV. */
 void soft_xstate_exec(struct soft_vcpu *v, const struct insn *insn);
 /* Power-on value of v->xsave and v->xcr0. */

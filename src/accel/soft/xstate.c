@@ -65,6 +65,7 @@ static void normalise_x87(uint8_t *x)
 
 void soft_xstate_reset(struct soft_vcpu *v)
 {
+    soft_mxcsr_leave(v);
     memset(v->xsave, 0, sizeof(v->xsave));
     put_le16(v->xsave + XS_FCW, 0x40);
     v->xsave[XS_FTW] = 0xff;
@@ -76,6 +77,7 @@ void soft_xstate_reset(struct soft_vcpu *v)
 
 void soft_xstate_set(struct soft_vcpu *v, const uint8_t image[X86_XSAVE_SIZE])
 {
+    soft_mxcsr_leave(v);
     uint64_t present = get_le64(image + XS_HEADER);
     memcpy(v->xsave, image, XS_HEADER);
     memset(v->xsave + XS_HEADER, 0, sizeof(v->xsave) - XS_HEADER);
@@ -89,6 +91,7 @@ void soft_xstate_set(struct soft_vcpu *v, const uint8_t image[X86_XSAVE_SIZE])
 
 void soft_xstate_get(struct soft_vcpu *v, uint8_t image[X86_XSAVE_SIZE])
 {
+    soft_mxcsr_leave(v);
     memcpy(image, v->xsave, X86_XSAVE_SIZE);
     uint64_t present = C_X87 | C_SSE;
     if (v->features >> FEAT_AVX & 1)
@@ -365,6 +368,7 @@ static void exec_fwait(struct soft_vcpu *v)
 
 void soft_xstate_exec(struct soft_vcpu *v, const struct insn *insn)
 {
+    soft_mxcsr_leave(v);
     switch (insn->id) {
     case I_FXSAVE:
         exec_fxsave(v, insn);

@@ -177,14 +177,6 @@ static void firmware_state(const struct vm *vm, unsigned index, struct x86_state
         virtual_wire(state, !index);
 }
 
-static struct err *set_cpu(struct vm *vm, unsigned index, const struct x86_state *state)
-{
-    struct accel_vcpu *vcpu = vm->cpu[index].vcpu;
-
-    vm->accel->vcpu_reset(vcpu);
-    return err_wrap(vm->accel->vcpu_set(vcpu, state), "CPU %u", index);
-}
-
 struct err *vm_cpus_reset(struct vm *vm)
 {
     struct x86_state *state = xcalloc(1, sizeof(*state));
@@ -194,9 +186,29 @@ struct err *vm_cpus_reset(struct vm *vm)
         firmware_state(vm, i, state);
         if (!i)
             TRY(load_kernel(vm, state));
-        TRY(set_cpu(vm, i, state));
+        vm->accel->vcpu_reset(vm->cpu[i].vcpu);
+        TRY(err_wrap(vm->accel->vcpu_set(vm->cpu[i].vcpu, state), "CPU %u", i));
     }
     return NULL;
+}
+
+/* The TSC counts on in S3: guests' clocks hang on it, and all CPUs shall show one. */
+static struct err *wake_cpu(struct vm *vm, unsigned index, uint32_t vector, struct x86_state *state)
+{
+    struct accel_vcpu *vcpu = vm->cpu[index].vcpu;
+
+    TRY(vm->accel->vcpu_get(vcpu, state));
+    uint64_t tsc = state->msr.tsc, adjust = state->msr.tsc_adjust;
+    firmware_state(vm, index, state);
+    state->msr.tsc = tsc;
+    state->msr.tsc_adjust = adjust;
+    if (!index) {
+        /* ACPI 6.4, 5.2.10: real mode, CS is the vector over 16. */
+        state->seg[X86_CS].selector = (uint16_t)(vector >> 4);
+        state->seg[X86_CS].base = state->seg[X86_CS].selector << 4;
+        state->rip = vector & 15;
+    }
+    return vm->accel->vcpu_set(vcpu, state);
 }
 
 struct err *vm_cpus_wake(struct vm *vm, uint32_t vector)
@@ -204,16 +216,8 @@ struct err *vm_cpus_wake(struct vm *vm, uint32_t vector)
     struct x86_state *state = xcalloc(1, sizeof(*state));
     scoped(free_cleanup) void *owned = state;
 
-    for (unsigned i = 0; i < vm->cpu_count; i++) {
-        firmware_state(vm, i, state);
-        if (!i) {
-            /* ACPI 6.4, 5.2.10: real mode, CS is the vector over 16. */
-            state->seg[X86_CS].selector = (uint16_t)(vector >> 4);
-            state->seg[X86_CS].base = state->seg[X86_CS].selector << 4;
-            state->rip = vector & 15;
-        }
-        TRY(set_cpu(vm, i, state));
-    }
+    for (unsigned i = 0; i < vm->cpu_count; i++)
+        TRY(err_wrap(wake_cpu(vm, i, vector, state), "CPU %u", i));
     return NULL;
 }
 

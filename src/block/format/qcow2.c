@@ -260,13 +260,13 @@ static struct err *qcow2_open(struct image *image, const struct image_files *fil
     struct qcow2 *q = xcalloc(1, sizeof(*q));
     q->image = image;
     q->file = image->file;
+    image->state = q;
     struct err *err = open_parts(q);
     if (err) {
         state_free(q);
-        return err;
+        image->state = NULL;
     }
-    image->state = q;
-    return NULL;
+    return err;
 }
 
 static int qcow2_flush(struct image *image)

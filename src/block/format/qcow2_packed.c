@@ -130,7 +130,7 @@ int qcow2_write_packed(struct image *image, uint64_t offset, const void *data, s
     struct qcow2 *q = image->state;
     uint8_t *slice;
     unsigned index;
-    uint64_t at, end;
+    uint64_t at = 0, end;
     int result = qcow2_map_write(q, offset, &slice, &index);
     if (!result)
         result = pack_room(q, length, &at);

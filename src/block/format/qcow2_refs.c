@@ -11,6 +11,8 @@
 #include "base/checked.h"
 #include "block/format/qcow2.h"
 
+#define BEYOND_END_MAX 65536
+
 /* log2 of the counts in a block. */
 static unsigned block_bits(const struct qcow2 *q)
 {
@@ -258,26 +260,29 @@ static int find(struct qcow2 *q, uint64_t least, uint64_t most, uint64_t *first,
 {
     uint64_t cluster = q->hint, run = 0;
     bool at_hint = true;
+    if (least >= 1ull << block_bits(q)) /* new blocks would lie in every run */
+        return -EFBIG;
     for (;; cluster++) {
         bool yes;
         int result = is_free(q, cluster, &yes);
         if (result)
             return result;
-        if (yes && at_hint)
+        if (yes && at_hint) {
             q->hint = cluster;
-        if (yes)
             at_hint = false;
+        }
+        if (!yes && run >= least)
+            break;
+        /* Counts of clusters far behind the end of the file are not to be believed. */
+        if (!yes && cluster > (q->file->size >> q->cluster_bits) + BEYOND_END_MAX)
+            return -EIO;
         run = yes ? run + 1 : 0;
-        if (run == most)
+        if (run == most) {
+            cluster++;
             break;
-        if (!yes)
-            continue;
-        /* Enough, and the next is taken? One look ahead happens in the next round. */
-        uint64_t next;
-        if (run >= least && qcow2_ref_get(q, cluster + 1, &next) == 0 && next)
-            break;
+        }
     }
-    *first = cluster + 1 - run;
+    *first = cluster - run;
     *got = run;
     return 0;
 }

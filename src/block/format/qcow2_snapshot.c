@@ -82,7 +82,7 @@ struct err *qcow2_snapshots_load(struct qcow2 *q)
 
 void qcow2_snapshots_free(struct qcow2 *q)
 {
-    for (uint32_t i = 0; i < q->snapshot_count; i++)
+    for (uint32_t i = 0; q->snapshot && i < q->snapshot_count; i++)
         free(q->snapshot[i].extra);
     free(q->snapshot);
 }

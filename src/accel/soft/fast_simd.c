@@ -385,6 +385,14 @@ OP(copy32)
     NEXT_OP(v, op);
 }
 
+OP(bytemask32)
+{
+    LEAVE_UNLESS(ready(v, true, false));
+    uint32_t low = (uint32_t)_mm_movemask_epi8(get(v, op->b));
+    v->r[op->a] = low | (uint32_t)_mm_movemask_epi8(get_high(v, op->b)) << 16;
+    NEXT_OP(v, op);
+}
+
 /* MOVSS and MOVSD between registers, legacy: the low part alone. */
 OP(merge4)
 {
@@ -546,7 +554,7 @@ static op_fn *select_move(struct op *op, const struct insn *insn, bool vex)
         return wide ? copy32 : BOTH(copy16)[vex];
     }
     if (wide)
-        return NULL;
+        return code == 0xd7 && pp == 1 && !mem ? bytemask32 : NULL;
     switch (code) {
     case 0x10:
         if (mem)

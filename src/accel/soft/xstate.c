@@ -368,7 +368,9 @@ static void exec_fwait(struct soft_vcpu *v)
 
 void soft_xstate_exec(struct soft_vcpu *v, const struct insn *insn)
 {
-    soft_mxcsr_leave(v);
+    /* VZEROUPPER and its kin leave MXCSR alone, and stand between floating-point code. */
+    if (insn->id != I_EMMS && insn->id != I_FWAIT && insn->id != I_XGETBV)
+        soft_mxcsr_leave(v);
     switch (insn->id) {
     case I_FXSAVE:
         exec_fxsave(v, insn);

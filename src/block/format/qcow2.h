@@ -12,6 +12,7 @@
 #ifndef TENON_BLOCK_FORMAT_QCOW2_H
 #define TENON_BLOCK_FORMAT_QCOW2_H
 
+#include "base/lock.h"
 #include "block/core/driver.h"
 
 #define QCOW2_MAGIC 0x514649fbu
@@ -23,6 +24,7 @@
 #define QCOW2_REFTABLE_MAX MIB(8) /* bytes */
 #define QCOW2_GONE_MAX 4096
 #define QCOW2_SNAPSHOTS_MAX 65536
+#define QCOW2_SPARE_MAX 16
 
 #define QCOW2_INCOMPAT_DIRTY (1ull << 0)
 #define QCOW2_INCOMPAT_CORRUPT (1ull << 1)
@@ -93,6 +95,8 @@ struct qcow2 {
     uint64_t plain_entry;   /* ... from this L2 entry; 0: none */
     uint8_t *packed;        /* its compressed bytes */
     void *inflater, *unzstd;
+    struct lock spare_lock; /* LOCK_LEAF; guards the compressors that no thread uses */
+    void *spare[QCOW2_SPARE_MAX];
 
     uint64_t snapshots_offset;
     uint32_t snapshot_count;

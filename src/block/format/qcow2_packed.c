@@ -16,7 +16,7 @@
 #include "base/checked.h"
 #include "block/format/qcow2.h"
 
-#define DEFLATE_LEVEL 6
+#define DEFLATE_LEVEL 5 /* smaller output than zlib at its level 6 */
 #define ZSTD_LEVEL 3
 
 static int inflate_cluster(struct qcow2 *q, uint64_t length)
@@ -74,6 +74,47 @@ void qcow2_packed_fini(struct qcow2 *q)
     if (q->inflater)
         libdeflate_free_decompressor(q->inflater);
     ZSTD_freeDCtx(q->unzstd);
+    for (unsigned i = 0; i < QCOW2_SPARE_MAX; i++) {
+        if (q->compression == 1)
+            ZSTD_freeCCtx(q->spare[i]);
+        else if (q->spare[i])
+            libdeflate_free_compressor(q->spare[i]);
+    }
+    lock_fini(&q->spare_lock);
+}
+
+/* A compressor for this thread alone: setting one up costs more than a cluster's work. */
+static void *compressor_take(struct qcow2 *q)
+{
+    void *found = NULL;
+    lock_take(&q->spare_lock);
+    for (unsigned i = 0; i < QCOW2_SPARE_MAX && !found; i++) {
+        found = q->spare[i];
+        q->spare[i] = NULL;
+    }
+    lock_drop(&q->spare_lock);
+    if (found)
+        return found;
+    return q->compression == 1 ? (void *)ZSTD_createCCtx()
+                               : (void *)libdeflate_alloc_compressor(DEFLATE_LEVEL);
+}
+
+static void compressor_give(struct qcow2 *q, void *take_compressor)
+{
+    lock_take(&q->spare_lock);
+    for (unsigned i = 0; i < QCOW2_SPARE_MAX && take_compressor; i++) {
+        if (!q->spare[i]) {
+            q->spare[i] = take_compressor;
+            take_compressor = NULL;
+        }
+    }
+    lock_drop(&q->spare_lock);
+    if (!take_compressor)
+        return;
+    if (q->compression == 1)
+        ZSTD_freeCCtx(take_compressor);
+    else
+        libdeflate_free_compressor(take_compressor);
 }
 
 uint32_t qcow2_compress_unit(const struct image *image)
@@ -81,24 +122,21 @@ uint32_t qcow2_compress_unit(const struct image *image)
     return (uint32_t)((const struct qcow2 *)image->state)->cluster_size;
 }
 
-static int compress_zstd(const struct qcow2 *q, const void *unit, void *out, size_t *out_length)
-{
-    size_t made = ZSTD_compress(out, q->cluster_size, unit, q->cluster_size, ZSTD_LEVEL);
-    *out_length = ZSTD_isError(made) || made >= q->cluster_size ? 0 : made;
-    return 0;
-}
-
 int qcow2_compress(struct image *image, const void *unit, void *out, size_t *out_length)
 {
-    const struct qcow2 *q = image->state;
-    if (q->compression == 1)
-        return compress_zstd(q, unit, out, out_length);
-    struct libdeflate_compressor *compressor = libdeflate_alloc_compressor(DEFLATE_LEVEL);
+    struct qcow2 *q = image->state;
+    void *compressor = compressor_take(q);
     if (!compressor)
         return -ENOMEM;
-    *out_length = libdeflate_deflate_compress(compressor, unit, q->cluster_size, out,
-                                              q->cluster_size - 1);
-    libdeflate_free_compressor(compressor);
+    if (q->compression == 1) {
+        size_t made = ZSTD_compressCCtx(compressor, out, q->cluster_size, unit, q->cluster_size,
+                                        ZSTD_LEVEL);
+        *out_length = ZSTD_isError(made) || made >= q->cluster_size ? 0 : made;
+    } else {
+        *out_length = libdeflate_deflate_compress(compressor, unit, q->cluster_size, out,
+                                                  q->cluster_size - 1);
+    }
+    compressor_give(q, compressor);
     return 0;
 }
 

@@ -122,6 +122,8 @@ static int grow_reftable(struct qcow2 *q, uint64_t index)
 {
     uint64_t per_block = 1ull << block_bits(q), per_table = q->cluster_size / 8;
     uint64_t first = index << block_bits(q), blocks = 1, tables, entries;
+    if (index >= QCOW2_REFTABLE_MAX / 8)
+        return -EFBIG;
     for (;; blocks++) { /* as many blocks as count the blocks and the table */
         entries = MAX((uint64_t)q->reftable_size * 3 / 2, index + blocks + 1);
         tables = (entries + per_table - 1) / per_table;
@@ -232,6 +234,8 @@ int qcow2_ref_add(struct qcow2 *q, uint64_t cluster, int delta)
     int result = qcow2_ref_get(q, cluster, &count);
     if (result)
         return result;
+    if (delta > 0 && !count) /* what is referred to must have been counted */
+        return -EIO;
     if (delta < 0 ? count < (uint64_t)-delta : count > qcow2_ref_max(q) - (uint64_t)delta)
         return delta < 0 ? -EIO : -ERANGE;
     count += (uint64_t)(int64_t)delta;

@@ -58,7 +58,7 @@ static struct err *parse_sparse(struct vmdk_extent *extent, const uint8_t *heade
         !is_power_of_2(get_le64(header + S_GRAIN)))
         return err_new("vmdk: bad grain size");
     extent->grain = get_le64(header + S_GRAIN) * IMAGE_SECTOR;
-    if (!is_power_of_2(extent->gtes) || extent->gtes > 65536)
+    if (!is_power_of_2(extent->gtes) || extent->gtes > VMDK_GTES)
         return err_new("vmdk: bad size of grain tables, %u", extent->gtes);
     if (get_le64(header + S_CAPACITY) > VMDK_DISK_MAX / IMAGE_SECTOR)
         return err_new("vmdk: the capacity is beyond any disk's");

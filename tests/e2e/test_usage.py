@@ -30,7 +30,7 @@ def test_help_everywhere(tenon):
     for args in ((), ('help',), ('--help',)):
         result = tenon.run(*args)
         assert result.returncode == 0 and 'doctor' in result.stdout and not result.stderr
-    for command in ('run', 'doctor', 'timeline'):
+    for command in ('run', 'doctor', 'image', 'timeline'):
         one, two = tenon.run(command, '--help'), tenon.run('help', command)
         assert one.returncode == 0 and one.stdout == two.stdout
         assert one.stdout.startswith('Usage: tenon ' + command)
@@ -203,7 +203,7 @@ def man_page(name):
     return page.read_text().replace('\\-', '-')
 
 
-@pytest.mark.parametrize('command', ['run', 'doctor', 'timeline'])
+@pytest.mark.parametrize('command', ['run', 'doctor', 'image', 'timeline'])
 def test_manual_has_every_option(tenon, command):
     flags = flags_of_help(tenon.run(command, '--help').stdout)
     assert 'help' in flags
@@ -236,7 +236,7 @@ def test_manual_pages_format(programs):
     if not shutil.which('groff'):
         pytest.skip('groff is missing')
     pages = list((BUILD / 'docs/man').glob('*.[158]'))
-    assert len(pages) == 7
+    assert len(pages) == 8
     for page in pages:
         result = subprocess.run(['groff', '-man', '-Tascii', '-ww', page], capture_output=True,
                                 text=True)

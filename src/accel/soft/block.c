@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 
 #include "accel/soft/tlb.h"
+#include "accel/soft/xlate.h"
 
 static unsigned hash_of(uint64_t gpa, unsigned mode)
 {
@@ -36,7 +37,8 @@ struct soft_code *soft_code_new(struct soft_vcpu *v)
     code->miss = xcalloc(1, sizeof(*code->miss) + sizeof(struct op));
     code->miss->gpa2 = UINT64_MAX;
     code->miss->ops[0].fn = op_lookup;
-    if (!code->arena || !code->insns) {
+    code->xlate = xlate_new();
+    if (!code->arena || !code->insns || !code->xlate) {
         soft_code_free(code);
         return NULL;
     }
@@ -53,6 +55,7 @@ void soft_code_free(struct soft_code *code)
         munmap(code->insns, INSN_ARENA);
     if (code->pages)
         munmap(code->pages, code->page_count * sizeof(*code->pages));
+    xlate_free(code->xlate);
     free(code->miss);
     free(code);
 }
@@ -72,6 +75,8 @@ void soft_code_flush(struct soft_vcpu *v)
     code->pages = NULL;
     code->used = 0;
     code->insn_count = 0;
+    xlate_flush(code->xlate);
+    xlate_block_init(v, code->miss);
     soft_jc_flush(v);
 }
 
@@ -96,6 +101,7 @@ static void kill(struct soft_vcpu *v, struct block *block)
     block->dead = true;
     for (unsigned i = 0; i < block->op_count; i++)
         block->ops[i].fn = op_dead;
+    xlate_block_drop(v, block);
     struct block **link = &v->code->hash[hash_of(block->gpa, block->mode)];
     while (*link && *link != block)
         link = &(*link)->hash_next;
@@ -129,6 +135,9 @@ struct builder {
     const uint8_t *host; /* of the first byte; the page ends at `room` */
     unsigned room;
     unsigned at; /* bytes decoded */
+    unsigned insns;
+    bool xlate;  /* the block may be translated: leave room for its entries */
+    bool behind; /* the last instruction is not for the translator */
 };
 
 static const struct insn *keep_insn(struct soft_vcpu *v, const struct insn *insn)
@@ -143,15 +152,33 @@ static bool ends_block(const struct insn *insn)
     return insn->flags & INSN_F_END || insn->rep;
 }
 
+/* An op that is no instruction: the translator's ways in. */
+static void append_entry(struct builder *b, op_fn *fn)
+{
+    struct op *op = &b->block->ops[b->block->op_count++];
+    memset(op, 0, sizeof(*op));
+    op->fn = fn;
+    op->off = b->at;
+    op->n = b->insns + 1;
+}
+
 /* Appends the op of one decoded instruction; true when the block ends with it. */
 static bool append(struct builder *b, const struct insn *insn)
 {
     struct block *block = b->block;
+    if (b->xlate) {
+        bool known = xlate_handles(insn);
+        if (!block->op_count)
+            append_entry(b, xlate_op_hot);
+        else if (known && b->behind)
+            append_entry(b, xlate_op_entry);
+        b->behind = !known;
+    }
     struct op *op = &block->ops[block->op_count++];
     memset(op, 0, sizeof(*op));
     op->off = b->at;
     op->len = insn->len;
-    op->n = block->op_count;
+    op->n = ++b->insns;
     b->at += insn->len;
     bool end = ends_block(insn);
     if (insn->mode == INSN_64) {
@@ -183,7 +210,7 @@ static void append_ud(struct builder *b, enum decode_result why, struct insn *in
     memset(op, 0, sizeof(*op));
     op->off = b->at;
     op->len = insn->len ? insn->len : 1;
-    op->n = b->block->op_count;
+    op->n = ++b->insns;
     op->fn = op_generic_end;
     op->insn = keep_insn(b->v, insn);
     b->at += op->len;
@@ -213,6 +240,7 @@ static void build_crossing(struct builder *b)
     uint8_t bytes[INSN_MAX];
     struct insn insn;
     unsigned count = cross_bytes(b, bytes, &block->gpa2);
+    b->xlate = false;
     struct op *check = &block->ops[block->op_count++];
     memset(check, 0, sizeof(*check));
     check->fn = op_crossing;
@@ -258,7 +286,8 @@ static void build_ops(struct builder *b)
         memset(op, 0, sizeof(*op));
         op->fn = op_fallthrough;
         op->off = op->disp = b->at;
-        op->n = block->op_count++;
+        op->n = b->insns;
+        block->op_count++;
         op->a = b->at < b->room; /* stays in the page: may be linked */
         return;
     }
@@ -295,15 +324,18 @@ static struct block *build(struct soft_vcpu *v, const uint8_t *host, uint64_t gp
     block->gpa = gpa;
     block->gpa2 = UINT64_MAX;
     block->mode = v->mode;
+    xlate_block_init(v, block);
     struct builder b = {
-        .v = v, .block = block, .host = host, .room = GUEST_PAGE_SIZE - (gpa & 0xfff)};
+        .v = v, .block = block, .host = host, .room = GUEST_PAGE_SIZE - (gpa & 0xfff),
+                        .xlate = v->mode == INSN_64 && v->vm->xlate_after};
     /* Marked before the bytes are read, wide first: a write in between is noticed. */
     soft_code_mark(v, gpa, MIN(b.room, 64u));
     unsigned marked = MIN(b.room, 64u);
     for (;;) {
         size_t insns = code->insn_count;
         block->op_count = 0;
-        b.at = 0;
+        b.at = b.insns = 0;
+        b.behind = false;
         build_ops(&b);
         unsigned bytes = MIN(b.at, b.room);
         if (bytes <= marked)

@@ -21,6 +21,7 @@ struct soft_code {
     struct block *hash[1u << BLOCK_HASH_BITS];
     struct block **pages; /* by page index of soft_mem: blocks that lie in the page */
     uint64_t page_count;
+    struct xlate *xlate; /* NULL: no translator */
     struct block *miss; /* stands for "not in the jump cache": its op looks the block up */
 };
 

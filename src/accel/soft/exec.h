@@ -20,6 +20,7 @@
 #include "accel/soft/soft.h"
 
 struct op;
+struct xlate_site;
 typedef const struct op *op_fn(struct soft_vcpu *v, const struct op *op);
 
 struct op {
@@ -43,6 +44,10 @@ _Static_assert(sizeof(struct op) == 32, "two ops a cache line");
 struct block {
     uint64_t gpa; /* of the first byte */
     struct block *hash_next, *page_next, *page2_next;
+    /* xlate.h: where translated code enters, with flags in the frame or in the host's register;
+       jumps that are bound to it. */
+    const uint8_t *code, *code_flags;
+    struct xlate_site *bound;
     uint64_t gpa2; /* page that the last instruction crosses into, or UINT64_MAX */
     uint16_t op_count;
     uint16_t bytes;

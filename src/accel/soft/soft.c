@@ -17,6 +17,11 @@ bool soft_random(uint64_t *value)
     return getrandom(value, sizeof(*value), GRND_NONBLOCK) == sizeof(*value);
 }
 
+/* Executions that make a block worth translating (xlate.h); 0: none is. */
+#ifndef SOFT_XLATE_AFTER
+#define SOFT_XLATE_AFTER 0
+#endif
+
 static void vm_free(struct accel_vm *accel)
 {
     struct soft_vm *vm = (struct soft_vm *)accel;
@@ -44,6 +49,7 @@ static struct err *vm_create(const struct accel_vm_config *config, struct accel_
     vm->io = config->io;
     vm->opaque = config->opaque;
     vm->vcpu_count = config->vcpus;
+    vm->xlate_after = SOFT_XLATE_AFTER;
     struct err *err = soft_mem_build(vm);
     if (!err)
         err = soft_clock_new(vm);

@@ -195,6 +195,7 @@ struct soft_vm {
     } ioapic_pin[ACCEL_IOAPIC_PINS];
     uint32_t tsc_khz;
     bool dirty_log;
+    uint32_t xlate_after; /* executions before a block is translated; 0: never */
     bool started; /* table_lock: the RAM table was checked before the first run */
 };
 

@@ -2,7 +2,7 @@
  * The interpreter against the bare CPU: random integer instructions run natively in this process
  * and in the engine with the same registers, flags and memory; the results must be equal but for
  * flags that the architecture leaves undefined. Each runs through the block cache (the specialised
- * op) and through the general executor.
+ * op, then translated code) and through the general executor.
  *
  * The seed is printed; TENON_TEST_SEED repeats a run.
  *
@@ -550,9 +550,10 @@ static int teardown(void **state)
     return 0;
 }
 
-static void test_random(void **state)
+static void run_random(struct fixture *f, unsigned xlate_after)
 {
-    struct fixture *f = *state;
+    f->rig->v->vm->xlate_after = xlate_after;
+    soft_code_flush(f->rig->v);
     unsigned runs = 0, faults = 0;
     struct timespec start, now;
     clock_gettime(CLOCK_MONOTONIC, &start);
@@ -560,13 +561,24 @@ static void test_random(void **state)
         for (unsigned i = 0; i < ARRAY_SIZE(patterns); i++, runs++)
             one(f, &patterns[i], &faults);
         clock_gettime(CLOCK_MONOTONIC, &now);
-    } while (now.tv_sec - start.tv_sec < 4);
+    } while (now.tv_sec - start.tv_sec < 3);
     print_message("%u instructions, %u divisions faulted\n", runs, faults);
     assert_true(runs > ARRAY_SIZE(patterns) && faults < runs / 8);
 }
 
+static void test_interpreter(void **state)
+{
+    run_random(*state, 0);
+}
+
+static void test_translator(void **state)
+{
+    run_random(*state, 1);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_random)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_interpreter),
+                                       cmocka_unit_test(test_translator)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

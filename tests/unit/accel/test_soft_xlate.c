@@ -1,0 +1,610 @@
+/*
+ * The translator against the interpreter: random programs of 64-bit code run in both from the same
+ * state, and registers, flags, memory, the way they end and what devices saw must be equal.
+ * Programs have loops, calls, indirect jumps, code in two pages, accesses that cross pages,
+ * devices, page faults, code that writes itself, and instructions that the translator leaves alone.
+ *
+ * The seed is printed; TENON_TEST_SEED repeats a run.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <sys/time.h>
+#include <time.h>
+
+#include "accel/soft/xlate.h"
+#include "soft_rig.h"
+
+#define CODE 0x200000u   /* two pages */
+#define DATA 0x10000000u /* two pages */
+#define STACK 0x300000u  /* one page */
+#define CELLS 0x301000u  /* indirect targets */
+#define DEVICE 0x30000000u
+#define ABSENT 0x500000000ull
+#define PF_HANDLER 0x400000u
+
+struct fixture {
+    struct rig *rig;
+    uint64_t seed, first_seed;
+    uint8_t *at; /* where the next byte of the program goes, in guest RAM */
+    unsigned cells, depth;
+    uint8_t code[8192], data[8192];
+    uint64_t regs[16], flags;
+};
+
+struct outcome {
+    uint64_t regs[16], rip;
+    uint32_t flags;
+    enum vm_exit_reason reason;
+    unsigned reads, writes;
+    uint64_t device;
+    uint8_t data[8192], stack[4096], code[8192];
+};
+
+static uint64_t next_random(struct fixture *f)
+{
+    f->seed ^= f->seed << 13;
+    f->seed ^= f->seed >> 7;
+    f->seed ^= f->seed << 17;
+    return f->seed * 0x2545f4914f6cdd1dull >> 8;
+}
+
+static unsigned below(struct fixture *f, unsigned n)
+{
+    return next_random(f) % n;
+}
+
+static void put(struct fixture *f, unsigned byte)
+{
+    *f->at++ = byte;
+}
+
+static void put32(struct fixture *f, uint32_t value)
+{
+    put_le32(f->at, value);
+    f->at += 4;
+}
+
+static uint64_t address_of(const struct fixture *f)
+{
+    return (uint64_t)(f->at - f->rig->ram);
+}
+
+/* Registers that programs may change: not RSP, RSI, RDI, R10 (addresses), R14 (loops). */
+static unsigned any_reg(struct fixture *f)
+{
+    static const uint8_t regs[] = {0, 1, 2, 3, 5, 8, 9, 11, 12, 13, 15};
+    return regs[below(f, ARRAY_SIZE(regs))];
+}
+
+static unsigned source_reg(struct fixture *f)
+{
+    return below(f, 16);
+}
+
+/* REX, opcode and ModRM of a register or memory operand. `imm`: bytes that follow, for RIP. */
+static void encode(struct fixture *f, bool word, bool wide, bool byte, unsigned opcode,
+                   unsigned reg, int rm, unsigned imm)
+{
+    if (word)
+        put(f, 0x66);
+    unsigned form = rm >= 0 ? 0 : below(f, 8);
+    unsigned base = rm >= 0 ? (unsigned)rm : form < 3 ? 7 : form < 5 ? 10 : form == 5 ? 4 : 5;
+    bool index = rm < 0 && (form == 2 || form == 4);
+    unsigned segment = rm < 0 && form == 7 ? below(f, 2) : 0;
+    if (segment)
+        put(f, 0x65);
+    unsigned rex = 0x40 | wide << 3 | (reg >> 3) << 2 | ((rm >= 0 || form < 6) ? base >> 3 : 0);
+    if (rex != 0x40 || byte || below(f, 8) == 0)
+        put(f, rex);
+    if (opcode > 0xffff)
+        put(f, opcode >> 16);
+    if (opcode > 0xff)
+        put(f, opcode >> 8);
+    put(f, opcode);
+    unsigned r = (reg & 7) << 3;
+    if (rm >= 0) {
+        put(f, 0xc0 | r | (base & 7));
+    } else if (form >= 6) { /* RIP-relative, a data page; with GS its base is 64 */
+        put(f, 0x05 | r);
+        put32(f, DATA + below(f, 4000) - (uint32_t)(address_of(f) + 4 + imm));
+    } else if (index) {
+        put(f, 0x44 | r);
+        put(f, below(f, 4) << 6 | X86_RSI << 3 | (base & 7));
+        put(f, below(f, 127));
+    } else {
+        put(f, 0x40 | r | (base & 7));
+        if ((base & 7) == 4)
+            put(f, 0x24);
+        put(f, base == 4 ? 0x80 + below(f, 0x78) : below(f, 127)); /* below the stack */
+    }
+}
+
+static void imm_bytes(struct fixture *f, unsigned n)
+{
+    while (n--)
+        put(f, next_random(f));
+}
+
+/* Makes all flags defined again. */
+static void settle(struct fixture *f)
+{
+    encode(f, false, true, false, 0x83, below(f, 2) * 7, any_reg(f), 1); /* add or cmp */
+    imm_bytes(f, 1);
+}
+
+/* A random operand: a register that may change, or memory (-1). */
+static int operand(struct fixture *f)
+{
+    return below(f, 2) ? (int)any_reg(f) : -1;
+}
+
+static void group1(struct fixture *f)
+{
+    unsigned op = below(f, 8) * 8, size = below(f, 4);
+    bool word = size == 1, wide = size == 3, byte = size == 0;
+    int rm = operand(f);
+    switch (below(f, 3)) {
+    case 0:
+        encode(f, word, wide, byte, op | !byte, source_reg(f), rm, 0);
+        break;
+    case 1:
+        encode(f, word, wide, byte, (op | 2) | !byte, any_reg(f), rm >= 0 ? (int)source_reg(f) : rm,
+               0);
+        break;
+    default:
+        encode(f, word, wide, byte, byte ? 0x80 : 0x83, op / 8, rm, 1);
+        imm_bytes(f, 1);
+    }
+}
+
+static void move(struct fixture *f)
+{
+    unsigned size = below(f, 4);
+    bool word = size == 1, wide = size == 3, byte = size == 0;
+    int rm = operand(f);
+    switch (below(f, 6)) {
+    case 0:
+        encode(f, word, wide, byte, byte ? 0x88 : 0x89, source_reg(f), rm, 0);
+        break;
+    case 1:
+        encode(f, word, wide, byte, byte ? 0x8a : 0x8b, any_reg(f),
+               rm >= 0 ? (int)source_reg(f) : rm, 0);
+        break;
+    case 2:
+        encode(f, word, wide, byte, byte ? 0xc6 : 0xc7, 0, rm, byte ? 1 : word ? 2 : 4);
+        imm_bytes(f, byte ? 1 : word ? 2 : 4);
+        break;
+    case 3: /* MOVZX, MOVSX */
+        encode(f, false, wide, true, 0x0fb6 | below(f, 2) << 3 | below(f, 2), any_reg(f), rm, 0);
+        break;
+    case 4: /* MOVSXD */
+        encode(f, false, true, false, 0x63, any_reg(f), rm, 0);
+        break;
+    default: /* LEA */
+        encode(f, false, size & 1, false, 0x8d, any_reg(f), -1, 0);
+    }
+}
+
+static void unary(struct fixture *f)
+{
+    unsigned size = below(f, 4);
+    bool word = size == 1, wide = size == 3, byte = size == 0;
+    int rm = operand(f);
+    switch (below(f, 4)) {
+    case 0: /* INC, DEC */
+        encode(f, word, wide, byte, byte ? 0xfe : 0xff, below(f, 2), rm, 0);
+        break;
+    case 1: /* NOT, NEG */
+        encode(f, word, wide, byte, byte ? 0xf6 : 0xf7, 2 + below(f, 2), rm, 0);
+        break;
+    case 2: /* MUL, IMUL */
+        encode(f, word, wide, byte, byte ? 0xf6 : 0xf7, 4 + below(f, 2), rm, 0);
+        settle(f);
+        break;
+    default: /* IMUL with two operands */
+        encode(f, false, wide, false, 0x0faf, any_reg(f), rm, 0);
+        settle(f);
+    }
+}
+
+static void shift(struct fixture *f)
+{
+    static const uint8_t digits[] = {0, 1, 2, 3, 4, 5, 7};
+    unsigned size = below(f, 4), digit = digits[below(f, 7)];
+    bool word = size == 1, wide = size == 3, byte = size == 0;
+    unsigned how = below(f, 3);
+    encode(f, word, wide, byte,
+           (how == 0   ? 0xc0
+            : how == 1 ? 0xd0
+                       : 0xd2) |
+               !byte,
+           digit, operand(f), how == 0);
+    if (how == 0)
+        imm_bytes(f, 1);
+    settle(f);
+}
+
+static void conditional(struct fixture *f)
+{
+    int rm = operand(f);
+    if (below(f, 2))
+        encode(f, false, below(f, 2), false, 0x0f40 | below(f, 16), any_reg(f), rm, 0);
+    else
+        encode(f, false, false, true, 0x0f90 | below(f, 16), 0, rm, 0);
+}
+
+static void bits(struct fixture *f)
+{
+    static const uint16_t simple[] = {0x98, 0x99, 0xf8, 0xf9, 0xf5, 0x9f, 0x9e, 0x90};
+    int rm = operand(f);
+    switch (below(f, 5)) {
+    case 0: /* BT family with an immediate */
+        encode(f, false, below(f, 2), false, 0x0fba, 4 + below(f, 4), rm, 1);
+        imm_bytes(f, 1);
+        settle(f);
+        break;
+    case 1: /* XADD, XCHG */
+        encode(f, false, below(f, 2), false, below(f, 2) ? 0x0fc1 : 0x87, any_reg(f), rm, 0);
+        break;
+    case 2: /* LOCK CMPXCHG */
+        put(f, 0xf0);
+        encode(f, false, below(f, 2), false, 0x0fb1, source_reg(f), -1, 0);
+        break;
+    case 3:
+        if (below(f, 2))
+            put(f, 0x48);
+        put(f, simple[below(f, ARRAY_SIZE(simple))]);
+        break;
+    default: { /* BSWAP */
+        unsigned reg = any_reg(f);
+        put(f, 0x48 | reg >> 3);
+        put(f, 0x0f);
+        put(f, 0xc8 | (reg & 7));
+    }
+    }
+}
+
+static void stack(struct fixture *f)
+{
+    unsigned from = source_reg(f), to = any_reg(f);
+    if (from > 7)
+        put(f, 0x41);
+    put(f, 0x50 | (from & 7));
+    if (below(f, 2))
+        group1(f);
+    if (to > 7)
+        put(f, 0x41);
+    put(f, 0x58 | (to & 7));
+}
+
+/* What the translator leaves to the interpreter. */
+static void foreign(struct fixture *f)
+{
+    static const uint8_t codes[][5] = {{4, 0x66, 0x0f, 0xef, 0xc0} /* pxor xmm0, xmm0 */,
+                                       {1, 0xfc} /* cld */,
+                                       {2, 0x9c, 0x9d} /* pushfq; popfq */,
+                                       {4, 0x66, 0x0f, 0x6e, 0xc0} /* movd xmm0, eax */,
+                                       {4, 0x66, 0x0f, 0x7e, 0xc1} /* movd ecx, xmm0 */,
+                                       {3, 0x0f, 0xae, 0xf0} /* mfence */};
+    const uint8_t *code = codes[below(f, ARRAY_SIZE(codes))];
+    for (unsigned i = 1; i <= code[0]; i++)
+        put(f, code[i]);
+}
+
+static void device_or_fault(struct fixture *f)
+{
+    unsigned what = below(f, 24);
+    /* mov rbx, imm64; mov rax, [rbx] or the other way */
+    put(f, 0x48);
+    put(f, 0xbb);
+    put_le64(f->at, what ? DEVICE + below(f, 4096) * 8 : ABSENT);
+    f->at += 8;
+    put(f, 0x48);
+    put(f, below(f, 2) ? 0x8b : 0x89);
+    put(f, 0x03);
+}
+
+/* Writes into the immediate of the instruction behind. */
+static void self_modify(struct fixture *f)
+{
+    put(f, 0x88); /* mov [rip + 1], cl */
+    put(f, 0x0d);
+    put32(f, 1);
+    put(f, 0xb8); /* mov eax, imm32 */
+    imm_bytes(f, 4);
+}
+
+static void straight(struct fixture *f)
+{
+    static void (*const kinds[])(struct fixture *) = {
+        group1, group1,      move,   move, unary, shift,      stack,
+        bits,   conditional, group1, move, move,  conditional};
+    unsigned rare = below(f, 100);
+    if (rare < 3)
+        foreign(f);
+    else if (rare == 3)
+        device_or_fault(f);
+    else if (rare == 4)
+        self_modify(f);
+    else
+        kinds[below(f, ARRAY_SIZE(kinds))](f);
+}
+
+static void straights(struct fixture *f, unsigned most)
+{
+    for (unsigned n = below(f, most); n; n--)
+        straight(f);
+}
+
+/* A conditional jump over some instructions. */
+static void hop(struct fixture *f)
+{
+    put(f, 0x0f);
+    put(f, 0x80 | below(f, 16));
+    uint8_t *hole = f->at;
+    put32(f, 0);
+    straights(f, 5);
+    put_le32(hole, (uint32_t)(f->at - hole - 4));
+}
+
+/* mov r14d, n; body; dec r14; jnz */
+static void loop(struct fixture *f)
+{
+    put(f, 0x41);
+    put(f, 0xbe);
+    put32(f, 1 + below(f, 6));
+    uint8_t *top = f->at;
+    straights(f, 8);
+    if (below(f, 2))
+        hop(f);
+    put(f, 0x49);
+    put(f, 0xff);
+    put(f, 0xce);
+    put(f, 0x0f);
+    put(f, 0x85);
+    put32(f, (uint32_t)(top - f->at - 4));
+}
+
+/* lea rax, [rip + over]; jmp rax, or through memory; junk between. */
+static void indirect(struct fixture *f)
+{
+    bool memory = below(f, 2);
+    put(f, 0x48);
+    put(f, 0x8d);
+    put(f, 0x05);
+    uint8_t *hole = f->at;
+    put32(f, 0);
+    if (memory) { /* mov [cell], rax; jmp [cell] */
+        uint32_t cell = CELLS + 8 * (f->cells++ % 500);
+        static const uint8_t store[] = {0x48, 0x89, 0x04, 0x25}, jump[] = {0xff, 0x24, 0x25};
+        memcpy(f->at, store, 4);
+        f->at += 4;
+        put32(f, cell);
+        memcpy(f->at, jump, 3);
+        f->at += 3;
+        put32(f, cell);
+    } else {
+        put(f, 0xff);
+        put(f, 0xe0);
+    }
+    put(f, 0x0f);
+    put(f, 0x0b);
+    put_le32(hole, (uint32_t)(f->at - hole - 4));
+}
+
+static void call_to(struct fixture *f, uint32_t target)
+{
+    if (below(f, 3)) {
+        put(f, 0xe8);
+        put32(f, target - (uint32_t)(address_of(f) + 4));
+    } else { /* mov ebx, target; call rbx */
+        put(f, 0xbb);
+        put32(f, target);
+        put(f, 0xff);
+        put(f, 0xd3);
+    }
+}
+
+/* Two leaf functions, one in each page, then the program, which runs over the page boundary. */
+static void program(struct fixture *f)
+{
+    uint32_t functions[2];
+    memset(f->rig->ram + CODE, 0xf4, sizeof(f->code));
+    f->cells = 0;
+    for (unsigned i = 0; i < 2; i++) {
+        f->at = f->rig->ram + CODE + (i ? 4096 + 3000 : 0);
+        functions[i] = address_of(f);
+        straights(f, 8);
+        put(f, 0xc3);
+    }
+    f->at = f->rig->ram + CODE + 600 + below(f, 2800);
+    f->regs[0] = address_of(f);
+    for (unsigned n = 4 + below(f, 24); n; n--) {
+        switch (below(f, 8)) {
+        case 0:
+            loop(f);
+            break;
+        case 1:
+            indirect(f);
+            break;
+        case 2:
+            call_to(f, functions[below(f, 2)]);
+            break;
+        case 3:
+            hop(f);
+            break;
+        default:
+            straights(f, 8);
+        }
+    }
+    static const uint8_t end[] = {RIG_END};
+    memcpy(f->at, end, sizeof(end));
+    memcpy(f->code, f->rig->ram + CODE, sizeof(f->code));
+}
+
+static void random_state(struct fixture *f)
+{
+    uint64_t rip = f->regs[0];
+    for (unsigned i = 0; i < 16; i++)
+        f->regs[i] = below(f, 2) ? next_random(f) << 8 ^ next_random(f) : next_random(f) & 0xff;
+    f->regs[X86_RDI] = DATA + (below(f, 4) ? 1024 : 3960) + below(f, 128);
+    f->regs[X86_RBP] = 0;
+    f->regs[10] = DATA + 4096 + below(f, 1024);
+    f->regs[X86_RSI] = below(f, 64);
+    f->regs[X86_RSP] = STACK + 2048;
+    f->flags = (next_random(f) & FL_ARITH) | 2;
+    for (unsigned i = 0; i < sizeof(f->data); i += 8)
+        put_le64(f->data + i, next_random(f) << 8 ^ next_random(f));
+    f->rig->v->rip = rip;
+}
+
+static void run(struct fixture *f, uint64_t rip, struct outcome *out)
+{
+    struct rig *rig = f->rig;
+    struct soft_vcpu *v = rig->v;
+    memcpy(rig->ram + DATA, f->data, sizeof(f->data));
+    memset(rig->ram + STACK, 0, 4096);
+    memset(rig->ram + CELLS, 0, 4096);
+    if (memcmp(rig->ram + CODE, f->code, sizeof(f->code))) { /* it wrote itself */
+        memcpy(rig->ram + CODE, f->code, sizeof(f->code));
+        soft_code_flush(v);
+    }
+    for (unsigned i = 0; i < 16; i++)
+        v->r[i] = f->regs[i];
+    memset(v->xsave, 0, 512);
+    put_le16(v->xsave, 0x37f);
+    put_le32(v->xsave + 24, 0x1f80);
+    soft_set_flags(v, f->flags);
+    soft_seg_base(v, X86_GS, 64);
+    v->rip = rip;
+    rig->mmio_reads = rig->mmio_writes = 0;
+    rig->mmio_value = 0;
+    out->reason = rig_run(rig);
+    memcpy(out->regs, v->r, sizeof(out->regs));
+    out->rip = v->rip;
+    out->flags = soft_flags(v);
+    out->reads = rig->mmio_reads;
+    out->writes = rig->mmio_writes;
+    out->device = rig->mmio_value;
+    memcpy(out->data, rig->ram + DATA, sizeof(out->data));
+    memcpy(out->stack, rig->ram + STACK, sizeof(out->stack));
+    memcpy(out->code, rig->ram + CODE, sizeof(out->code));
+    if (out->reason == VM_EXIT_SHUTDOWN)
+        out->flags = 0; /* as below */
+    if (out->rip >= PF_HANDLER && out->rip < PF_HANDLER + 16) {
+        /* The faulting frame's arithmetic flags may be stale: xlate.h. */
+        out->flags = 0;
+        uint64_t at = out->regs[X86_RSP] - STACK + 24;
+        if (at < sizeof(out->stack) - 8)
+            put_le64(out->stack + at, get_le64(out->stack + at) & ~(uint64_t)FL_ARITH);
+    }
+}
+
+static void differ(struct fixture *f, const struct outcome *a, const struct outcome *b, unsigned n)
+{
+    for (unsigned i = 0; i < 16; i++)
+        if (a->regs[i] != b->regs[i])
+            print_message("r%u: %016llx, translated %016llx\n", i, (unsigned long long)a->regs[i],
+                          (unsigned long long)b->regs[i]);
+    for (unsigned i = 0; i < sizeof(a->data); i++)
+        if (a->data[i] != b->data[i])
+            print_message("data %u: %02x, translated %02x\n", i, a->data[i], b->data[i]);
+    fail_msg("program %u (seed %#llx): rip %llx %llx, flags %x %x, reason %d %d, device %u %u", n,
+             (unsigned long long)f->first_seed, (unsigned long long)a->rip,
+             (unsigned long long)b->rip, a->flags, b->flags, a->reason, b->reason,
+             a->reads + a->writes, b->reads + b->writes);
+}
+
+static struct accel_vcpu *watched; /* of the one fixture: for the signal handler */
+static volatile sig_atomic_t expired;
+
+/* A program that wrote over its own addresses may run for ever. */
+static void on_alarm(int number)
+{
+    expired = 1;
+    accel_soft.vcpu_kick(watched);
+}
+
+static void watch(unsigned ms)
+{
+    struct itimerval timer = {.it_value = {.tv_usec = ms * 1000}};
+    setitimer(ITIMER_REAL, &timer, NULL);
+}
+
+static int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+    f->rig = rig_new();
+    const char *seed = getenv("TENON_TEST_SEED");
+    f->seed = seed ? strtoull(seed, NULL, 0) : (uint64_t)time(NULL) * 0x9e3779b97f4a7c15ull | 1;
+    print_message("TENON_TEST_SEED=%#llx\n", (unsigned long long)f->seed);
+    static const uint8_t end[] = {RIG_END};
+    memcpy(f->rig->ram + PF_HANDLER, end, sizeof(end));
+    watched = f->rig->vcpu;
+    signal(SIGALRM, on_alarm);
+    rig_gate(f->rig, VEC_PF, PF_HANDLER, 0x8e, 0);
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+    rig_free(f->rig);
+    free(f);
+    return 0;
+}
+
+static void test_programs(void **state)
+{
+    struct fixture *f = *state;
+    struct soft_vcpu *v = f->rig->v;
+    struct outcome *a = calloc(1, sizeof(*a)), *b = calloc(1, sizeof(*b));
+    unsigned programs = 0, faults = 0, shutdowns = 0, endless = 0;
+    struct timespec start, now;
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    do {
+        f->first_seed = f->seed;
+        program(f);
+        random_state(f);
+        uint64_t rip = v->rip;
+        v->vm->xlate_after = 0;
+        soft_code_flush(v);
+        expired = 0;
+        watch(100);
+        run(f, rip, a);
+        watch(0);
+        if (expired) {
+            endless++;
+            atomic_store(&v->events, 0);
+            continue;
+        }
+        faults += a->rip >= PF_HANDLER;
+        shutdowns += a->reason == VM_EXIT_SHUTDOWN;
+        v->vm->xlate_after = 1 + below(f, 2);
+        soft_code_flush(v);
+        for (unsigned i = 0; i < 3; i++) { /* the later ones through bound jumps */
+            if (programs % 4 == 0)
+                soft_tlb_flush(v);
+            watch(900);
+            run(f, rip, b);
+            watch(0);
+            if (memcmp(a, b, sizeof(*a)))
+                differ(f, a, b, programs);
+        }
+        programs++;
+    } while (clock_gettime(CLOCK_MONOTONIC, &now), now.tv_sec - start.tv_sec < 5);
+    print_message("%u programs, %u faults, %u shutdowns, %u endless\n", programs, faults, shutdowns,
+                  endless);
+    assert_true(programs > 50 && faults && shutdowns < programs / 4);
+    free(a);
+    free(b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_programs)};
+    return cmocka_run_group_tests(tests, setup, teardown);
+}

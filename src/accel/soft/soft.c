@@ -19,7 +19,7 @@ bool soft_random(uint64_t *value)
 
 /* Executions that make a block worth translating (xlate.h); 0: none is. */
 #ifndef SOFT_XLATE_AFTER
-#define SOFT_XLATE_AFTER 0
+#define SOFT_XLATE_AFTER 32
 #endif
 
 static void vm_free(struct accel_vm *accel)

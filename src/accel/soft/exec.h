@@ -128,11 +128,17 @@ struct walk {
 /* Translates for `access` with user rights or not; sets A and D; raises #PF. */
 void soft_walk(struct soft_vcpu *v, uint64_t linear, enum soft_access access, bool user,
                struct walk *walk);
+/* The same without #PF: false where it would be one. Paging is on. */
+bool soft_walk_try(struct soft_vcpu *v, uint64_t linear, enum soft_access access, bool user,
+                   struct walk *walk);
 /* Host address of the instruction bytes at `linear` and their gpa; NULL outside RAM; raises. */
 const uint8_t *soft_fetch_ptr(struct soft_vcpu *v, uint64_t linear, uint64_t *gpa);
 /* For atomics: a host address that may be written, or NULL (MMIO, ROM, code page, crossing) after
    the rights were checked. */
 void *soft_write_ptr(struct soft_vcpu *v, uint64_t linear, unsigned size);
+/* Makes the TLB hit for an access, if it may, without raising: 1 when it will hit. `how` is the size
+   times 2, plus 1 to write. 64-bit code only. */
+uint64_t soft_tlb_fill(struct soft_vcpu *v, uint64_t linear, uint64_t how);
 void soft_space_pick(struct soft_vcpu *v);
 void soft_space_flush(struct soft_space *space);
 void soft_tlb_flush_writes(struct soft_vcpu *v);

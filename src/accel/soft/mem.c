@@ -38,6 +38,30 @@ static void fill(struct soft_vcpu *v, struct soft_space *space, enum soft_access
     v->stats.tlb_misses++;
 }
 
+/* Fills the TLB after a walk when the page is plain RAM; NULL when it is not. */
+static uint8_t *resolve_walked(struct soft_vcpu *v, struct soft_space *space, uint64_t linear,
+                               enum soft_access access, const struct walk *walk)
+{
+    struct soft_mem *mem = v->vm->mem;
+    const struct soft_ram *ram = soft_ram_find(mem, walk->gpa);
+    if (!ram || (access == ACC_WRITE && ram->readonly))
+        return NULL;
+    uint64_t offset = walk->gpa - ram->gpa;
+    if (access == ACC_WRITE) {
+        uint64_t index = ram->first_page + (offset >> GUEST_PAGE_SHIFT);
+        /* In this order: code_mark sets `lines` first and then looks at `writable`. */
+        bitmap_set_atomic(mem->writable, index);
+        atomic_thread_fence(memory_order_seq_cst);
+        if (__atomic_load_n(&mem->lines[index], __ATOMIC_ACQUIRE))
+            return NULL;
+        if (v->vm->dirty_log)
+            gmem_dirty_set(v->vm->gmem, walk->gpa & ~0xfffull, GUEST_PAGE_SIZE);
+    }
+    if (likely(!v->watching) || !soft_watched_page(v, linear))
+        fill(v, space, access, linear, walk, ram->host + (offset & ~0xfffull));
+    return ram->host + offset;
+}
+
 /* Translates one page's access and fills the TLB when it is plain RAM; NULL when it is not. */
 static uint8_t *resolve(struct soft_vcpu *v, struct soft_space *space, bool user, uint64_t linear,
                         enum soft_access access, uint64_t *gpa)
@@ -47,24 +71,22 @@ static uint8_t *resolve(struct soft_vcpu *v, struct soft_space *space, bool user
         soft_raise(v, v->stack_access ? VEC_SS : VEC_GP, 0);
     soft_walk(v, linear, access, user, &walk);
     *gpa = walk.gpa;
-    struct soft_mem *mem = v->vm->mem;
-    const struct soft_ram *ram = soft_ram_find(mem, walk.gpa);
-    if (!ram || (access == ACC_WRITE && ram->readonly))
-        return NULL;
-    uint64_t offset = walk.gpa - ram->gpa;
-    if (access == ACC_WRITE) {
-        uint64_t index = ram->first_page + (offset >> GUEST_PAGE_SHIFT);
-        /* In this order: code_mark sets `lines` first and then looks at `writable`. */
-        bitmap_set_atomic(mem->writable, index);
-        atomic_thread_fence(memory_order_seq_cst);
-        if (__atomic_load_n(&mem->lines[index], __ATOMIC_ACQUIRE))
-            return NULL;
-        if (v->vm->dirty_log)
-            gmem_dirty_set(v->vm->gmem, walk.gpa & ~0xfffull, GUEST_PAGE_SIZE);
-    }
-    if (likely(!v->watching) || !soft_watched_page(v, linear))
-        fill(v, space, access, linear, &walk, ram->host + (offset & ~0xfffull));
-    return ram->host + offset;
+    return resolve_walked(v, space, linear, access, &walk);
+}
+
+uint64_t soft_tlb_fill(struct soft_vcpu *v, uint64_t linear, uint64_t how)
+{
+    enum soft_access access = how & 1 ? ACC_WRITE : ACC_READ;
+    unsigned size = how >> 1;
+    struct soft_space *space = v->space;
+    const struct soft_tlbe *e =
+        access == ACC_WRITE ? &space->write[tlb_index(linear)] : &space->read[tlb_index(linear)];
+    struct walk walk;
+    if (!soft_canonical(linear) || (linear & 0xfff) + size > GUEST_PAGE_SIZE ||
+        !soft_walk_try(v, linear, access, is_user(v), &walk))
+        return 0;
+    resolve_walked(v, space, linear, access, &walk);
+    return (linear ^ e->tag) <= GUEST_PAGE_SIZE - size;
 }
 
 /* One part of an access that crosses pages: from the TLB, or by a walk. */

@@ -30,13 +30,19 @@ struct walker {
     uint64_t linear;
     enum soft_access access;
     bool user;
-    uint64_t rights; /* AND of the entries' W and U bits, OR of NX */
+    bool quiet, failed; /* quiet: a fault only sets failed */
+    uint64_t rights;    /* AND of the entries' W and U bits, OR of NX */
     bool nx;
 };
 
-static void __attribute__((noreturn)) page_fault(const struct walker *w, uint32_t why)
+/* Raises; true, as the walk's end, when it must not. */
+static bool page_fault(struct walker *w, uint32_t why)
 {
     struct soft_vcpu *v = w->v;
+    if (w->quiet) {
+        w->failed = true;
+        return true;
+    }
     uint32_t error = why | (w->access == ACC_WRITE ? PF_W : 0) | (w->user ? PF_U : 0);
     if (w->access == ACC_EXEC && (v->efer & EFER_NXE || v->cr4 & CR4_SMEP))
         error |= PF_I;
@@ -106,9 +112,9 @@ static bool walk_levels(struct walker *w, uint64_t table, unsigned levels, unsig
         void *at = entry_ptr(v, table + index * entry_size);
         uint64_t entry = at ? load_entry(at, entry_size) : 0;
         if (!(entry & PTE_P))
-            page_fault(w, 0);
+            return page_fault(w, 0);
         if (entry & reserved)
-            page_fault(w, PF_P | PF_RSVD);
+            return page_fault(w, PF_P | PF_RSVD);
         bool pdpte = pae3 && level == 3; /* no rights, no A bit in a PDPTE of PAE paging */
         if (!pdpte) {
             w->rights &= entry;
@@ -116,7 +122,7 @@ static bool walk_levels(struct walker *w, uint64_t table, unsigned levels, unsig
         }
         bool large = level > 1 && entry & PTE_PS && !pdpte && (entry_size == 8 || v->cr4 & CR4_PSE);
         if (large && level == 4)
-            page_fault(w, PF_P | PF_RSVD);
+            return page_fault(w, PF_P | PF_RSVD);
         if (level > 1 && !large) {
             if (!pdpte && !set_bits(at, entry, PTE_A, entry_size))
                 return false;
@@ -129,11 +135,11 @@ static bool walk_levels(struct walker *w, uint64_t table, unsigned levels, unsig
             frame = (entry & 0xffc00000) | (entry >> 13 & 0xff) << 32;
         } else if (large) {
             if (frame & (size - 1) & ~0x1000ull) /* bit 12 is PAT */
-                page_fault(w, PF_P | PF_RSVD);
+                return page_fault(w, PF_P | PF_RSVD);
             frame &= ~(size - 1);
         }
         if (!allowed(w))
-            page_fault(w, PF_P);
+            return page_fault(w, PF_P);
         bool dirty = w->access == ACC_WRITE;
         if (!set_bits(at, entry, PTE_A | (dirty ? PTE_D : 0), entry_size))
             return false;
@@ -143,6 +149,28 @@ static bool walk_levels(struct walker *w, uint64_t table, unsigned levels, unsig
         result->global = entry & PTE_G && v->cr4 & CR4_PGE;
         return true;
     }
+}
+
+static void walk_from_root(struct walker *w, struct walk *walk)
+{
+    struct soft_vcpu *v = w->v;
+    bool done;
+    do {
+        if (v->long_mode)
+            done = walk_levels(w, v->cr3 & 0x000ffffffffff000ull, 4, 8, walk);
+        else if (v->cr4 & CR4_PAE)
+            done = walk_levels(w, v->cr3 & 0xffffffe0ull, 3, 8, walk);
+        else
+            done = walk_levels(w, v->cr3 & 0xfffff000ull, 2, 4, walk);
+    } while (!done);
+}
+
+bool soft_walk_try(struct soft_vcpu *v, uint64_t linear, enum soft_access access, bool user,
+                   struct walk *walk)
+{
+    struct walker w = {.v = v, .linear = linear, .access = access, .user = user, .quiet = true};
+    walk_from_root(&w, walk);
+    return !w.failed;
 }
 
 void soft_walk(struct soft_vcpu *v, uint64_t linear, enum soft_access access, bool user,
@@ -156,13 +184,5 @@ void soft_walk(struct soft_vcpu *v, uint64_t linear, enum soft_access access, bo
         return;
     }
     struct walker w = {.v = v, .linear = linear, .access = access, .user = user};
-    bool done;
-    do {
-        if (v->long_mode)
-            done = walk_levels(&w, v->cr3 & 0x000ffffffffff000ull, 4, 8, walk);
-        else if (v->cr4 & CR4_PAE)
-            done = walk_levels(&w, v->cr3 & 0xffffffe0ull, 3, 8, walk);
-        else
-            done = walk_levels(&w, v->cr3 & 0xfffff000ull, 2, 4, walk);
-    } while (!done);
+    walk_from_root(&w, walk);
 }

@@ -116,6 +116,25 @@ static void emit_leave_block(struct emitter *e, const uint8_t *leave)
     emit_jmp_to(e, leave);
 }
 
+/* Called: keeps all guest registers and T0. The flags are in the frame or dead. */
+static void emit_fill(struct emitter *e)
+{
+    /* Eight, with which the stack is aligned for C: see emit_enter. */
+    static const uint8_t saved[] = {0, 1, 2, 6, 7, 8, HOST_T0, HOST_GUEST_RSP};
+    const unsigned rax = 0, rdx = 2, rsi = 6, rdi = 7;
+    for (unsigned i = 0; i < ARRAY_SIZE(saved); i++)
+        emit_opcode(e, false, 0x50 | (saved[i] & 7), 0, 0, saved[i]);
+    emit_load(e, rdi, HOST_STACK, 8 + 8 * (int32_t)ARRAY_SIZE(saved) + FRAME(vcpu));
+    emit_mov(e, rsi, HOST_T0);
+    emit_mov(e, rdx, HOST_T1);
+    emit_mov_imm64(e, rax, (uintptr_t)soft_tlb_fill);
+    emit_rr(e, false, 0xff, 2, rax); /* call rax */
+    emit_rr(e, false, 0x85, rax, rax);
+    for (unsigned i = ARRAY_SIZE(saved); i-- > 0;)
+        emit_opcode(e, false, 0x58 | (saved[i] & 7), 0, 0, saved[i]);
+    emit1(e, 0xc3);
+}
+
 static void emit_common(struct xlate *xlate)
 {
     struct emitter e = {.at = xlate->write, .to_exec = xlate->exec - xlate->write};
@@ -125,6 +144,8 @@ static void emit_common(struct xlate *xlate)
     emit_leave(&e);
     xlate->leave_block = emit_here(&e);
     emit_leave_block(&e, xlate->leave);
+    xlate->fill = emit_here(&e);
+    emit_fill(&e);
     xlate->fixed = xlate->used = ALIGN_UP((size_t)(e.at - xlate->write), 64);
 }
 

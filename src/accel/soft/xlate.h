@@ -64,6 +64,7 @@ struct xlate {
     size_t site_count;
     uint64_t (*enter)(struct soft_vcpu *v, const void *code, uint32_t flags);
     const uint8_t *leave, *leave_block;
+    const uint8_t *fill; /* soft_tlb_fill(v, T0, T1): Z when it did not help */
 };
 
 /* An instruction's arithmetic flags. */

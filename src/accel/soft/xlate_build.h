@@ -14,8 +14,11 @@ struct xlate_stub {
     uint16_t op;
     uint8_t kind;
     struct xlate_site *site; /* STUB_SITE */
+    const uint8_t *retry;    /* STUB_MISS: the probe's start */
+    uint8_t size;
+    bool write;
 };
-enum { STUB_LEAVE, STUB_POLL, STUB_JCC, STUB_SITE };
+enum { STUB_LEAVE, STUB_POLL, STUB_JCC, STUB_SITE, STUB_MISS };
 
 #define XLATE_STUBS 400
 

@@ -261,7 +261,7 @@ void xlate_address(struct xlate_build *b, unsigned i)
 
 void xlate_stub(struct xlate_build *b, uint8_t *at, unsigned op, unsigned kind)
 {
-    b->stubs[b->stub_count++] = (struct xlate_stub){at, op, kind, NULL};
+    b->stubs[b->stub_count++] = (struct xlate_stub){.at = at, .op = op, .kind = kind};
 }
 
 _Static_assert(sizeof(struct soft_tlbe) == 16 && TLB_BITS == 10, "index arithmetic below");
@@ -270,6 +270,7 @@ void xlate_probe(struct xlate_build *b, unsigned i, bool write, unsigned size)
 {
     struct emitter *e = &b->e;
     int32_t table = write ? offsetof(struct soft_space, write) : offsetof(struct soft_space, read);
+    const uint8_t *retry = emit_here(e);
     emit_mov(e, HOST_T1, HOST_T0);
     emit_shift_imm(e, false, 5, HOST_T1, GUEST_PAGE_SHIFT - 4);
     emit_alu_imm(e, false, 4, HOST_T1, (TLB_SIZE - 1) << 4);
@@ -277,7 +278,12 @@ void xlate_probe(struct xlate_build *b, unsigned i, bool write, unsigned size)
     /* address ^ tag is the offset in the page, if the page is this and the access lies in it. */
     emit_rm(e, true, 0x33, HOST_T0, HOST_T1, table);
     emit_alu_imm(e, true, 7, HOST_T0, GUEST_PAGE_SIZE - size);
-    xlate_stub(b, emit_jcc(e, 7), i, STUB_LEAVE);
+    b->stubs[b->stub_count++] = (struct xlate_stub){.at = emit_jcc(e, 7),
+                                                    .op = i,
+                                                    .kind = STUB_MISS,
+                                                    .retry = retry,
+                                                    .size = size,
+                                                    .write = write};
     emit_rm(e, true, 0x33, HOST_T0, HOST_T1, table);
     emit_rm(e, true, 0x03, HOST_T0, HOST_T1, table + 8);
 }

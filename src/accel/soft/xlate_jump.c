@@ -62,7 +62,8 @@ static void site(struct xlate_build *b, unsigned i)
     struct xlate_site *site = &b->xlate->sites[b->xlate->site_count++];
     uint8_t *at = emit_jmp(&b->e);
     *site = (struct xlate_site){.op = &b->block->ops[i], .at = at, .flags_live = b->host_flags};
-    b->stubs[b->stub_count++] = (struct xlate_stub){at, i, STUB_SITE, site};
+    b->stubs[b->stub_count++] =
+        (struct xlate_stub){.at = at, .op = i, .kind = STUB_SITE, .site = site};
 }
 
 void xlate_goto(struct xlate_build *b, unsigned i, int64_t target, bool near)
@@ -196,6 +197,21 @@ static void site_stub(struct xlate_build *b, const struct xlate_stub *stub)
     emit_jmp_to(e, b->xlate->leave);
 }
 
+/* A TLB miss: fills the TLB and probes again, or leaves. */
+static void miss_stub(struct xlate_build *b, const struct xlate_stub *stub)
+{
+    struct emitter *e = &b->e;
+    int32_t table =
+        stub->write ? offsetof(struct soft_space, write) : offsetof(struct soft_space, read);
+    emit_rm(e, true, 0x33, HOST_T0, HOST_T1, table); /* the address again */
+    emit_mov_imm32(e, HOST_T1, stub->size * 2u + stub->write);
+    emit1(e, 0xe8); /* call */
+    emit4(e, 0);
+    emit_patch(e, e->at - 4, b->xlate->fill);
+    emit_patch(e, emit_jcc(e, 5), stub->retry);
+    xlate_leave(b, stub->op);
+}
+
 void xlate_stubs(struct xlate_build *b)
 {
     struct emitter *e = &b->e;
@@ -209,6 +225,9 @@ void xlate_stubs(struct xlate_build *b)
                    b->stubs[k + 1].op == stub.op)
                 emit_patch(e, b->stubs[++k].at, emit_here(e));
             xlate_leave(b, stub.op);
+            break;
+        case STUB_MISS:
+            miss_stub(b, &stub);
             break;
         case STUB_POLL:
             emit_rr(e, false, 0x31, HOST_T0, HOST_T0);

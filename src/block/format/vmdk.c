@@ -312,11 +312,6 @@ static const struct blockmap_ops ops = {
     .node = vmdk_node,
 };
 
-static int vmdk_pread(struct image *image, void *buffer, uint64_t offset, uint64_t length)
-{
-    return blockmap_read(image, &ops, BLOCK, buffer, offset, length);
-}
-
 static uint32_t vmdk_compress_unit(const struct image *image)
 {
     const struct vmdk *vmdk = image->state;
@@ -367,31 +362,51 @@ static int vmdk_write_compressed(struct image *image, uint64_t offset, const voi
     return 0;
 }
 
-/* Whole grains of a stream that do not shrink, or that came uncompressed. */
+/* The grain that plain writes have filled goes behind the last. */
+static int put_pending(struct image *image)
+{
+    struct vmdk *vmdk = image->state;
+    size_t length;
+    if (!vmdk->pending_used)
+        return 0;
+    vmdk->pending_used = false;
+    int status =
+        deflate_grain(vmdk, vmdk->pending, vmdk->packed, 2 * vmdk->grain - MARKER, 1, &length);
+    return status ? status
+                  : vmdk_write_compressed(image, vmdk->pending_at, vmdk->packed, length);
+}
+
+/* Plain writes into a stream: parts of one grain may come one after another. NULL: zeros. */
 static int write_stream(struct image *image, const uint8_t *at, uint64_t offset, uint64_t length)
 {
     struct vmdk *vmdk = image->state;
-    int status = offset % vmdk->grain ? -ENOTSUP : 0;
-    uint8_t *unit = calloc(1, vmdk->grain);
-    if (!unit)
-        return -ENOMEM;
-    while (!status && length) {
-        uint64_t n = MIN(length, vmdk->grain);
-        size_t packed;
-        if (n < vmdk->grain && offset + n != image->size)
-            status = -ENOTSUP; /* a part of a grain, but for the disk's end */
-        memset(unit, 0, vmdk->grain);
-        memcpy(unit, at, n);
-        if (!status)
-            status = deflate_grain(vmdk, unit, vmdk->packed, 2 * vmdk->grain - MARKER, 1, &packed);
-        if (!status)
-            status = vmdk_write_compressed(image, offset, vmdk->packed, packed);
-        at += n;
-        offset += n;
-        length -= n;
+    int status = 0;
+    for (uint64_t n; !status && length; offset += n, length -= n, at = at ? at + n : NULL) {
+        uint64_t start = ALIGN_DOWN(offset, vmdk->grain);
+        bool here = vmdk->pending_used && vmdk->pending_at == start;
+        n = MIN(length, start + vmdk->grain - offset);
+        if (!here && vmdk->stream[start / vmdk->grain])
+            return -ENOTSUP;
+        if (!here && !at)
+            continue; /* what was never written is zero */
+        if (!here) {
+            status = put_pending(image);
+            memset(vmdk->pending, 0, vmdk->grain);
+            vmdk->pending_at = start;
+            vmdk->pending_used = !status;
+        }
+        if (at)
+            memcpy(vmdk->pending + (offset - start), at, n);
+        else
+            memset(vmdk->pending + (offset - start), 0, n);
     }
-    free(unit);
     return status;
+}
+
+static int vmdk_pread(struct image *image, void *buffer, uint64_t offset, uint64_t length)
+{
+    int status = put_pending(image);
+    return status ? status : blockmap_read(image, &ops, BLOCK, buffer, offset, length);
 }
 
 static int vmdk_pwrite(struct image *image, const void *buffer, uint64_t offset, uint64_t length)
@@ -413,12 +428,8 @@ static int vmdk_zero(struct image *image, uint64_t offset, uint64_t length, bool
 {
     struct vmdk *vmdk = image->state;
     (void)unmap;
-    if (vmdk->stream) { /* what was never written is zero */
-        for (uint64_t grain = offset / vmdk->grain; grain * vmdk->grain < offset + length; grain++)
-            if (vmdk->stream[grain])
-                return -ENOTSUP;
-        return 0;
-    }
+    if (vmdk->stream)
+        return write_stream(image, NULL, offset, length);
     int status = begin(image);
     return status ? status : blockmap_zero(image, &ops, BLOCK, offset, length);
 }
@@ -440,7 +451,9 @@ static int vmdk_flush(struct image *image)
 static int end_stream(struct image *image, struct vmdk *vmdk)
 {
     uint8_t header[VMDK_HEADER];
-    int status = image_read(image->file, header, 0, sizeof(header));
+    int status = put_pending(image);
+    if (!status)
+        status = image_read(image->file, header, 0, sizeof(header));
     if (status || !vmdk->begun)
         return status;
     return vmdk_end_stream(image->file, header, vmdk->stream, vmdk->extent->tables,
@@ -468,7 +481,8 @@ static int vmdk_close(struct image *image)
 static int vmdk_extent_at(struct image *image, uint64_t offset, uint64_t length,
                           struct image_extent *out)
 {
-    return blockmap_extent(image, &ops, offset, length, out);
+    int status = put_pending(image);
+    return status ? status : blockmap_extent(image, &ops, offset, length, out);
 }
 
 static void vmdk_info(struct image *image, struct image_info *info)

@@ -76,6 +76,10 @@ struct vmdk {
     /* Writing a stream: all grain tables, in memory until close. */
     uint32_t *stream;
     uint64_t stream_next;
+    /* ... and the grain that plain writes are filling. */
+    uint8_t *pending;
+    uint64_t pending_at;
+    bool pending_used;
 };
 
 /* A descriptor's lines; strings point into `text`. */

@@ -25,6 +25,7 @@ void vmdk_free(struct image *image, struct vmdk *vmdk)
     free(vmdk->packed);
     free(vmdk->unpacked);
     free(vmdk->stream);
+    free(vmdk->pending);
     free(vmdk);
 }
 
@@ -181,7 +182,8 @@ static struct err *prepare_stream(struct image *image, struct vmdk *vmdk)
     }
     if (extent->tables * extent->gtes < (1u << 28))
         vmdk->stream = calloc(extent->tables * extent->gtes + 1, sizeof(*vmdk->stream));
-    if (!vmdk->stream)
+    vmdk->pending = calloc(1, extent->grain);
+    if (!vmdk->stream || !vmdk->pending)
         return err_errno(ENOMEM, "vmdk: no memory for the tables of a stream");
     uint8_t header[VMDK_HEADER];
     int status = image_read(image->file, header, 0, sizeof(header));

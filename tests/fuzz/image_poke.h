@@ -1,6 +1,6 @@
 /*
- * What the fuzz targets of image formats have in common: the input is a file, zeros may follow, which
- * is opened, described, checked, read, repaired and written. Checksums are made right before.
+ * What the fuzz targets of image formats have in common: the input is a file, zeros may follow,
+ * which is opened, described, checked, read, repaired and written. Checksums are made right before.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

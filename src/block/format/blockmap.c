@@ -94,7 +94,8 @@ int blockmap_zero(struct image *image, const struct blockmap_ops *ops, uint32_t 
         n = MIN(n, span.length);
         if (span.kind == BLOCKMAP_DATA) {
             status = image_zero(node_of(image, ops, offset), span.host, n, false);
-        } else if (span.kind == BLOCKMAP_PACKED || (span.kind == BLOCKMAP_BACKING && image->backing)) {
+        } else if (span.kind == BLOCKMAP_PACKED ||
+                   (span.kind == BLOCKMAP_BACKING && image->backing)) {
             n = MIN(n, sizeof(zeros));
             status = blockmap_write(image, ops, block_size, zeros, offset, n);
         }

@@ -166,9 +166,9 @@ static int write_page(struct metacache *cache, const struct meta_page *page)
             end++;
         if (end == first)
             continue;
-        int status = image_write(cache->file, page->data + first * META_SECTOR,
-                                 page->index * META_PAGE + first * META_SECTOR,
-                                 (end - first) * META_SECTOR);
+        int status =
+            image_write(cache->file, page->data + first * META_SECTOR,
+                        page->index * META_PAGE + first * META_SECTOR, (end - first) * META_SECTOR);
         if (status)
             return status;
         first = end;

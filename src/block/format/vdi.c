@@ -376,7 +376,8 @@ static struct err *write_header_size(struct vdi *vdi, uint64_t size, uint32_t bl
     return status ? err_errno(-status, "vdi: cannot write the header") : NULL;
 }
 
-/* Grows into the room between the table and the data, which is what the writer of the image left. */
+/* Grows into the room between the table and the data, which is what the writer of the image left.
+ */
 static struct err *vdi_resize(struct image *image, uint64_t size)
 {
     struct vdi *vdi = image->state;

@@ -1,8 +1,8 @@
 /*
  * VHD (qemu-img's "vpc"): fixed disks are raw bytes before a footer; dynamic and differencing ones
- * have a table of blocks, each behind a bitmap with one bit a sector. In a differencing disk the bit
- * says whose the sector is. In a dynamic one every writer sets them all with the block and they are
- * not looked at, as elsewhere.
+ * have a table of blocks, each behind a bitmap with one bit a sector. In a differencing disk the
+ * bit says whose the sector is. In a dynamic one every writer sets them all with the block and they
+ * are not looked at, as elsewhere.
  *
  * Tables and bitmaps are written behind the data (metacache.h). The footer ends the file; a new
  * block overwrites it, and the next flush puts it behind the block. In between the copy at the
@@ -92,8 +92,7 @@ static int scan(struct image *image)
 }
 
 /* How far from `offset` the bitmap of the block at `host` says the same, and what. */
-static int map_sectors(struct vhd *vhd, uint64_t offset, uint64_t host,
-                       struct blockmap_span *span)
+static int map_sectors(struct vhd *vhd, uint64_t offset, uint64_t host, struct blockmap_span *span)
 {
     const uint8_t *bits;
     const uint32_t per_piece = META_SECTOR * 8;
@@ -102,8 +101,8 @@ static int map_sectors(struct vhd *vhd, uint64_t offset, uint64_t host,
     uint64_t within = offset % IMAGE_SECTOR;
     uint32_t count = (uint32_t)MIN((within + span->length + IMAGE_SECTOR - 1) / IMAGE_SECTOR,
                                    (uint64_t)(per_piece - first));
-    int status = metacache_read(&vhd->meta, host + sector / per_piece * META_SECTOR, META_SECTOR,
-                                &bits);
+    int status =
+        metacache_read(&vhd->meta, host + sector / per_piece * META_SECTOR, META_SECTOR, &bits);
     if (status)
         return status;
     bool own;

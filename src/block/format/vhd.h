@@ -11,9 +11,9 @@
 
 #define VHD_FOOTER 512u
 #define VHD_HEADER 1024u
-#define VHD_SECTORS_MAX 0xff000000ull   /* 2040 GiB */
+#define VHD_SECTORS_MAX 0xff000000ull /* 2040 GiB */
 #define VHD_GEOMETRY_MAX (65535ull * 16 * 255)
-#define VHD_UNUSED 0xffffffffu          /* table entry: no block */
+#define VHD_UNUSED 0xffffffffu /* table entry: no block */
 
 enum { VHD_FIXED = 2, VHD_DYNAMIC = 3, VHD_DIFFERENCING = 4 };
 
@@ -63,8 +63,8 @@ struct vhd {
     uint32_t block_size, bitmap_size; /* bytes */
     uint32_t entries;
     uint64_t table;
-    uint64_t next;      /* where the next block may go and the footer is now, once `scanned` */
-    uint64_t placed;    /* the block that place() made and placed() enters; 0: none */
+    uint64_t next;   /* where the next block may go and the footer is now, once `scanned` */
+    uint64_t placed; /* the block that place() made and placed() enters; 0: none */
     bool scanned;
     bool footer_missing; /* the file does not end with a good footer */
 };

@@ -50,8 +50,8 @@ static struct err *parent_footer(const struct image_create *create, uint8_t *foo
         return err_of(ERR_USAGE, "vhd: the parent of a differencing disk cannot be opened here");
     TRY(create->files->open(create->files->opaque, create->backing_name, false, &file));
     uint64_t size = image_size(file);
-    int status = size < VHD_FOOTER ? -ENODATA
-                                   : image_read(file, footer, size - VHD_FOOTER, VHD_FOOTER);
+    int status =
+        size < VHD_FOOTER ? -ENODATA : image_read(file, footer, size - VHD_FOOTER, VHD_FOOTER);
     image_close(file);
     if (status)
         return err_errno(-status, "vhd: cannot read the parent's footer");

@@ -141,7 +141,8 @@ static int grow(struct image *image, uint64_t length, uint64_t *at)
     return 0;
 }
 
-/* Where the bit of `offset` is: the file offset of its sector of the bitmap, and the bit in that. */
+/* Where the bit of `offset` is: the file offset of its sector of the bitmap, and the bit in that.
+ */
 static int find_bit(struct vhdx *vhdx, uint64_t offset, uint64_t *sector, uint32_t *bit)
 {
     const uint32_t per_piece = META_SECTOR * 8;
@@ -168,9 +169,9 @@ static int map_sectors(struct vhdx *vhdx, uint64_t offset, struct blockmap_span 
         status = metacache_read(&vhdx->meta, sector, META_SECTOR, &bits);
     if (status)
         return status;
-    uint32_t count = (uint32_t)MIN((within + span->length + vhdx->sector_size - 1) /
-                                       vhdx->sector_size,
-                                   (uint64_t)(META_SECTOR * 8 - bit));
+    uint32_t count =
+        (uint32_t)MIN((within + span->length + vhdx->sector_size - 1) / vhdx->sector_size,
+                      (uint64_t)(META_SECTOR * 8 - bit));
     bool own;
     uint64_t run = blockmap_run(bits, bit, count, false, &own) * (uint64_t)vhdx->sector_size;
     span->length = MIN(span->length, run - within);
@@ -314,8 +315,7 @@ static int vhdx_pread(struct image *image, void *buffer, uint64_t offset, uint64
 static int vhdx_pwrite(struct image *image, const void *buffer, uint64_t offset, uint64_t length)
 {
     int status = begin(image->state);
-    return status ? status
-                  : blockmap_write(image, &ops, block_size(image), buffer, offset, length);
+    return status ? status : blockmap_write(image, &ops, block_size(image), buffer, offset, length);
 }
 
 static int vhdx_zero(struct image *image, uint64_t offset, uint64_t length, bool unmap)

@@ -47,10 +47,10 @@ static bool parse_size(const char *text, uint64_t *value)
 /* Larger blocks for larger disks, so that the table stays small. */
 static uint32_t default_block_size(uint64_t size)
 {
-    return (uint32_t)(size > (32ull << 40)  ? MIB(64)
-                      : size > GIB(100)     ? MIB(32)
-                      : size > GIB(1)       ? MIB(16)
-                                            : MIB(8));
+    return (uint32_t)(size > (32ull << 40) ? MIB(64)
+                      : size > GIB(100)    ? MIB(32)
+                      : size > GIB(1)      ? MIB(16)
+                                           : MIB(8));
 }
 
 static struct err *parse_options(const struct image_create *create, struct plan *plan)
@@ -75,8 +75,8 @@ static struct err *parse_options(const struct image_create *create, struct plan 
     plan->block_size = default_block_size(plan->size);
     plan->log_length = VHDX_UNIT;
     if (block) {
-        if (!parse_size(block, &value) || (value && (!is_power_of_2(value) || value < VHDX_UNIT ||
-                                                     value > MIB(256))))
+        if (!parse_size(block, &value) ||
+            (value && (!is_power_of_2(value) || value < VHDX_UNIT || value > MIB(256))))
             return err_of(ERR_USAGE, "vhdx: block_size is a power of two from 1M to 256M");
         plan->block_size = value ? (uint32_t)value : plan->block_size;
     }
@@ -260,8 +260,7 @@ struct err *vhdx_create(struct image *file, const struct image_create *create)
     plan.blocks_at = plan.table + plan.table_length;
     uint64_t blocks = (plan.size + plan.block_size - 1) / plan.block_size;
     uint8_t *buffer = xcalloc(1, METADATA_BYTES);
-    int status =
-        image_truncate(file, plan.blocks_at + (plan.fixed ? blocks * plan.block_size : 0));
+    int status = image_truncate(file, plan.blocks_at + (plan.fixed ? blocks * plan.block_size : 0));
     if (!status)
         status = put_headers(file, &plan);
     if (!status)

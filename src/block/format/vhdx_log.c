@@ -15,8 +15,8 @@
 #include "base/checked.h"
 #include "block/format/vhdx.h"
 
-#define LOG_MAX MIB(64)          /* larger ones exist only to hurt */
-#define ZEROS_PINNED_MAX 4096u   /* pages that a read-only replay may hold as zeros */
+#define LOG_MAX MIB(64)        /* larger ones exist only to hurt */
+#define ZEROS_PINNED_MAX 4096u /* pages that a read-only replay may hold as zeros */
 #define FILE_MAX (1ull << 47)
 #define ENTRY_HEAD 64u
 #define DESCRIPTOR 32u
@@ -93,7 +93,8 @@ static bool entry_good(struct log *log, const struct vhdx *vhdx, uint32_t offset
     return get_le32(entry + X_CHECKSUM) == vhdx_checksum(entry, length) && descriptors_good(entry);
 }
 
-/* The entries that follow one another from `start`; false: none. The head's tail must be among them. */
+/* The entries that follow one another from `start`; false: none. The head's tail must be among
+ * them. */
 struct sequence {
     uint32_t tail, head, end; /* offsets; end: behind the head, not wrapped */
     uint64_t number;          /* of the head */

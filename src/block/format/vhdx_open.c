@@ -280,8 +280,7 @@ static struct err *parse_parent(struct image *image, struct vhdx *vhdx, const ui
     if (!item)
         return err_errno(ENOMEM, "vhdx");
     char *name = NULL;
-    struct err *err =
-        read_item(vhdx, table, vhdx_item_parent, item, LOCATOR_MAX, &length, &at);
+    struct err *err = read_item(vhdx, table, vhdx_item_parent, item, LOCATOR_MAX, &length, &at);
     if (!err && length >= 20 && !memcmp(item, vhdx_locator_type, 16)) {
         name = locator_value(item, length, "relative_path");
         if (!name)

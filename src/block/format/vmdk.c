@@ -1,6 +1,6 @@
 /*
- * VMDK, the disks of VMware: a descriptor and extents, each flat or sparse (a directory of tables of
- * grains); streamOptimized ones have compressed grains behind markers.
+ * VMDK, the disks of VMware: a descriptor and extents, each flat or sparse (a directory of tables
+ * of grains); streamOptimized ones have compressed grains behind markers.
  *
  * Grain tables are written behind the data (metacache.h). A stream is only ever appended to: its
  * tables are in memory until close writes them with the footer.
@@ -19,7 +19,7 @@
 #include "base/bytes.h"
 #include "base/checked.h"
 
-#define MARKER 12u /* in front of a compressed grain: its sector, its length */
+#define MARKER 12u                  /* in front of a compressed grain: its sector, its length */
 #define BLOCK ((uint32_t)MIB(1024)) /* map() bounds runs by itself */
 #define GRAIN_ZERO 1u
 
@@ -146,8 +146,8 @@ static int unpack(struct image *image, uint64_t start)
     struct libdeflate_decompressor *d = libdeflate_alloc_decompressor();
     if (!d)
         return -ENOMEM;
-    enum libdeflate_result result = libdeflate_zlib_decompress(
-        d, vmdk->packed, length, vmdk->unpacked, extent->grain, &made);
+    enum libdeflate_result result =
+        libdeflate_zlib_decompress(d, vmdk->packed, length, vmdk->unpacked, extent->grain, &made);
     libdeflate_free_decompressor(d);
     if (result != LIBDEFLATE_SUCCESS)
         return -EIO;
@@ -186,8 +186,8 @@ static int begin(struct image *image)
 }
 
 /*
- * Calls `each` for the entries of all tables. Tables that together are longer than the file lie over
- * one another: that is no image, and would be a way to make us count for years.
+ * Calls `each` for the entries of all tables. Tables that together are longer than the file lie
+ * over one another: that is no image, and would be a way to make us count for years.
  */
 static int walk(struct image *image, struct vmdk_extent *extent, void *opaque,
                 int (*each)(struct image *image, struct vmdk_extent *extent, void *opaque,
@@ -283,8 +283,8 @@ static int enter(struct image *image, struct vmdk_extent *extent, uint64_t direc
                 memset(bytes, 0, META_SECTOR);
         }
         if (!status)
-            status = metacache_write(&extent->meta, directory + grain / extent->gtes * 4, 4,
-                                     &bytes);
+            status =
+                metacache_write(&extent->meta, directory + grain / extent->gtes * 4, 4, &bytes);
         if (!status)
             put_le32(bytes, (uint32_t)(table / IMAGE_SECTOR));
     }
@@ -372,8 +372,7 @@ static int put_pending(struct image *image)
     vmdk->pending_used = false;
     int status =
         deflate_grain(vmdk, vmdk->pending, vmdk->packed, 2 * vmdk->grain - MARKER, 1, &length);
-    return status ? status
-                  : vmdk_write_compressed(image, vmdk->pending_at, vmdk->packed, length);
+    return status ? status : vmdk_write_compressed(image, vmdk->pending_at, vmdk->packed, length);
 }
 
 /* Plain writes into a stream: parts of one grain may come one after another. NULL: zeros. */
@@ -468,9 +467,8 @@ static int vmdk_close(struct image *image)
         status = end_stream(image, vmdk);
     } else {
         for (unsigned i = 0; i < vmdk->extents; i++) {
-            int result = vmdk->extent[i].kind == VMDK_SPARSE
-                             ? metacache_commit(&vmdk->extent[i].meta)
-                             : 0;
+            int result =
+                vmdk->extent[i].kind == VMDK_SPARSE ? metacache_commit(&vmdk->extent[i].meta) : 0;
             status = status ? status : result;
         }
     }

@@ -24,7 +24,7 @@ enum {
     S_MAGIC = 0,
     S_VERSION = 4,
     S_FLAGS = 8,
-    S_CAPACITY = 12,   /* this and the next three: sectors, 64 bits */
+    S_CAPACITY = 12, /* this and the next three: sectors, 64 bits */
     S_GRAIN = 20,
     S_DESCRIPTOR = 28,
     S_DESCRIPTOR_SIZE = 36,

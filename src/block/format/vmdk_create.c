@@ -36,9 +36,9 @@ static void make_header(uint8_t *header, uint64_t size, bool stream)
     memset(header, 0, VMDK_HEADER);
     put_le32(header, VMDK_MAGIC);
     put_le32(header + S_VERSION, stream ? 3 : 1);
-    put_le32(header + S_FLAGS,
-             stream ? VMDK_FLAG_NEWLINES | VMDK_FLAG_COMPRESSED | VMDK_FLAG_MARKERS
-                    : VMDK_FLAG_NEWLINES | VMDK_FLAG_REDUNDANT);
+    put_le32(header + S_FLAGS, stream
+                                   ? VMDK_FLAG_NEWLINES | VMDK_FLAG_COMPRESSED | VMDK_FLAG_MARKERS
+                                   : VMDK_FLAG_NEWLINES | VMDK_FLAG_REDUNDANT);
     put_le64(header + S_CAPACITY, SECTORS(size));
     put_le64(header + S_GRAIN, SECTORS(VMDK_GRAIN));
     put_le32(header + S_GTES, VMDK_GTES);

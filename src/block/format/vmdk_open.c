@@ -111,9 +111,9 @@ static struct err *open_extent(struct image *image, struct vmdk *vmdk,
         return NULL;
     if (!files || !files->open)
         return err_new("vmdk: the image has its data in other files, which cannot be opened here");
-    TRY(err_wrap(files->open(files->opaque, line->name, image->writable && !line->readonly,
-                             &extent->file),
-                 "vmdk: extent '%s'", line->name));
+    TRY(err_wrap(
+        files->open(files->opaque, line->name, image->writable && !line->readonly, &extent->file),
+        "vmdk: extent '%s'", line->name));
     if (line->kind == VMDK_FLAT) {
         if (!range_within(extent->offset, extent->length, image_size(extent->file)))
             return err_new("vmdk: extent '%s' is shorter than the descriptor says", line->name);
@@ -195,8 +195,7 @@ static struct err *prepare_stream(struct image *image, struct vmdk *vmdk)
     return NULL;
 }
 
-static struct err *open_all(struct image *image, struct vmdk *vmdk,
-                            const struct image_files *files)
+static struct err *open_all(struct image *image, struct vmdk *vmdk, const struct image_files *files)
 {
     scoped(free_cleanup) char *text = NULL;
     struct vmdk_descriptor descriptor = {.parent_cid = UINT32_MAX};

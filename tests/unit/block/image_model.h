@@ -69,10 +69,8 @@ static inline void model_dir_fini(struct model_dir *dir)
 
 static inline struct image_files model_files(struct model_dir *dir, const char *name)
 {
-    return (struct image_files){.open = model_open_file,
-                                .create = model_create_file,
-                                .opaque = dir,
-                                .name = name};
+    return (struct image_files){
+        .open = model_open_file, .create = model_create_file, .opaque = dir, .name = name};
 }
 
 static inline void model_ok(struct err *err)
@@ -238,7 +236,8 @@ static inline void model_run_backing(const char *format, uint64_t size)
     free(below);
 }
 
-/* Opens what may be damaged, reads some of it, checks it, writes to it: no crash, no endless loop. */
+/* Opens what may be damaged, reads some of it, checks it, writes to it: no crash, no endless loop.
+ */
 static inline void model_poke(struct model_dir *dir, const char *name, const char *format,
                               bool write)
 {

@@ -54,8 +54,8 @@ static void refused(void **state)
     static const struct {
         off_t at;
         uint32_t value;
-    } bad[] = {{0x44, 0x00020000}, {0x4c, 4},          {0x154, 100},       {0x158, 513},
-               {0x168, 4096},      {0x178, 3},         {0x178, 1u << 31},  {0x17c, 1},
+    } bad[] = {{0x44, 0x00020000},  {0x4c, 4},           {0x154, 100},        {0x158, 513},
+               {0x168, 4096},       {0x178, 3},          {0x178, 1u << 31},   {0x17c, 1},
                {0x180, 0x1fffff00}, {0x180, 0xffffffff}, {0x174, 0x7fffffff}, {0x1a8, 1}};
     for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
         model_create(&dir, "disk", "vdi", MIB(8), NULL, NULL, NULL);

@@ -128,8 +128,8 @@ static void descriptors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(sparse), cmocka_unit_test(flat),        cmocka_unit_test(split),
-        cmocka_unit_test(stream), cmocka_unit_test(over_backing), cmocka_unit_test(damaged),
+        cmocka_unit_test(sparse),      cmocka_unit_test(flat),         cmocka_unit_test(split),
+        cmocka_unit_test(stream),      cmocka_unit_test(over_backing), cmocka_unit_test(damaged),
         cmocka_unit_test(descriptors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

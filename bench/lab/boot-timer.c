@@ -5,11 +5,11 @@
  *   boot-timer LINE COMMAND ARGUMENT ...
  *   exec-to-line ENTRY-TO-LINE exits
  *
- * ENTRY is the first VM exit whose guest instruction lies in the kernel, as KVM's own tracepoint saw
- * it: the instruction at the kernel's entry is the first that touches the kernel's memory, and with
- * nested paging the first touch is an exit. One definition for every VMM, with and without firmware:
- * a filter on kvm:kvm_exit, and a trigger that stops the trace after the first hit. The clock of the
- * trace is the one of clock_gettime(CLOCK_MONOTONIC).
+ * ENTRY is the first VM exit whose guest instruction lies in the kernel, as KVM's own tracepoint
+ * saw it: the instruction at the kernel's entry is the first that touches the kernel's memory, and
+ * with nested paging the first touch is an exit. One definition for every VMM, with and without
+ * firmware: a filter on kvm:kvm_exit, and a trigger that stops the trace after the first hit. The
+ * clock of the trace is the one of clock_gettime(CLOCK_MONOTONIC).
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -26,7 +26,8 @@
 /* Interrupt routes (GSIs): the first 24 belong to the IOAPIC's pins. */
 #define ACCEL_IOAPIC_PINS 24
 
-/* How the VM answers the accelerator. All run on a vCPU thread; `opaque` is accel_vm_config.opaque. */
+/* How the VM answers the accelerator. All run on a vCPU thread; `opaque` is accel_vm_config.opaque.
+ */
 struct accel_io {
     /* Port access of 1, 2 or 4 bytes. A read of nothing returns all ones. */
     uint32_t (*pio_read)(void *opaque, uint16_t port, unsigned size);
@@ -53,11 +54,11 @@ struct vm_exit {
 };
 
 struct accel_vm_config {
-    struct gmem *gmem;          /* borrowed; all RAM is there before the first vCPU runs */
-    const struct accel_io *io;  /* borrowed */
+    struct gmem *gmem;         /* borrowed; all RAM is there before the first vCPU runs */
+    const struct accel_io *io; /* borrowed */
     void *opaque;
-    unsigned vcpus;             /* 1..ACCEL_VCPUS_MAX; APIC IDs are 0..vcpus-1 */
-    int kvm_fd;                 /* kvm: an open /dev/kvm, borrowed; others -1 */
+    unsigned vcpus; /* 1..ACCEL_VCPUS_MAX; APIC IDs are 0..vcpus-1 */
+    int kvm_fd;     /* kvm: an open /dev/kvm, borrowed; others -1 */
 };
 
 struct accel_vm;
@@ -91,8 +92,8 @@ struct accel_ops {
     uint32_t (*tsc_khz)(struct accel_vm *vm);
 
     /*
-     * Runs guest code on the calling thread (always the same one for a vCPU) until an exit. A halted
-     * vCPU, or an AP that waits for SIPI, sleeps inside.
+     * Runs guest code on the calling thread (always the same one for a vCPU) until an exit. A
+     * halted vCPU, or an AP that waits for SIPI, sleeps inside.
      */
     void (*vcpu_run)(struct accel_vcpu *vcpu, struct vm_exit *exit);
     /* Any thread: vcpu_run returns VM_EXIT_KICKED in bounded time, now or at its next call. */
@@ -118,15 +119,15 @@ struct accel_ops {
     /* Any thread: NMI to one vCPU. */
     void (*nmi)(struct accel_vcpu *vcpu);
     /*
-     * Any thread: IOAPIC pin `pin` is programmed so. A split irqchip needs to know which vectors are
-     * level-triggered, to report their EOI.
+     * Any thread: IOAPIC pin `pin` is programmed so. A split irqchip needs to know which vectors
+     * are level-triggered, to report their EOI.
      */
     void (*ioapic_route)(struct accel_vm *vm, unsigned pin, uint64_t address, uint32_t data,
                          bool level, bool masked);
 
     /*
-     * Any thread: a write of `size` bytes to `gpa` (size 0: any width) adds 1 to the eventfd instead
-     * of coming as MMIO. With `match`, only a write of `value`.
+     * Any thread: a write of `size` bytes to `gpa` (size 0: any width) adds 1 to the eventfd
+     * instead of coming as MMIO. With `match`, only a write of `value`.
      */
     struct err *(*doorbell_add)(struct accel_vm *vm, uint64_t gpa, unsigned size, bool match,
                                 uint64_t value, int event_fd);
@@ -141,7 +142,8 @@ struct accel_ops {
     struct err *(*irqfd_route)(struct accel_vm *vm, unsigned gsi, uint64_t address, uint32_t data);
     void (*irqfd_remove)(struct accel_vm *vm, unsigned gsi, int event_fd);
 
-    /* Appends lines such as "SCMP_SYS(ioctl)" needs: engine-specific system calls for the sandbox. */
+    /* Appends lines such as "SCMP_SYS(ioctl)" needs: engine-specific system calls for the sandbox.
+     */
     const int *syscalls; /* zero-terminated list of extra system call numbers; may be NULL */
 };
 

@@ -32,16 +32,17 @@ void cpuid_query(const struct cpuid_table *table, uint32_t leaf, uint32_t sublea
 
 /* What the user chose. */
 struct cpu_model {
-    const char *name;         /* "host", "x86-64-v2", "x86-64-v3"; NULL is "host" */
-    const char *const *add;   /* feature names ("avx2"), NULL-terminated; NULL: none */
+    const char *name;       /* "host", "x86-64-v2", "x86-64-v3"; NULL is "host" */
+    const char *const *add; /* feature names ("avx2"), NULL-terminated; NULL: none */
     const char *const *remove;
     const char *vendor; /* 12 characters, "AuthenticAMD"; NULL: the host's */
 };
 
 /*
  * Builds the table of vCPU `apic_id` out of `vcpus`: `supported` cut to the model, with topology
- * leaves (one socket, one thread a core), the hypervisor leaves (KVM signature) and the TSC frequency.
- * An unknown feature name, or one that the engine lacks, is an error that lists what there is.
+ * leaves (one socket, one thread a core), the hypervisor leaves (KVM signature) and the TSC
+ * frequency. An unknown feature name, or one that the engine lacks, is an error that lists what
+ * there is.
  */
 struct err *cpuid_build(const struct cpuid_table *supported, const struct cpu_model *model,
                         unsigned apic_id, unsigned vcpus, uint32_t tsc_khz,

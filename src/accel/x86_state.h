@@ -11,8 +11,22 @@
 #include "state/state.h"
 
 enum x86_reg {
-    X86_RAX, X86_RCX, X86_RDX, X86_RBX, X86_RSP, X86_RBP, X86_RSI, X86_RDI,
-    X86_R8, X86_R9, X86_R10, X86_R11, X86_R12, X86_R13, X86_R14, X86_R15,
+    X86_RAX,
+    X86_RCX,
+    X86_RDX,
+    X86_RBX,
+    X86_RSP,
+    X86_RBP,
+    X86_RSI,
+    X86_RDI,
+    X86_R8,
+    X86_R9,
+    X86_R10,
+    X86_R11,
+    X86_R12,
+    X86_R13,
+    X86_R14,
+    X86_R15,
 };
 
 enum x86_seg { X86_ES, X86_CS, X86_SS, X86_DS, X86_FS, X86_GS, X86_SEGS };
@@ -45,7 +59,7 @@ enum x86_activity { X86_ACTIVE, X86_HALTED, X86_WAIT_INIT, X86_WAIT_SIPI };
 
 /* Model-specific registers, each with its own field so that tables and dumps can name it. */
 struct x86_msrs {
-    uint64_t tsc;         /* value at the moment of vcpu_get */
+    uint64_t tsc; /* value at the moment of vcpu_get */
     uint64_t tsc_adjust, tsc_aux, tsc_deadline;
     uint64_t apic_base;
     uint64_t star, lstar, cstar, sfmask, kernel_gs_base;
@@ -69,17 +83,18 @@ struct x86_state {
     uint64_t dr[8]; /* 4 and 5 unused */
     struct x86_msrs msr;
     uint8_t xsave[X86_XSAVE_SIZE]; /* standard (not compacted) XSAVE format */
-    /* Register page, a 32-bit register each 16 bytes; the ID is in bits 31:24 in x2APIC mode too. */
+    /* Register page, a 32-bit register each 16 bytes; the ID is in bits 31:24 in x2APIC mode too.
+     */
     uint8_t lapic[1024];
-    uint8_t activity;              /* enum x86_activity */
+    uint8_t activity; /* enum x86_activity */
     uint8_t sipi_vector;
-    bool interrupt_shadow;         /* after sti or mov ss */
+    bool interrupt_shadow; /* after sti or mov ss */
     bool nmi_pending, nmi_masked;
-    bool exception_pending;        /* to be injected */
+    bool exception_pending; /* to be injected */
     uint8_t exception_vector;
     bool exception_has_error;
     uint32_t exception_error;
-    bool interrupt_injected;       /* acknowledged, delivery not finished */
+    bool interrupt_injected; /* acknowledged, delivery not finished */
     uint8_t interrupt_vector;
 };
 

@@ -15,7 +15,8 @@
 /* Each argument is evaluated once. The names are unique, so that uses may be nested. */
 #define MIN(a, b) BASE_PICK_(a, <, b, __COUNTER__)
 #define MAX(a, b) BASE_PICK_(a, >, b, __COUNTER__)
-#define BASE_PICK_(a, order, b, n) BASE_PICK_NAMED_(a, order, b, BASE_JOIN_(a_, n), BASE_JOIN_(b_, n))
+#define BASE_PICK_(a, order, b, n)                                                                 \
+    BASE_PICK_NAMED_(a, order, b, BASE_JOIN_(a_, n), BASE_JOIN_(b_, n))
 #define BASE_PICK_NAMED_(a, order, b, left, right)                                                 \
     ({                                                                                             \
         __typeof__(a) left = (a);                                                                  \
@@ -27,7 +28,7 @@
 
 /* The object that embeds `member` at the address `pointer`. */
 #define container_of(pointer, type, member)                                                        \
-    ((type *)(void *)((char *)(pointer) - offsetof(type, member)))
+    ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)

@@ -57,7 +57,7 @@ static inline void list_remove(struct list *item)
              ((item) = list_entry((head)->next, __typeof__(*item), member),                        \
              list_entry((item)->member.next, __typeof__(*item), member));                          \
          &(item)->member != (head);                                                                \
-         (item) = item##_next_,                                                                    \
-             item##_next_ = list_entry(item##_next_->member.next, __typeof__(*item), member))
+         (item) = item##_next_, item##_next_ = list_entry(item##_next_->member.next,               \
+                                                          __typeof__(*item), member))
 
 #endif

@@ -16,8 +16,7 @@ static __thread unsigned held_count;
 /* A wrong order is a bug of ours that no input can cause or avoid: stop where it can be seen. */
 static void rank_check(const struct lock *lock)
 {
-    if (held_count == HELD_MAX ||
-        (held_count && held[held_count - 1]->rank >= lock->rank)) {
+    if (held_count == HELD_MAX || (held_count && held[held_count - 1]->rank >= lock->rank)) {
         fprintf(stderr, "tenon: lock rank %d taken while rank %d is held\n", (int)lock->rank,
                 held_count ? (int)held[held_count - 1]->rank : -1);
         abort();

@@ -1,6 +1,7 @@
 /*
  * Mutexes with a rank. A thread takes locks in rising rank only; builds with TENON_DEBUG check it,
- * so that an order that could deadlock is found the first time it runs, not the first time it hangs.
+ * so that an order that could deadlock is found the first time it runs, not the first time it
+ * hangs.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -11,7 +12,8 @@
 
 #include "base/base.h"
 
-/* The only list of lock ranks. Of two locks that one thread may hold, the outer has the lower rank. */
+/* The only list of lock ranks. Of two locks that one thread may hold, the outer has the lower rank.
+ */
 enum lock_rank {
     LOCK_VM = 10,      /* life cycle of a VM: state machine, vCPU list */
     LOCK_DEVICE = 20,  /* one a device: registers, queues */

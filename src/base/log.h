@@ -34,7 +34,8 @@ struct log_limit {
 
 /*
  * A guest's mistake: at most 5 lines in 10 seconds for each `limit`, then one line that counts what
- * was left out. `limit` lives in the device and is zero at first; a race on it costs a line at most.
+ * was left out. `limit` lives in the device and is zero at first; a race on it costs a line at
+ * most.
  */
 void log_guest(struct log_limit *limit, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

@@ -4,7 +4,8 @@
  * A node is a file (a descriptor that somebody with the permission opened) or a format over another
  * node. The core entries below are the only way to a driver: they check range, permission and the
  * driver's results once for all. Nothing here opens a path; names that an image contains (backing
- * file, extents) are strings from outside, and only whoever owns the command decides what they mean.
+ * file, extents) are strings from outside, and only whoever owns the command decides what they
+ * mean.
  *
  * A node and everything below it belongs to one thread at a time. Data path: 0 or -errno.
  *
@@ -98,8 +99,8 @@ struct image_files {
 };
 
 #define IMAGE_OPEN_WRITABLE (1u << 0)
-#define IMAGE_OPEN_CHECK (1u << 1)  /* for check: also when marked dirty or corrupt */
-#define IMAGE_OPEN_UNSAFE (1u << 2) /* flushes do nothing */
+#define IMAGE_OPEN_CHECK (1u << 1)   /* for check: also when marked dirty or corrupt */
+#define IMAGE_OPEN_UNSAFE (1u << 2)  /* flushes do nothing */
 #define IMAGE_OPEN_SCRATCH (1u << 3) /* new and nobody's yet: metadata need not be ordered */
 #define IMAGE_OPEN_DISCARD (1u << 4) /* pass discards to the file */
 

@@ -45,33 +45,15 @@ struct image_option_spec {
 };
 
 static const struct image_option_spec specs[] = {
-    {'f', "format", true},
-    {'O', "output-format", true},
-    {'o', "options", true},
-    {'c', "compress", false},
-    {'p', "progress", false},
-    {'q', "quiet", false},
-    {'n', "no-create", false},
-    {'m', "workers", true},
-    {'W', "out-of-order", false},
-    {'t', "target-cache", true},
-    {'T', "cache", true},
-    {'S', "sparse", true},
-    {'b', "backing-file", true},
-    {'F', "backing-format", true},
-    {'U', "force-share", false},
-    {'u', "unchecked", false},
-    {'s', "strict", false},
-    {'r', "repair-mode", true},
-    {'l', "list", false},
-    {'a', "apply", true},
-    {'d', "delete", true},
-    {FORCE, "force", false},
-    {REPAIR, "repair", false},
-    {OUTPUT, "output", true},
-    {SHRINK, "shrink", false},
-    {JSON, "json", false},
-    {CHAIN, "backing-chain", false},
+    {'f', "format", true},       {'O', "output-format", true},  {'o', "options", true},
+    {'c', "compress", false},    {'p', "progress", false},      {'q', "quiet", false},
+    {'n', "no-create", false},   {'m', "workers", true},        {'W', "out-of-order", false},
+    {'t', "target-cache", true}, {'T', "cache", true},          {'S', "sparse", true},
+    {'b', "backing-file", true}, {'F', "backing-format", true}, {'U', "force-share", false},
+    {'u', "unchecked", false},   {'s', "strict", false},        {'r', "repair-mode", true},
+    {'l', "list", false},        {'a', "apply", true},          {'d', "delete", true},
+    {FORCE, "force", false},     {REPAIR, "repair", false},     {OUTPUT, "output", true},
+    {SHRINK, "shrink", false},   {JSON, "json", false},         {CHAIN, "backing-chain", false},
 };
 
 static const struct image_option_spec *find_option(const char *name, size_t length, char letter)
@@ -154,35 +136,73 @@ static struct err *take_option(struct image_args *args, char letter, const char 
 {
     bool snapshot = !strcmp(args->verb, "snapshot");
     switch (letter) {
-    case 'f': args->format = value; break;
-    case 'O': args->out_format = value; break;
-    case 'o': return take_options(args, value);
+    case 'f':
+        args->format = value;
+        break;
+    case 'O':
+        args->out_format = value;
+        break;
+    case 'o':
+        return take_options(args, value);
     case 'c':
         if (snapshot)
             return take_snapshot(args, 'c', value);
         args->compress = true;
         break;
-    case 'l': return take_snapshot(args, 'l', NULL);
+    case 'l':
+        return take_snapshot(args, 'l', NULL);
     case 'a':
-    case 'd': return take_snapshot(args, letter, value);
-    case 'p': args->progress = true; break;
-    case 'q': args->quiet = true; break;
-    case 'n': args->no_create = true; break;
-    case 'm': return set_workers(args, value);
-    case 'b': args->backing = value; break;
-    case 'F': args->backing_format = value; break;
-    case 'U': args->unlocked = true; break;
-    case 'u': args->unchecked = true; break;
-    case 's': args->strict = true; break;
-    case 'S': args->sparse = value; break;
-    case 'r': return set_repair(args, value);
-    case REPAIR: return set_repair(args, value ? value : "leaks");
-    case FORCE: args->force = true; break;
-    case OUTPUT: return set_output(args, value);
-    case SHRINK: args->shrink = true; break;
-    case JSON: args->json = true; break;
-    case CHAIN: args->backing_chain = true; break;
-    default: break; /* W, t, T: accepted, without meaning here */
+    case 'd':
+        return take_snapshot(args, letter, value);
+    case 'p':
+        args->progress = true;
+        break;
+    case 'q':
+        args->quiet = true;
+        break;
+    case 'n':
+        args->no_create = true;
+        break;
+    case 'm':
+        return set_workers(args, value);
+    case 'b':
+        args->backing = value;
+        break;
+    case 'F':
+        args->backing_format = value;
+        break;
+    case 'U':
+        args->unlocked = true;
+        break;
+    case 'u':
+        args->unchecked = true;
+        break;
+    case 's':
+        args->strict = true;
+        break;
+    case 'S':
+        args->sparse = value;
+        break;
+    case 'r':
+        return set_repair(args, value);
+    case REPAIR:
+        return set_repair(args, value ? value : "leaks");
+    case FORCE:
+        args->force = true;
+        break;
+    case OUTPUT:
+        return set_output(args, value);
+    case SHRINK:
+        args->shrink = true;
+        break;
+    case JSON:
+        args->json = true;
+        break;
+    case CHAIN:
+        args->backing_chain = true;
+        break;
+    default:
+        break; /* W, t, T: accepted, without meaning here */
     }
     return NULL;
 }
@@ -316,7 +336,8 @@ static const struct option_spec options[] = {
     {"backing-file", "FILE", "-b: the image below a new one; its format with -F."},
     {"no-create", NULL, "-n: convert into an image that exists."},
     {"force", NULL, "Overwrite what exists."},
-    {"repair", NULL, "Free leaked clusters (check); --repair=all also sets counts that are too low."},
+    {"repair", NULL,
+     "Free leaked clusters (check); --repair=all also sets counts that are too low."},
     {"json", NULL, "Print JSON, as does --output=json."},
     {"progress", NULL, "-p: show progress; on a terminal it is shown anyhow, unless -q."},
     {"force-share", NULL, "-U: read an image although a VM writes to it."},

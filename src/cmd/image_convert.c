@@ -28,8 +28,8 @@ struct piece {
     int result;
     uint64_t length;
     uint8_t *data;
-    bool *zero;       /* of each unit */
-    uint8_t *packed;  /* units, compressed */
+    bool *zero;            /* of each unit */
+    uint8_t *packed;       /* units, compressed */
     size_t *packed_length; /* 0: plain */
 };
 
@@ -78,8 +78,8 @@ static int read_piece(struct convert *c, struct image *source, struct piece *pie
         at += extent.length;
     }
     for (uint64_t i = 0; i < units; i++)
-        piece->zero[i] = image_is_zero(piece->data + i * c->unit,
-                                       MIN(c->unit, piece->length - i * c->unit));
+        piece->zero[i] =
+            image_is_zero(piece->data + i * c->unit, MIN(c->unit, piece->length - i * c->unit));
     return 0;
 }
 
@@ -88,10 +88,10 @@ static int compress_piece(struct convert *c, struct piece *piece)
     uint64_t units = (piece->length + c->unit - 1) / c->unit;
     memset(piece->data + piece->length, 0, units * c->unit - piece->length);
     for (uint64_t i = 0; i < units; i++) {
-        int result = piece->zero[i] ? 0
-                                    : image_compress(c->target, piece->data + i * c->unit,
-                                                     piece->packed + i * c->unit,
-                                                     &piece->packed_length[i]);
+        int result = piece->zero[i]
+                         ? 0
+                         : image_compress(c->target, piece->data + i * c->unit,
+                                          piece->packed + i * c->unit, &piece->packed_length[i]);
         if (result)
             return result;
     }
@@ -274,13 +274,12 @@ static bool reflink(struct convert *c)
     return ioctl(image_fd(image_file(c->target)), FICLONE, image_fd(image_file(c->source))) == 0;
 }
 
-static struct err *into(struct convert *c, const struct image_files *files,
-                        struct image *take_file, const struct block_driver *driver)
+static struct err *into(struct convert *c, const struct image_files *files, struct image *take_file,
+                        const struct block_driver *driver)
 {
-    struct err *err = image_open(take_file, driver,
-                                 IMAGE_OPEN_WRITABLE |
-                                     (c->args->no_create ? 0 : IMAGE_OPEN_SCRATCH),
-                                 files, &c->target);
+    struct err *err = image_open(
+        take_file, driver, IMAGE_OPEN_WRITABLE | (c->args->no_create ? 0 : IMAGE_OPEN_SCRATCH),
+        files, &c->target);
     if (!err && image_size(c->target) < image_size(c->source))
         err = err_new("it is smaller than '%s'", c->args->word[0]);
     if (!err && !reflink(c))
@@ -426,8 +425,7 @@ struct err *image_compare_run(const struct image_args *args, int *status)
 {
     struct comparing c = {0};
     TRY(image_open_chain(args, args->word[0], args->format, 0, &c.image[0]));
-    struct err *err =
-        image_open_chain(args, args->word[1], args->backing_format, 0, &c.image[1]);
+    struct err *err = image_open_chain(args, args->word[1], args->backing_format, 0, &c.image[1]);
     for (unsigned i = 0; i < 2; i++)
         c.data[i] = malloc(PIECE);
     if (!err && (!c.data[0] || !c.data[1]))

@@ -52,7 +52,8 @@ static struct err *backing_size(const struct image_args *args, const char *path,
     scoped(free_cleanup) char *backing = NULL;
     struct image *image;
     if (!format)
-        return err_of(ERR_USAGE, "-b needs -F: what format '%s' has must not be guessed later", name);
+        return err_of(ERR_USAGE, "-b needs -F: what format '%s' has must not be guessed later",
+                      name);
     TRY(image_backing_path(path, name, &backing));
     TRY(image_open_one(args, backing, format, 0, &image));
     *size = image_size(image);

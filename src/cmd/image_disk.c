@@ -1,8 +1,8 @@
 /*
  * The format of a VM's disk, and its backing chain opened for tenon-vmm.
  *
- * A guest writes what it likes into a raw disk, the first bytes of a qcow2 image too. So these bytes
- * alone never decide: without `format`, they and the end of the file's name have to agree.
+ * A guest writes what it likes into a raw disk, the first bytes of a qcow2 image too. So these
+ * bytes alone never decide: without `format`, they and the end of the file's name have to agree.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

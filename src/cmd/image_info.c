@@ -49,12 +49,11 @@ static json_t *snapshots_json(const struct image *image)
     for (unsigned i = 0; i < image_snapshot_count(image); i++) {
         struct image_snapshot snapshot;
         image_snapshot_get(image, i, &snapshot);
-        json_t *one = json_pack("{s:I,s:I,s:I,s:I,s:I}", "vm-state-size",
-                                (json_int_t)snapshot.vm_state_size, "date-sec",
-                                (json_int_t)snapshot.date_s, "date-nsec",
-                                (json_int_t)snapshot.date_ns, "vm-clock-sec",
-                                (json_int_t)(snapshot.vm_clock_ns / NSEC_PER_SEC), "vm-clock-nsec",
-                                (json_int_t)(snapshot.vm_clock_ns % NSEC_PER_SEC));
+        json_t *one = json_pack(
+            "{s:I,s:I,s:I,s:I,s:I}", "vm-state-size", (json_int_t)snapshot.vm_state_size,
+            "date-sec", (json_int_t)snapshot.date_s, "date-nsec", (json_int_t)snapshot.date_ns,
+            "vm-clock-sec", (json_int_t)(snapshot.vm_clock_ns / NSEC_PER_SEC), "vm-clock-nsec",
+            (json_int_t)(snapshot.vm_clock_ns % NSEC_PER_SEC));
         json_object_set_new(one, "name", text_json(snapshot.name));
         json_object_set_new(one, "id", text_json(snapshot.id));
         json_array_append_new(list, one);
@@ -64,10 +63,9 @@ static json_t *snapshots_json(const struct image *image)
 
 static json_t *info_json(const char *path, struct image *image, const struct image_info *info)
 {
-    json_t *json =
-        json_pack("{s:I,s:s,s:I,s:b}", "virtual-size", (json_int_t)image_size(image), "format",
-                  image_driver_name(image_driver(image)), "actual-size",
-                  (json_int_t)image_allocated(image), "dirty-flag", info->dirty);
+    json_t *json = json_pack("{s:I,s:s,s:I,s:b}", "virtual-size", (json_int_t)image_size(image),
+                             "format", image_driver_name(image_driver(image)), "actual-size",
+                             (json_int_t)image_allocated(image), "dirty-flag", info->dirty);
     json_object_set_new(json, "filename", text_json(path));
     if (info->cluster_size)
         json_object_set_new(json, "cluster-size", json_integer(info->cluster_size));
@@ -81,16 +79,17 @@ static json_t *info_json(const char *path, struct image *image, const struct ima
         free(full);
     }
     if (image_backing_format(image))
-        json_object_set_new(json, "backing-filename-format", text_json(image_backing_format(image)));
+        json_object_set_new(json, "backing-filename-format",
+                            text_json(image_backing_format(image)));
     if (image_snapshot_count(image))
         json_object_set_new(json, "snapshots", snapshots_json(image));
     if (info->item_count) {
         json_t *data = json_object();
         for (unsigned i = 0; i < info->item_count; i++)
             json_object_set_new(data, info->item[i].name, item_json(&info->item[i]));
-        json_object_set_new(json, "format-specific",
-                            json_pack("{s:s,s:o}", "type", image_driver_name(image_driver(image)),
-                                      "data", data));
+        json_object_set_new(
+            json, "format-specific",
+            json_pack("{s:s,s:o}", "type", image_driver_name(image_driver(image)), "data", data));
     }
     return json;
 }
@@ -189,8 +188,8 @@ static bool same_kind(const struct image_extent *a, unsigned a_depth, const stru
            (!(a->flags & IMAGE_EXTENT_HOST) || a->host + a->length == b->host);
 }
 
-static void map_line(const struct image_args *args, uint64_t start, const struct image_extent *extent,
-                     unsigned depth, bool *first)
+static void map_line(const struct image_args *args, uint64_t start,
+                     const struct image_extent *extent, unsigned depth, bool *first)
 {
     bool data = extent->flags & IMAGE_EXTENT_DATA, host = extent->flags & IMAGE_EXTENT_HOST;
     if (args->json) {
@@ -259,13 +258,13 @@ static void say(void *opaque, const char *line)
 
 static json_t *check_json(const char *path, const char *format, const struct image_check *check)
 {
-    json_t *json = json_pack(
-        "{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "format", format, "check-errors",
-        (json_int_t)check->errors, "image-end-offset", (json_int_t)check->end_offset,
-        "total-clusters", (json_int_t)check->total_clusters, "allocated-clusters",
-        (json_int_t)check->allocated_clusters, "fragmented-clusters",
-        (json_int_t)check->fragmented_clusters, "compressed-clusters",
-        (json_int_t)check->compressed_clusters, "leaks", (json_int_t)check->leaks);
+    json_t *json =
+        json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "format", format, "check-errors",
+                  (json_int_t)check->errors, "image-end-offset", (json_int_t)check->end_offset,
+                  "total-clusters", (json_int_t)check->total_clusters, "allocated-clusters",
+                  (json_int_t)check->allocated_clusters, "fragmented-clusters",
+                  (json_int_t)check->fragmented_clusters, "compressed-clusters",
+                  (json_int_t)check->compressed_clusters, "leaks", (json_int_t)check->leaks);
     json_object_set_new(json, "corruptions", json_integer((json_int_t)check->corruptions));
     json_object_set_new(json, "leaks-fixed", json_integer((json_int_t)check->leaks_fixed));
     json_object_set_new(json, "corruptions-fixed",
@@ -295,9 +294,9 @@ static void check_text(const struct image_check *check)
                (unsigned long long)check->allocated_clusters,
                (unsigned long long)check->total_clusters,
                100.0 * (double)check->allocated_clusters / (double)check->total_clusters,
-               check->allocated_clusters ? 100.0 * (double)check->compressed_clusters /
-                                               (double)check->allocated_clusters
-                                         : 0.0);
+               check->allocated_clusters
+                   ? 100.0 * (double)check->compressed_clusters / (double)check->allocated_clusters
+                   : 0.0);
     if (check->end_offset)
         printf("Image end offset: %llu\n", (unsigned long long)check->end_offset);
 }

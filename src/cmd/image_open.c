@@ -1,5 +1,6 @@
 /*
- * tenon image: opening files, backing chains, and new files that get their name when they are whole.
+ * tenon image: opening files, backing chains, and new files that get their name when they are
+ * whole.
  *
  * A name that comes out of an image is a string of a stranger: only plain names of regular files
  * are opened, and for an image whose format was only guessed, only beside it or below.
@@ -142,9 +143,10 @@ struct err *image_open_backing(const struct image_args *args, const char *path, 
         if (depth == IMAGE_CHAIN_MAX)
             return err_new("'%s': more than %u images below", path, IMAGE_CHAIN_MAX);
         if (probed && !beside(name))
-            return err_new("'%s': it names '%s' as its backing file, and its format was only guessed: "
-                           "if you trust it, add -f %s",
-                           over_path, name, image_driver_name(image_driver(over)));
+            return err_new(
+                "'%s': it names '%s' as its backing file, and its format was only guessed: "
+                "if you trust it, add -f %s",
+                over_path, name, image_driver_name(image_driver(over)));
         TRY(err_wrap(image_backing_path(over_path, name, &under_path), "'%s'", over_path));
         const char *format = image_backing_format(over);
         /* Another program's word for a format that we do not know must not stop us from probing. */

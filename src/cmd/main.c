@@ -74,7 +74,8 @@ static struct err *help_man(const char *page)
     if (!strcmp(page, "vm"))
         schema_man_file(&text);
     else if (!command)
-        return err_of(ERR_USAGE, "no manual part '%s': run, doctor, image, timeline and vm exist", page);
+        return err_of(ERR_USAGE, "no manual part '%s': run, doctor, image, timeline and vm exist",
+                      page);
     else
         options_man(&text, command->options);
     if (command == &command_run)

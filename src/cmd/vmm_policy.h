@@ -15,8 +15,9 @@
  */
 struct err *vmm_policy_renounce(void);
 /*
- * Second step, before the guest runs: only the system calls of the list, on all threads. `accel` is the
- * engine, which may add some. Nothing can be opened, connected, started or looked at afterwards.
+ * Second step, before the guest runs: only the system calls of the list, on all threads. `accel` is
+ * the engine, which may add some. Nothing can be opened, connected, started or looked at
+ * afterwards.
  */
 struct err *vmm_policy_enter(const struct accel_ops *accel);
 

@@ -43,8 +43,8 @@ void gmem_dirty_take(struct gmem *gmem, size_t index, uint64_t *bitmap)
         bitmap[i] = __atomic_exchange_n(&region->dirty[i], 0, __ATOMIC_ACQ_REL);
 }
 
-void gmem_code_listen(struct gmem *gmem,
-                      void (*fn)(void *opaque, uint64_t gpa, uint64_t len), void *opaque)
+void gmem_code_listen(struct gmem *gmem, void (*fn)(void *opaque, uint64_t gpa, uint64_t len),
+                      void *opaque)
 {
     gmem->code_opaque = opaque;
     gmem->code_fn = fn;

@@ -27,11 +27,11 @@ enum gmem_dir {
 struct gmem_region {
     uint64_t gpa;
     uint64_t size;
-    uint8_t *host;       /* mapping of the whole region; equals `gpa` modulo 2 MiB */
-    bool readonly;       /* ROM: guest writes are dropped, gmem_load() may fill it */
-    uint64_t *dirty;     /* a bit a guest page, see gmem_dirty_* */
-    uint64_t *code;      /* a bit a guest page that holds translated code, see gmem_code_* */
-    const char *name;    /* owned */
+    uint8_t *host;    /* mapping of the whole region; equals `gpa` modulo 2 MiB */
+    bool readonly;    /* ROM: guest writes are dropped, gmem_load() may fill it */
+    uint64_t *dirty;  /* a bit a guest page, see gmem_dirty_* */
+    uint64_t *code;   /* a bit a guest page that holds translated code, see gmem_code_* */
+    const char *name; /* owned */
 };
 
 struct gmem;
@@ -52,7 +52,8 @@ const struct gmem_region *gmem_region(const struct gmem *gmem, size_t index);
 const struct gmem_region *gmem_find(const struct gmem *gmem, uint64_t gpa);
 uint64_t gmem_ram_bytes(const struct gmem *gmem);
 
-/* Copies; 0, or -EFAULT when any byte is outside RAM (or, for a write, in ROM): then none is moved. */
+/* Copies; 0, or -EFAULT when any byte is outside RAM (or, for a write, in ROM): then none is moved.
+ */
 int gmem_read(struct gmem *gmem, uint64_t gpa, void *bytes, size_t len);
 int gmem_write(struct gmem *gmem, uint64_t gpa, const void *bytes, size_t len);
 int gmem_fill(struct gmem *gmem, uint64_t gpa, uint8_t value, size_t len);
@@ -82,7 +83,8 @@ int gmem_store_le32(struct gmem *gmem, uint64_t gpa, uint32_t value);
 int gmem_load_le64(struct gmem *gmem, uint64_t gpa, uint64_t *value);
 int gmem_store_le64(struct gmem *gmem, uint64_t gpa, uint64_t value);
 
-/* Marks [gpa, gpa+len) written by the VMM side: dirty log and code pages. Cheap when neither is on. */
+/* Marks [gpa, gpa+len) written by the VMM side: dirty log and code pages. Cheap when neither is on.
+ */
 void gmem_mark_written(struct gmem *gmem, uint64_t gpa, uint64_t len);
 
 /*
@@ -100,8 +102,8 @@ void gmem_dirty_take(struct gmem *gmem, size_t index, uint64_t *bitmap);
  * Code pages: a software engine marks pages that it decoded or translated. A write from the VMM
  * side to such a page calls `fn` after the bytes changed, from the writing thread.
  */
-void gmem_code_listen(struct gmem *gmem,
-                      void (*fn)(void *opaque, uint64_t gpa, uint64_t len), void *opaque);
+void gmem_code_listen(struct gmem *gmem, void (*fn)(void *opaque, uint64_t gpa, uint64_t len),
+                      void *opaque);
 void gmem_code_mark(struct gmem *gmem, uint64_t gpa, bool holds_code);
 
 #endif

@@ -36,7 +36,7 @@ struct loop {
     uint64_t timer_set_ns; /* what timer_fd is armed for */
     bool stop;             /* under the lock */
     pthread_t thread;
-    bool running;          /* atomic; `thread` is valid */
+    bool running; /* atomic; `thread` is valid */
     /* The batch that is being served: loop_fd_remove() strikes its watch from it. */
     struct epoll_event events[EVENTS_MAX];
     int event_count;

@@ -82,7 +82,8 @@ struct pool;
 struct err *pool_new(const char *name, unsigned threads, struct pool **pool);
 /* Waits for the work that has begun; work that has not is dropped without its `done`. */
 void pool_free(struct pool *pool);
-/* Any thread: runs work(opaque) on a pool thread, then posts done(opaque) to `loop` (NULL: none). */
+/* Any thread: runs work(opaque) on a pool thread, then posts done(opaque) to `loop` (NULL: none).
+ */
 void pool_submit(struct pool *pool, void (*work)(void *opaque), struct loop *loop,
                  void (*done)(void *opaque), void *opaque);
 

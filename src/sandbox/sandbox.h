@@ -92,8 +92,8 @@ struct err *sandbox_enter(const struct sandbox_policy *policy);
 
 /*
  * The same in two steps, for a process that starts threads before it is ready for the filter: first
- * no_new_privs, capabilities and Landlock, while there is one thread, which the others inherit from;
- * then seccomp on all of them.
+ * no_new_privs, capabilities and Landlock, while there is one thread, which the others inherit
+ * from; then seccomp on all of them.
  */
 struct err *sandbox_renounce(const struct sandbox_policy *policy);
 struct err *sandbox_filter(const struct sandbox_policy *policy);

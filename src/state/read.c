@@ -43,8 +43,9 @@ static struct err *decode_structs(struct span value, const struct state_field *f
         element.left = get_le32(bytes);
         if (!span_take(&value, element.left, &element.at))
             return err_new("field '%s' is cut short", field->name);
-        TRY(err_wrap(decode(&element, field->sub, version, data + i * state_field_stride(field), depth + 1),
-                     "field '%s'", field->name));
+        TRY(err_wrap(
+            decode(&element, field->sub, version, data + i * state_field_stride(field), depth + 1),
+            "field '%s'", field->name));
     }
     if (value.left)
         return err_new("field '%s' has more than %u elements", field->name, count);

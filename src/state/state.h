@@ -1,9 +1,9 @@
 /*
  * Save and restore: one table of tagged fields describes an object's state.
  *
- * The same table serves snapshot, migration, in-place upgrade and the JSON dump of the tests. On the
- * wire a section is one object: name, version, then fields as little-endian tag, length, value, and
- * a CRC-32; an end mark carries the count of sections. See state.c for the exact layout.
+ * The same table serves snapshot, migration, in-place upgrade and the JSON dump of the tests. On
+ * the wire a section is one object: name, version, then fields as little-endian tag, length, value,
+ * and a CRC-32; an end mark carries the count of sections. See state.c for the exact layout.
  *
  * An incoming stream is hostile. Fields are decoded into a copy of the object, `check` judges that
  * copy, and only then are the fields committed and `post_load` called: a refused section leaves
@@ -34,13 +34,13 @@ enum state_type {
 struct state_table;
 
 struct state_field {
-    uint16_t tag;      /* unique in the table, never reused for another meaning */
-    uint16_t since;    /* version that introduced it; older streams leave the live value */
+    uint16_t tag;   /* unique in the table, never reused for another meaning */
+    uint16_t since; /* version that introduced it; older streams leave the live value */
     enum state_type type;
     const char *name;
     size_t offset;
-    size_t size;       /* bytes of one scalar, or of all of an embedded field */
-    uint32_t count;    /* elements of a fixed array of scalars, 1 for a single one */
+    size_t size;    /* bytes of one scalar, or of all of an embedded field */
+    uint32_t count; /* elements of a fixed array of scalars, 1 for a single one */
     /*
      * The field is a pointer to an allocated array. The element count is the live object's
      * uint32_t at `count_offset`: it belongs to the configuration, and the stream must agree.
@@ -86,7 +86,8 @@ struct state_table {
         .offset = offsetof(struct struct_, member_),                                               \
         .size = sizeof(((struct struct_ *)0)->member_), .count = 1                                 \
     }
-/* An embedded struct or fixed array of structs, each described by `table_`; its size tells how many. */
+/* An embedded struct or fixed array of structs, each described by `table_`; its size tells how
+ * many. */
 #define STATE_STRUCT(tag_, struct_, member_, table_)                                               \
     {                                                                                              \
         .tag = (tag_), .since = 1, .type = STATE_TYPE_STRUCT, .name = #member_,                    \
@@ -98,8 +99,7 @@ struct state_table {
     {                                                                                              \
         .tag = (tag_), .since = 1, .type = STATE_TYPE_STRUCT, .name = #member_,                    \
         .offset = offsetof(struct struct_, member_), .size = sizeof(struct element_),              \
-        .pointer = true, .count_offset = offsetof(struct struct_, count_member_),                  \
-        .sub = (table_)                                                                            \
+        .pointer = true, .count_offset = offsetof(struct struct_, count_member_), .sub = (table_)  \
     }
 
 /* Appends sections to a stream. */

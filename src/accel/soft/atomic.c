@@ -11,8 +11,8 @@
 #include "accel/soft/tlb.h"
 
 /*
- * Not a struct lock: a device callback runs under it, and that takes locks of any rank. An exception
- * inside gives it back (run.c).
+ * Not a struct lock: a device callback runs under it, and that takes locks of any rank. An
+ * exception inside gives it back (run.c).
  */
 static void soft_split_take(struct soft_vcpu *v)
 {

@@ -325,8 +325,10 @@ static struct block *build(struct soft_vcpu *v, const uint8_t *host, uint64_t gp
     block->gpa2 = UINT64_MAX;
     block->mode = v->mode;
     xlate_block_init(v, block);
-    struct builder b = {
-        .v = v, .block = block, .host = host, .room = GUEST_PAGE_SIZE - (gpa & 0xfff),
+    struct builder b = {.v = v,
+                        .block = block,
+                        .host = host,
+                        .room = GUEST_PAGE_SIZE - (gpa & 0xfff),
                         .xlate = v->mode == INSN_64 && v->vm->xlate_after};
     /* Marked before the bytes are read, wide first: a write in between is noticed. */
     soft_code_mark(v, gpa, MIN(b.room, 64u));

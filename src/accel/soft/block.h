@@ -22,7 +22,7 @@ struct soft_code {
     struct block **pages; /* by page index of soft_mem: blocks that lie in the page */
     uint64_t page_count;
     struct xlate *xlate; /* NULL: no translator */
-    struct block *miss; /* stands for "not in the jump cache": its op looks the block up */
+    struct block *miss;  /* stands for "not in the jump cache": its op looks the block up */
 };
 
 struct block *soft_code_miss(struct soft_code *code);

@@ -136,8 +136,8 @@ const uint8_t *soft_fetch_ptr(struct soft_vcpu *v, uint64_t linear, uint64_t *gp
 /* For atomics: a host address that may be written, or NULL (MMIO, ROM, code page, crossing) after
    the rights were checked. */
 void *soft_write_ptr(struct soft_vcpu *v, uint64_t linear, unsigned size);
-/* Makes the TLB hit for an access, if it may, without raising: 1 when it will hit. `how` is the size
-   times 2, plus 1 to write. 64-bit code only. */
+/* Makes the TLB hit for an access, if it may, without raising: 1 when it will hit. `how` is the
+   size times 2, plus 1 to write. 64-bit code only. */
 uint64_t soft_tlb_fill(struct soft_vcpu *v, uint64_t linear, uint64_t how);
 void soft_space_pick(struct soft_vcpu *v);
 void soft_space_flush(struct soft_space *space);

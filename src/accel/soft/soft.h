@@ -196,7 +196,7 @@ struct soft_vm {
     uint32_t tsc_khz;
     bool dirty_log;
     uint32_t xlate_after; /* executions before a block is translated; 0: never */
-    bool started; /* table_lock: the RAM table was checked before the first run */
+    bool started;         /* table_lock: the RAM table was checked before the first run */
 };
 
 /* State that a vCPU's run loop must not keep in registers is volatile or atomic. */

@@ -3,11 +3,11 @@
  *
  * The core promises: ranges lie within image->size (the file node alone may be written beyond) and
  * are not empty, writing calls come only to writable images, one thread at a time is inside a node
- * and the nodes below it (but `compress`, which runs anywhere), `open` comes first and `close` last.
- * A driver promises: every number from the file is checked before it is used; it reaches its file
- * only through image_read(image->file, ...) and its like; `open` sets image->size and on error frees
- * what it made; data calls return 0 or -errno; nothing that the file contains ends the process.
- * Any byte offset and length may come: no alignment is promised.
+ * and the nodes below it (but `compress`, which runs anywhere), `open` comes first and `close`
+ * last. A driver promises: every number from the file is checked before it is used; it reaches its
+ * file only through image_read(image->file, ...) and its like; `open` sets image->size and on error
+ * frees what it made; data calls return 0 or -errno; nothing that the file contains ends the
+ * process. Any byte offset and length may come: no alignment is promised.
  *
  * To add a format: src/block/format/x.c, a line in core/registry.c, a file in meson.build.
  *
@@ -34,7 +34,8 @@ struct block_driver {
     const char *name; /* as qemu-img says it: "raw", "qcow2", "vpc", "vhdx", "vmdk", "vdi" */
     const char *const *create_options; /* names that create understands; NULL-terminated; or NULL */
 
-    /* How sure: 0 no, 100 its magic is there. `head` are the first bytes (up to IMAGE_PROBE_SIZE). */
+    /* How sure: 0 no, 100 its magic is there. `head` are the first bytes (up to IMAGE_PROBE_SIZE).
+     */
     int (*probe)(const uint8_t *head, size_t length, uint64_t file_size);
     struct err *(*open)(struct image *image, const struct image_files *files);
     /* `file` is empty and writable. A driver without it is read-only. */

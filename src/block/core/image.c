@@ -224,8 +224,7 @@ struct err *image_create(struct image *file, const struct block_driver *driver,
         while (name && *name && strcmp(*name, create->option[i].name))
             name++;
         if (!name || !*name)
-            return err_of(ERR_USAGE, "%s has no option '%s'", driver->name,
-                          create->option[i].name);
+            return err_of(ERR_USAGE, "%s has no option '%s'", driver->name, create->option[i].name);
     }
     if (create->size > INT64_MAX - MIB(1))
         return err_of(ERR_USAGE, "the size is beyond what a file can be");

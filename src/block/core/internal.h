@@ -22,10 +22,10 @@ struct block {
     enum block_cache cache;
     enum block_engine engine;
     struct block_info info;
-    uint32_t memory_align; /* of buffers, for O_DIRECT; 1 otherwise */
-    uint8_t *zeros;        /* BLOCK_BUFFER_SIZE, never written: costs one page of nothing */
-    struct image *image;     /* a format: threads carry out every step, one at a time */
-    struct lock image_lock;  /* LOCK_BLOCK; around the calls into `image` */
+    uint32_t memory_align;  /* of buffers, for O_DIRECT; 1 otherwise */
+    uint8_t *zeros;         /* BLOCK_BUFFER_SIZE, never written: costs one page of nothing */
+    struct image *image;    /* a format: threads carry out every step, one at a time */
+    struct lock image_lock; /* LOCK_BLOCK; around the calls into `image` */
     /* Learnt from refusals; any queue's loop may set them. */
     bool no_punch, no_zero_range;
 };

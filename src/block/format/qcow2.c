@@ -206,7 +206,8 @@ static struct err *prepare_writing(struct qcow2 *q)
 {
     if (q->incompatible & QCOW2_INCOMPAT_CORRUPT) {
         q->image->writable = false;
-        q->image->readonly_why = "it is marked corrupt: repair it with `tenon image check --repair`";
+        q->image->readonly_why =
+            "it is marked corrupt: repair it with `tenon image check --repair`";
         return NULL;
     }
     if (q->bitmaps) {

@@ -2,10 +2,10 @@
  * qcow2, versions 2 and 3: what the parts of the driver share.
  *
  * Specification: docs/interop/qcow2.txt of QEMU. A crash or a power cut at any moment leaves leaked
- * clusters at most, because of three rules. (1) A table entry reaches the file after a flush of what it
- * points to and of its reference count. (2) A count goes down only after a flush of the entry that was
- * taken away: until then the cluster is in `gone` and nobody gets it. (3) Tables that move (L1,
- * reference table) are complete and flushed before the header names them.
+ * clusters at most, because of three rules. (1) A table entry reaches the file after a flush of
+ * what it points to and of its reference count. (2) A count goes down only after a flush of the
+ * entry that was taken away: until then the cluster is in `gone` and nobody gets it. (3) Tables
+ * that move (L1, reference table) are complete and flushed before the header names them.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -85,15 +85,15 @@ struct qcow2 {
     uint64_t *reftable;     /* host order */
 
     struct qcow2_cache l2, refs;
-    uint64_t hint;      /* no free cluster before this number */
-    uint64_t pack_next; /* byte where the next compressed cluster may go; 0: none */
+    uint64_t hint;                 /* no free cluster before this number */
+    uint64_t pack_next;            /* byte where the next compressed cluster may go; 0: none */
     uint64_t gone[QCOW2_GONE_MAX]; /* cluster numbers that lose a reference after the next flush */
     unsigned gone_count;
 
-    uint8_t *cluster;       /* a cluster of scratch, for copies */
-    uint8_t *plain;         /* the cluster that was unpacked last ... */
-    uint64_t plain_entry;   /* ... from this L2 entry; 0: none */
-    uint8_t *packed;        /* its compressed bytes */
+    uint8_t *cluster;     /* a cluster of scratch, for copies */
+    uint8_t *plain;       /* the cluster that was unpacked last ... */
+    uint64_t plain_entry; /* ... from this L2 entry; 0: none */
+    uint8_t *packed;      /* its compressed bytes */
     void *inflater, *unzstd;
     struct lock spare_lock; /* LOCK_LEAF; guards the compressors that no thread uses */
     void *spare[QCOW2_SPARE_MAX];

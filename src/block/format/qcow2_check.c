@@ -259,8 +259,8 @@ static struct err *finish_repair(struct counting *c)
     if (!result)
         result = qcow2_sync(q);
     if (!result && !c->check->corruptions && !c->check->errors)
-        result = qcow2_set_incompatible(
-            q, q->incompatible & ~(QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT));
+        result = qcow2_set_incompatible(q, q->incompatible &
+                                               ~(QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT));
     return result ? err_errno(-result, "cannot write what was repaired") : NULL;
 }
 

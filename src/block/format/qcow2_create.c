@@ -1,7 +1,8 @@
 /*
  * qcow2: new images, and growing ones.
  *
- * A new image is: header, reference table, one reference block, L1 table. The header is written last.
+ * A new image is: header, reference table, one reference block, L1 table. The header is written
+ * last.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -16,9 +17,9 @@
 #define HEADER_LENGTH 112u
 #define EXT_BACKING_FORMAT 0xe2792acau
 
-const char *const qcow2_create_options[] = {"compat",       "cluster_size",   "refcount_bits",
+const char *const qcow2_create_options[] = {"compat",         "cluster_size",     "refcount_bits",
                                             "lazy_refcounts", "compression_type", "preallocation",
-                                            "backing_file", "backing_fmt",    NULL};
+                                            "backing_file",   "backing_fmt",      NULL};
 
 struct plan {
     unsigned version, cluster_bits, refcount_order, compression;
@@ -82,8 +83,8 @@ static struct err *choose(const struct image_create *create, struct plan *plan)
 }
 
 /* The header's first cluster. */
-static struct err *header(const struct plan *plan, const struct image_create *create,
-                          uint8_t *out, uint64_t reftable, uint32_t reftable_clusters, uint64_t l1)
+static struct err *header(const struct plan *plan, const struct image_create *create, uint8_t *out,
+                          uint64_t reftable, uint32_t reftable_clusters, uint64_t l1)
 {
     uint64_t cluster = 1ull << plan->cluster_bits;
     uint32_t at = plan->version >= 3 ? HEADER_LENGTH : 72;

@@ -171,8 +171,8 @@ static int count_fresh(struct qcow2 *q, uint64_t offset, uint64_t wanted, uint64
     return 0;
 }
 
-static int write_allocating(struct qcow2 *q, const uint8_t *data, uint64_t offset,
-                            uint64_t length, uint64_t *done)
+static int write_allocating(struct qcow2 *q, const uint8_t *data, uint64_t offset, uint64_t length,
+                            uint64_t *done)
 {
     uint64_t inside = offset & (q->cluster_size - 1), count, host, got;
     uint64_t start = offset - inside;
@@ -295,8 +295,8 @@ int qcow2_zero(struct image *image, uint64_t offset, uint64_t length, bool unmap
     struct qcow2 *q = image->state;
     uint64_t mask = q->cluster_size - 1, end = offset + length;
     /* The last cluster counts as whole when the disk ends in it. */
-    uint64_t first = (offset + mask) & ~mask, last = end == image->size ? (end + mask) & ~mask
-                                                                       : end & ~mask;
+    uint64_t first = (offset + mask) & ~mask,
+             last = end == image->size ? (end + mask) & ~mask : end & ~mask;
     if (q->version < 3 && image->backing)
         return -ENOTSUP;
     int result = first > offset ? zero_piece(q, offset, MIN(length, first - offset)) : 0;
@@ -311,8 +311,8 @@ int qcow2_discard(struct image *image, uint64_t offset, uint64_t length)
 {
     struct qcow2 *q = image->state;
     uint64_t mask = q->cluster_size - 1, end = offset + length;
-    uint64_t first = (offset + mask) & ~mask, last = end == image->size ? (end + mask) & ~mask
-                                                                       : end & ~mask;
+    uint64_t first = (offset + mask) & ~mask,
+             last = end == image->size ? (end + mask) & ~mask : end & ~mask;
     if (first >= last || (q->version < 3 && image->backing))
         return 0;
     return zero_clusters(q, first, (last - first) >> q->cluster_bits, true);
@@ -331,8 +331,7 @@ int qcow2_extent(struct image *image, uint64_t offset, uint64_t length, struct i
         static const unsigned flags[] = {
             [QCOW2_UNALLOCATED] = 0,
             [QCOW2_ZERO_PLAIN] = IMAGE_EXTENT_ALLOCATED | IMAGE_EXTENT_ZERO,
-            [QCOW2_ZERO_ALLOCATED] = IMAGE_EXTENT_ALLOCATED | IMAGE_EXTENT_ZERO |
-                                     IMAGE_EXTENT_HOST,
+            [QCOW2_ZERO_ALLOCATED] = IMAGE_EXTENT_ALLOCATED | IMAGE_EXTENT_ZERO | IMAGE_EXTENT_HOST,
             [QCOW2_NORMAL] = IMAGE_EXTENT_ALLOCATED | IMAGE_EXTENT_DATA | IMAGE_EXTENT_HOST,
             [QCOW2_PACKED] = IMAGE_EXTENT_ALLOCATED | IMAGE_EXTENT_DATA | IMAGE_EXTENT_COMPRESSED,
         };

@@ -129,8 +129,8 @@ int qcow2_compress(struct image *image, const void *unit, void *out, size_t *out
     if (!compressor)
         return -ENOMEM;
     if (q->compression == 1) {
-        size_t made = ZSTD_compressCCtx(compressor, out, q->cluster_size, unit, q->cluster_size,
-                                        ZSTD_LEVEL);
+        size_t made =
+            ZSTD_compressCCtx(compressor, out, q->cluster_size, unit, q->cluster_size, ZSTD_LEVEL);
         *out_length = ZSTD_isError(made) || made >= q->cluster_size ? 0 : made;
     } else {
         *out_length = libdeflate_deflate_compress(compressor, unit, q->cluster_size, out,

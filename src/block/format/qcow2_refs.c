@@ -24,7 +24,8 @@ uint64_t qcow2_ref_max(const struct qcow2 *q)
     return q->refcount_order == 6 ? UINT64_MAX : (1ull << (1u << q->refcount_order)) - 1;
 }
 
-/* The slice that holds a cluster's count and the place of the count in it; *slice NULL: no block. */
+/* The slice that holds a cluster's count and the place of the count in it; *slice NULL: no block.
+ */
 static int locate(struct qcow2 *q, uint64_t cluster, uint8_t **slice, unsigned *place)
 {
     uint64_t index = cluster >> block_bits(q);

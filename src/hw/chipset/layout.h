@@ -4,16 +4,14 @@
  *
  * Guest-physical memory, board q35:            Board micro:
  *   0          low RAM, at most to 0xb0000000    0          low RAM, at most to 0xc0000000
- *   0xa0000    legacy video hole (no RAM)        (no hole: but e820 still reserves 0xa0000..0xfffff)
- *   0xe0000    ACPI tables, then SMBIOS          0xe0000    the same
- *   0xb0000000 ECAM, 256 buses                   0xc0000000 32-bit PCI window
- *   0xc0000000 32-bit PCI window                 0xe0000000 ECAM, 1 bus
- *   0xfec00000 IOAPIC                            0xfec00000 IOAPIC
- *   0xfed00000 HPET                              0xfed40000 ACPI event and sleep registers
- *   0xfed1c000 root complex registers (RCBA)
- *   0xfee00000 local APIC                        0xfee00000 local APIC
- *   4 GiB      the rest of RAM                   4 GiB      the rest of RAM
- *   layout_mmio64_base()  64-bit PCI window      the same
+ *   0xa0000    legacy video hole (no RAM)        (no hole: but e820 still reserves
+ * 0xa0000..0xfffff) 0xe0000    ACPI tables, then SMBIOS          0xe0000    the same 0xb0000000
+ * ECAM, 256 buses                   0xc0000000 32-bit PCI window 0xc0000000 32-bit PCI window
+ * 0xe0000000 ECAM, 1 bus 0xfec00000 IOAPIC                            0xfec00000 IOAPIC 0xfed00000
+ * HPET                              0xfed40000 ACPI event and sleep registers 0xfed1c000 root
+ * complex registers (RCBA) 0xfee00000 local APIC                        0xfee00000 local APIC 4 GiB
+ * the rest of RAM                   4 GiB      the rest of RAM layout_mmio64_base()  64-bit PCI
+ * window      the same
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -23,11 +21,11 @@
 #include "base/base.h"
 
 /* Firmware tables in the BIOS area: RAM that the memory map reports as reserved. */
-#define LAYOUT_TABLES_GPA 0xe0000u    /* ACPI; the RSDP comes first */
+#define LAYOUT_TABLES_GPA 0xe0000u /* ACPI; the RSDP comes first */
 #define LAYOUT_TABLES_SIZE 0x10000u
-#define LAYOUT_SMBIOS_GPA 0xf0000u    /* where a kernel looks for the SMBIOS anchor */
+#define LAYOUT_SMBIOS_GPA 0xf0000u /* where a kernel looks for the SMBIOS anchor */
 #define LAYOUT_SMBIOS_SIZE 0xfff0u
-#define LAYOUT_RESET_VECTOR 0xffff0u  /* firmware/reset_vector.h */
+#define LAYOUT_RESET_VECTOR 0xffff0u /* firmware/reset_vector.h */
 
 #define LAYOUT_Q35_LOW_RAM_MAX 0xb0000000ull
 #define LAYOUT_Q35_ECAM_BASE 0xb0000000ull

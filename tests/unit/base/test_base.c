@@ -29,7 +29,7 @@ static void errno_decides_the_kind(void **state)
     static const struct {
         int number;
         enum err_kind kind;
-    } cases[] = {{EACCES, ERR_DENIED}, {-EPERM, ERR_DENIED},     {EROFS, ERR_DENIED},
+    } cases[] = {{EACCES, ERR_DENIED}, {-EPERM, ERR_DENIED},    {EROFS, ERR_DENIED},
                  {EAGAIN, ERR_BUSY},   {-EADDRINUSE, ERR_BUSY}, {ENOENT, ERR_FAILED}};
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         struct err *err = err_wrap(err_errno(cases[i].number, "open"), "disk");

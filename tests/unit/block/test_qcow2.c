@@ -1,6 +1,6 @@
 /*
- * qcow2 against a model in memory: random reads, writes, zeroes, discards, flushes and reopenings on
- * several layouts, with and without a backing image; afterwards no leak and no corruption.
+ * qcow2 against a model in memory: random reads, writes, zeroes, discards, flushes and reopenings
+ * on several layouts, with and without a backing image; afterwards no leak and no corruption.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -30,8 +30,12 @@ static const struct state_field leaf_fields[] = {
 };
 
 static const struct state_table leaf_table = {
-    .name = "leaf", .version = 1, .min_version = 1, .size = sizeof(struct leaf),
-    .fields = leaf_fields, .field_count = ARRAY_SIZE(leaf_fields),
+    .name = "leaf",
+    .version = 1,
+    .min_version = 1,
+    .size = sizeof(struct leaf),
+    .fields = leaf_fields,
+    .field_count = ARRAY_SIZE(leaf_fields),
 };
 
 static const struct state_field tree_fields[] = {
@@ -55,15 +59,24 @@ static void tree_post_load(void *object)
 }
 
 static const struct state_table tree_table = {
-    .name = "tree", .version = 1, .min_version = 1, .size = sizeof(struct tree),
-    .fields = tree_fields, .field_count = ARRAY_SIZE(tree_fields),
-    .check = tree_check, .post_load = tree_post_load,
+    .name = "tree",
+    .version = 1,
+    .min_version = 1,
+    .size = sizeof(struct tree),
+    .fields = tree_fields,
+    .field_count = ARRAY_SIZE(tree_fields),
+    .check = tree_check,
+    .post_load = tree_post_load,
 };
 
 static struct leaf sample_leaves[3] = {{7, true}, {8, false}, {9, true}};
 static const struct tree sample = {
-    .small = 42, .big = {1, UINT64_MAX, 3}, .blob = "abcd", .fixed = {{1, true}, {2, false}},
-    .leaves = sample_leaves, .leaf_count = 3,
+    .small = 42,
+    .big = {1, UINT64_MAX, 3},
+    .blob = "abcd",
+    .fixed = {{1, true}, {2, false}},
+    .leaves = sample_leaves,
+    .leaf_count = 3,
 };
 
 static struct tree *fresh(void)

@@ -403,8 +403,9 @@ const struct op *fast_simd(struct soft_vcpu *v, const struct op *op)
     v->rip = v->r[R_BLOCK] + op->off;
     v->next_rip = v->rip + op->len;
     v->stack_access = false;
-    const struct simd_slot *slot = &simd->slots[op->c << 8 | op->d];
-    if (unlikely(!op->disp || slot->serial != (uint32_t)op->disp)) {
+    /* Without a plan yet, c and d are whatever the selection left there. */
+    const struct simd_slot *slot = op->disp ? &simd->slots[op->c << 8 | op->d] : NULL;
+    if (unlikely(!slot || slot->serial != (uint32_t)op->disp)) {
         slot = find_slot(v, insn);
         struct op *own = (struct op *)(uintptr_t)op;
         unsigned index = (unsigned)(slot - simd->slots);

@@ -88,14 +88,14 @@ static void config_written(struct pci_device *pci, unsigned offset, unsigned siz
 
 static uint64_t rcba_read(void *opaque, uint64_t offset, unsigned size)
 {
-    uint8_t bytes[8] = {0};
+    uint64_t value = 0;
     for (unsigned i = 0; i < size; i++) {
         if (offset + i == RCBA_OIC)
-            bytes[i] = OIC_APIC_ON;
+            value |= (uint64_t)OIC_APIC_ON << (8 * i);
         else if (offset + i == RCBA_GCS)
-            bytes[i] = GCS_NO_REBOOT;
+            value |= (uint64_t)GCS_NO_REBOOT << (8 * i);
     }
-    return get_le(bytes, size);
+    return value;
 }
 
 static void rcba_write(void *opaque, uint64_t offset, unsigned size, uint64_t value)

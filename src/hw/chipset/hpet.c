@@ -408,12 +408,9 @@ static const struct state_table timer_state = {
 };
 
 static const struct state_field fields[] = {
-    STATE_U64(1, hpet, clock.held_ns),
-    STATE_U64(2, hpet, config),
-    STATE_U64(3, hpet, status),
-    STATE_U64(4, hpet, counter),
-    STATE_U64(5, hpet, counter_ns),
-    DEVICE_STATE_STRUCT(6, hpet, timer, hpet_timer, &timer_state),
+    STATE_U64(1, hpet, clock.held_ns), STATE_U64(2, hpet, config),
+    STATE_U64(3, hpet, status),        STATE_U64(4, hpet, counter),
+    STATE_U64(5, hpet, counter_ns),    STATE_STRUCT(6, hpet, timer, &timer_state),
 };
 
 static const struct state_table state = {

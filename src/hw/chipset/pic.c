@@ -361,7 +361,7 @@ static const struct state_table chip_state = {
 };
 
 static const struct state_field fields[] = {
-    DEVICE_STATE_STRUCT(1, pic, chip, pic_chip, &chip_state),
+    STATE_STRUCT(1, pic, chip, &chip_state),
 };
 
 static const struct state_table state = {

@@ -411,7 +411,7 @@ static const struct state_table channel_state = {
 
 static const struct state_field fields[] = {
     STATE_U64(1, pit, clock.held_ns),
-    DEVICE_STATE_STRUCT(2, pit, channel, pit_channel, &channel_state),
+    STATE_STRUCT(2, pit, channel, &channel_state),
     STATE_BOOL(3, pit, irq_level),
     STATE_BOOL(4, pit, speaker_data),
 };

@@ -81,17 +81,6 @@ void device_free(struct device *device);
 void device_save(struct device *device, struct state_writer *writer);
 struct err *device_load(struct device *device, struct state_reader *reader);
 
-/*
- * An embedded struct, or a fixed array of `element_`, described by `table_`: for tables that are
- * defined in another file, whose size no initializer can read.
- */
-#define DEVICE_STATE_STRUCT(tag_, struct_, member_, element_, table_)                              \
-    {                                                                                              \
-        .tag = (tag_), .since = 1, .type = STATE_TYPE_STRUCT, .name = #member_,                    \
-        .offset = offsetof(struct struct_, member_), .size = sizeof(struct element_),              \
-        .count = sizeof(((struct struct_ *)0)->member_) / sizeof(struct element_), .sub = (table_) \
-    }
-
 /* The frame of a table over `struct struct_` with the array `fields_`. */
 #define DEVICE_STATE_TABLE(name_, struct_, fields_)                                                \
     .name = (name_), .version = 1, .min_version = 1, .size = sizeof(struct struct_),               \

@@ -124,8 +124,7 @@ bool pci_master_enabled(const struct pci_device *pci);
 
 /* The state of everything above; a device's table begins with PCI_DEVICE_STATE(x, pci). */
 extern const struct state_table pci_device_state;
-#define PCI_DEVICE_STATE(struct_, member_)                                                         \
-    DEVICE_STATE_STRUCT(1, struct_, member_, pci_device, &pci_device_state)
+#define PCI_DEVICE_STATE(struct_, member_) STATE_STRUCT(1, struct_, member_, &pci_device_state)
 /*
  * To be called from the device's reset and fini. post_load is called by pci_device_state itself,
  * before the device's own; calling it again does no harm.

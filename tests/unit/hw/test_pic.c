@@ -179,6 +179,9 @@ static void state_comes_back(void **state)
     struct device *device = device_new(&pic_class, &second.env, "pic");
     board_ok(device_realize(device));
     board_round_trip(&f->pic->device, device);
+    /* The second chip as well: an array is saved whole. */
+    assert_memory_equal(&((struct pic *)device)->chip[1], &f->pic->chip[1],
+                        sizeof(struct pic_chip));
     assert_int_equal(pic_ack((struct pic *)device), 0x31);
     device_free(device);
     board_fini(&second);

@@ -193,6 +193,7 @@ static void pit_state_comes_back(void **state)
     board_init(&second);
     struct pit *fresh = pit_new(&second);
     board_round_trip(&f->pit->device, &fresh->device);
+    assert_int_equal(fresh->channel[2].reload, 40000);
     board_wait_rises(&second, 0, 2);
     device_free(&fresh->device);
     board_fini(&second);
@@ -304,9 +305,12 @@ static void hpet_state_comes_back(void **state)
     hpet_set(f, 0x100, 4, 0x04 | 0x08 | 0x40 | 20 << 9);
     hpet_set(f, 0x108, 8, 300000);
     hpet_set(f, 0x10, 4, 1);
+    hpet_set(f, 0x148, 8, 0x12345678);
     board_init(&second);
     struct hpet *fresh = hpet_new(&second);
     board_round_trip(&f->hpet->device, &fresh->device);
+    assert_int_equal(fresh->timer[2].comparator, f->hpet->timer[2].comparator);
+    assert_int_equal(fresh->timer[2].comparator, 0x12345678);
     board_wait_rises(&second, 20, 2);
     device_free(&fresh->device);
     board_fini(&second);

@@ -15,9 +15,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "accel/soft/atomic.h"
-#include "accel/soft/ops.h"
-#include "accel/soft/segment.h"
+#include "accel/soft/interp/ops.h"
+#include "accel/soft/mem/atomic.h"
+#include "accel/soft/system/segment.h"
 
 static void futex_wait(_Atomic uint32_t *word, uint32_t value)
 {

@@ -6,7 +6,7 @@
 #ifndef TENON_ACCEL_SOFT_RUN_H
 #define TENON_ACCEL_SOFT_RUN_H
 
-#include "accel/soft/exec.h"
+#include "accel/soft/interp/exec.h"
 
 void soft_vcpu_run(struct accel_vcpu *vcpu, struct vm_exit *exit);
 

@@ -9,7 +9,7 @@
 #include <sys/random.h>
 #include <sys/syscall.h>
 
-#include "accel/soft/block.h"
+#include "accel/soft/interp/block.h"
 #include "accel/soft/run.h"
 
 bool soft_random(uint64_t *value)

@@ -21,7 +21,7 @@
 #include <stdatomic.h>
 
 #include "accel/accel.h"
-#include "accel/soft/decode.h"
+#include "accel/soft/decode/decode.h"
 #include "base/lock.h"
 
 struct lapic;

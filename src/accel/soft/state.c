@@ -8,8 +8,8 @@
 #include <stdlib.h>
 
 #include "accel/soft/run.h"
-#include "accel/soft/segment.h"
-#include "accel/soft/simd.h"
+#include "accel/soft/simd/simd.h"
+#include "accel/soft/system/segment.h"
 
 struct err *soft_vcpu_get(struct accel_vcpu *vcpu, struct x86_state *s)
 {

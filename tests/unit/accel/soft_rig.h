@@ -13,9 +13,9 @@
 
 #include <cmocka.h>
 
-#include "accel/soft/exec.h"
+#include "accel/soft/interp/exec.h"
 #include "accel/soft/run.h"
-#include "accel/soft/segment.h"
+#include "accel/soft/system/segment.h"
 
 #define RIG_TABLES 0x1000u /* PML4, PDPT, four PDs */
 #define RIG_GDT 0x8000u

@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "accel/soft/lapic.h"
+#include "accel/soft/apic/lapic.h"
 #include "accel/soft/soft.h"
 #include "base/bytes.h"
 

@@ -19,9 +19,9 @@
 
 #include <cmocka.h>
 
-#include "accel/soft/fast.h"
-#include "accel/soft/optable.h"
-#include "accel/soft/simd.h"
+#include "accel/soft/decode/optable.h"
+#include "accel/soft/interp/fast.h"
+#include "accel/soft/simd/simd.h"
 
 #define DATA_SIZE 512
 

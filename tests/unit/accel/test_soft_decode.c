@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "accel/soft/optable.h"
+#include "accel/soft/decode/optable.h"
 #include "accel/x86_state.h"
 
 struct expected {

@@ -5,7 +5,7 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#include "accel/soft/lapic.h"
+#include "accel/soft/apic/lapic.h"
 #include "soft_rig.h"
 
 #define CODE 0x100000u

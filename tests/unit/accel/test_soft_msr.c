@@ -13,8 +13,8 @@
 #include <cmocka.h>
 
 #include "accel/cpuid_features.h"
-#include "accel/soft/lapic.h"
-#include "accel/soft/tsc.h"
+#include "accel/soft/apic/lapic.h"
+#include "accel/soft/apic/tsc.h"
 #include "base/clock.h"
 
 #define CPUS 2

@@ -12,7 +12,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
-#include "accel/soft/optable.h"
+#include "accel/soft/decode/optable.h"
 #include "soft_rig.h"
 
 #define DATA 0x10000000u    /* data page, the same address natively and in the guest */

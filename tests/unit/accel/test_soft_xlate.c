@@ -13,7 +13,7 @@
 #include <sys/time.h>
 #include <time.h>
 
-#include "accel/soft/xlate.h"
+#include "accel/soft/xlate/xlate.h"
 #include "soft_rig.h"
 
 #define CODE 0x200000u   /* two pages */

@@ -1,0 +1,194 @@
+/*
+ * Executable form of decoded code, and what the executors share.
+ *
+ * A block is a run of `struct op`, one a guest instruction, which lies in one guest page (or starts
+ * in one and ends with an instruction that crosses into the next). It follows a conditional branch
+ * that is not taken, so it has one entry and several exits. Each op's function executes it and goes
+ * on to the next by a tail call; at an exit it finds the next block, or returns NULL to the run
+ * loop.
+ *
+ * 64-bit code uses specialised functions where select.c has one; all else goes through op_generic,
+ * which calls the instruction's executor in soft_exec[].
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef TENON_ACCEL_SOFT_EXEC_H
+#define TENON_ACCEL_SOFT_EXEC_H
+
+#include "accel/soft/decode/optable.h"
+#include "accel/soft/interp/flags.h"
+#include "accel/soft/soft.h"
+
+struct op;
+struct xlate_site;
+typedef const struct op *op_fn(struct soft_vcpu *v, const struct op *op);
+
+struct op {
+    op_fn *fn;
+    union {
+        int64_t imm;
+        struct block *link;      /* exits: the block at the target, once known, in the same page */
+        const struct insn *insn; /* op_generic */
+    };
+    int32_t disp; /* displacement; exits: target relative to the block */
+    uint16_t off; /* of the instruction in the block */
+    uint8_t len;
+    uint8_t n;    /* instructions of the block up to and with this one */
+    uint8_t a, b; /* registers, or byte offsets of byte registers in soft_vcpu.r */
+    uint8_t base, index, scale, seg; /* memory operand: indexes of soft_vcpu.r */
+    uint8_t c, d;                    /* as the function needs */
+};
+
+_Static_assert(sizeof(struct op) == 32, "two ops a cache line");
+
+struct block {
+    uint64_t gpa; /* of the first byte */
+    struct block *hash_next, *page_next, *page2_next;
+    /* xlate.h: where translated code enters, with flags in the frame or in the host's register;
+       jumps that are bound to it. */
+    const uint8_t *code, *code_flags;
+    struct xlate_site *bound;
+    uint64_t gpa2; /* page that the last instruction crosses into, or UINT64_MAX */
+    uint16_t op_count;
+    uint16_t bytes;
+    uint8_t mode;
+    bool dead;
+    struct op ops[];
+};
+
+/*
+ * Tail calls make each op's dispatch a jump of its own. A sanitizer's or an unoptimised build does
+ * not promise them, so there the run loop calls op after op.
+ */
+#if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define SOFT_TAIL 1
+#define GOTO_OP(v, next)                                                                           \
+    do {                                                                                           \
+        const struct op *next_ = (next);                                                           \
+        return next_->fn((v), next_);                                                              \
+    } while (0)
+#else
+#define SOFT_TAIL 0
+#define GOTO_OP(v, next) return (next)
+#endif
+#define NEXT_OP(v, op) GOTO_OP(v, (op) + 1)
+
+/* Executor of one instruction, by insn->id: all operands and modes. v->rip and v->next_rip are set;
+   a branch changes next_rip. */
+typedef void exec_fn(struct soft_vcpu *v, const struct insn *insn);
+extern exec_fn *const soft_exec[I_COUNT];
+
+/* select.c: gives `op` (offsets and counts are set) the specialised function of a 64-bit
+   instruction and its operands; false when there is none. op->c * 64 + op->d is the block's offset
+   in its page. */
+bool soft_select(struct op *op, const struct insn *insn);
+/* Does the specialised op fall back to op_generic, so that op->insn must be there? */
+bool soft_select_keeps(const struct insn *insn);
+
+/* ops.c */
+op_fn op_generic, op_generic_end, op_fallthrough, op_dead, op_crossing, op_lookup;
+
+/* block.c */
+struct soft_code *soft_code_new(struct soft_vcpu *v);
+void soft_code_free(struct soft_code *code);
+/* The block at v->rip in the present mode, built if need be; raises fetch faults. */
+struct block *soft_block_find(struct soft_vcpu *v);
+/* Drops every block. Not from inside a block. */
+void soft_code_flush(struct soft_vcpu *v);
+/* Drops the blocks of one page of this vCPU; the running block leaves after its current op. */
+void soft_code_drop(struct soft_vcpu *v, uint64_t gpa);
+/* Decodes at v->rip for one step; raises. */
+void soft_fetch_insn(struct soft_vcpu *v, struct insn *insn);
+
+/* mem.c and walk.c */
+struct soft_ram {
+    uint64_t gpa, size;
+    uint8_t *host;
+    uint64_t first_page; /* index into soft_mem's per-page tables */
+    bool readonly;
+};
+struct soft_mem {
+    struct soft_ram ram[32];
+    unsigned ram_count;
+    uint64_t pages;
+    uint64_t *lines;    /* a word a page: the 64-byte lines that hold decoded code on any vCPU */
+    uint64_t *writable; /* a bit a page: some vCPU may have it in a write TLB */
+};
+struct err *soft_mem_build(struct soft_vm *vm);
+void soft_mem_free(struct soft_vm *vm);
+/* The region of `gpa`, or NULL. */
+const struct soft_ram *soft_ram_find(const struct soft_mem *mem, uint64_t gpa);
+
+struct walk {
+    uint64_t gpa;
+    uint64_t page_size;
+    bool writable; /* a write would be allowed, and D is set already */
+    bool global;
+};
+/* Translates for `access` with user rights or not; sets A and D; raises #PF. */
+void soft_walk(struct soft_vcpu *v, uint64_t linear, enum soft_access access, bool user,
+               struct walk *walk);
+/* The same without #PF: false where it would be one. Paging is on. */
+bool soft_walk_try(struct soft_vcpu *v, uint64_t linear, enum soft_access access, bool user,
+                   struct walk *walk);
+/* Host address of the instruction bytes at `linear` and their gpa; NULL outside RAM; raises. */
+const uint8_t *soft_fetch_ptr(struct soft_vcpu *v, uint64_t linear, uint64_t *gpa);
+/* For atomics: a host address that may be written, or NULL (MMIO, ROM, code page, crossing) after
+   the rights were checked. */
+void *soft_write_ptr(struct soft_vcpu *v, uint64_t linear, unsigned size);
+/* Makes the TLB hit for an access, if it may, without raising: 1 when it will hit. `how` is the
+   size times 2, plus 1 to write. 64-bit code only. */
+uint64_t soft_tlb_fill(struct soft_vcpu *v, uint64_t linear, uint64_t how);
+void soft_space_pick(struct soft_vcpu *v);
+void soft_space_flush(struct soft_space *space);
+void soft_tlb_flush_writes(struct soft_vcpu *v);
+void soft_tlb_flush_pcid(struct soft_vcpu *v, uint64_t pcid);
+void soft_tlb_flush_pcid_page(struct soft_vcpu *v, uint64_t pcid, uint64_t linear);
+void soft_jc_flush(struct soft_vcpu *v);
+void soft_tlb_drop_host(struct soft_vcpu *v, const uint8_t *page);
+
+/* code.c: pages that hold code, across vCPUs. */
+void soft_code_mark(struct soft_vcpu *v, uint64_t gpa, unsigned bytes);
+/* A write of [gpa, gpa+len) to RAM by this vCPU or (v NULL) by a device: before and after it. */
+void soft_code_written(struct soft_vm *vm, struct soft_vcpu *v, uint64_t gpa, unsigned len);
+void soft_code_listener(void *vm, uint64_t gpa, uint64_t len);
+void soft_inbox(struct soft_vcpu *v);
+void soft_sync_answer(struct soft_vcpu *v);
+
+/* segment.c */
+void soft_load_seg(struct soft_vcpu *v, unsigned seg, uint16_t selector);
+/* Sets the hidden part as real mode and virtual 8086 mode do. */
+void soft_set_seg_real(struct soft_vcpu *v, unsigned seg, uint16_t selector);
+void soft_set_seg(struct soft_vcpu *v, unsigned seg, const struct x86_segment *value);
+/* Reads the 8 bytes of a descriptor; false when outside its table. */
+bool soft_descriptor(struct soft_vcpu *v, uint16_t selector, uint64_t *desc);
+struct x86_segment soft_unpack(uint16_t selector, uint64_t desc);
+void soft_set_cpl(struct soft_vcpu *v, unsigned cpl);
+/* Stack of `cpl` from the TSS. */
+void soft_tss_stack(struct soft_vcpu *v, unsigned cpl, uint16_t *ss, uint64_t *sp);
+
+/* except.c */
+/* Delivers an interrupt or exception through the IDT. `soft`: INT n, INT3, INTO (DPL is checked).
+ */
+void soft_deliver(struct soft_vcpu *v, int vector, bool soft, bool has_error, uint32_t error,
+                  uint64_t return_rip);
+bool soft_vector_has_error(int vector);
+
+/* stack.h-like helpers in exec_stack.c */
+void soft_push(struct soft_vcpu *v, unsigned size, uint64_t value);
+uint64_t soft_pop(struct soft_vcpu *v, unsigned size);
+/* Jump within CS: limit or canonical check, then next_rip. */
+void soft_jump(struct soft_vcpu *v, uint64_t rip, unsigned opsize);
+/* Flags that IRET and POPF may change at this privilege and operand size. */
+uint32_t soft_popf_mask(const struct soft_vcpu *v, unsigned size);
+/* 64 random bits of the host; false when it has none to give. */
+bool soft_random(uint64_t *value);
+/* Ends an exception's unwinding: delivers what soft_raise left; false is a triple fault. */
+bool soft_deliver_raised(struct soft_vcpu *v);
+/* Raises #GP unless the port may be used. */
+bool soft_io_allowed(struct soft_vcpu *v, uint16_t port, unsigned size);
+
+/* doorbell.c */
+bool soft_doorbell(struct soft_vm *vm, uint64_t gpa, unsigned size, uint64_t value);
+
+#endif

@@ -1,0 +1,254 @@
+/*
+ * String instructions (Intel SDM vol. 2). A repeated MOVS or STOS that moves upward runs in pieces
+ * of a page through host memory; everything else goes element by element. A repetition gives way to
+ * events between pieces: it leaves with next_rip on itself and its registers advanced.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "accel/soft/interp/exec_all.h"
+
+#include "accel/soft/interp/alu.h"
+#include "accel/soft/interp/operand.h"
+#include "accel/soft/mem/tlb.h"
+#include "accel/soft/system/segment.h"
+
+/* Elements that one visit may take before it lets events in. */
+#define VISIT 65536
+
+static uint64_t count_of(const struct soft_vcpu *v, const struct insn *insn)
+{
+    return insn->rep ? zero_extend(v->r[X86_RCX], insn->addrsize) : 1;
+}
+
+static void set_count(struct soft_vcpu *v, const struct insn *insn, uint64_t count)
+{
+    if (insn->rep)
+        put_reg(v, insn, X86_RCX, insn->addrsize, count);
+}
+
+static int64_t step_of(const struct soft_vcpu *v, const struct insn *insn)
+{
+    return v->rflags & FL_DF ? -(int64_t)insn->opsize : insn->opsize;
+}
+
+static void advance(struct soft_vcpu *v, const struct insn *insn, unsigned reg, int64_t by)
+{
+    put_reg(v, insn, reg, insn->addrsize, v->r[reg] + by);
+}
+
+static uint64_t source(struct soft_vcpu *v, const struct insn *insn)
+{
+    return soft_seg_linear(v, insn->seg, zero_extend(v->r[X86_RSI], insn->addrsize), insn->opsize,
+                           ACC_READ);
+}
+
+static uint64_t target(struct soft_vcpu *v, const struct insn *insn, enum soft_access access)
+{
+    return soft_seg_linear(v, X86_ES, zero_extend(v->r[X86_RDI], insn->addrsize), insn->opsize,
+                           access);
+}
+
+/* Not finished: come back to this instruction after events. */
+static void again(struct soft_vcpu *v, const struct insn *insn, uint64_t left)
+{
+    if (insn->rep && left)
+        v->next_rip = v->rip;
+}
+
+/* Elements from `linear` upward that lie in its page whole; 0 when the first does not. */
+static uint64_t in_page(uint64_t linear, unsigned n)
+{
+    return (GUEST_PAGE_SIZE - (linear & 0xfff)) / n;
+}
+
+static bool fast_shape(const struct soft_vcpu *v, const struct insn *insn)
+{
+    return insn->rep && insn->addrsize == 8 && !(v->rflags & FL_DF);
+}
+
+static uint8_t *read_host(struct soft_vcpu *v, uint64_t linear)
+{
+    struct soft_tlbe *e = &v->space->read[tlb_index(linear)];
+    if (unlikely((linear ^ e->tag) > 0xfff)) {
+        soft_probe(v, linear, 1, ACC_READ);
+        if ((linear ^ e->tag) > 0xfff)
+            return NULL;
+    }
+    return (uint8_t *)(uintptr_t)(linear + e->addend);
+}
+
+/* One piece of REP MOVS within a source and a target page; elements done. */
+static uint64_t movs_piece(struct soft_vcpu *v, const struct insn *insn, uint64_t count)
+{
+    unsigned n = insn->opsize;
+    uint64_t from = source(v, insn), to = target(v, insn, ACC_WRITE);
+    uint64_t piece = MIN(count, MIN(in_page(from, n), in_page(to, n)));
+    if (!piece)
+        return 0;
+    uint8_t *src = read_host(v, from);
+    uint8_t *dst = soft_write_ptr(v, to, 1);
+    if (!src || !dst)
+        return 0;
+    size_t bytes = piece * n;
+    if (dst > src && dst < src + bytes) { /* overlaps forward: the pattern repeats, element-wise */
+        for (uint64_t i = 0; i < piece; i++)
+            host_store((uintptr_t)dst + i * n, n, host_load((uintptr_t)src + i * n, n));
+    } else {
+        memmove(dst, src, bytes);
+    }
+    v->r[X86_RSI] += bytes;
+    v->r[X86_RDI] += bytes;
+    return piece;
+}
+
+void exec_movs(struct soft_vcpu *v, const struct insn *insn)
+{
+    uint64_t count = count_of(v, insn), visit = 0;
+    int64_t step = step_of(v, insn);
+    bool fast = fast_shape(v, insn);
+    while (count && visit < VISIT) {
+        uint64_t piece = fast ? movs_piece(v, insn, count) : 0;
+        if (!piece) {
+            uint64_t value = soft_load(v, source(v, insn), insn->opsize);
+            soft_store(v, target(v, insn, ACC_WRITE), insn->opsize, value);
+            advance(v, insn, X86_RSI, step);
+            advance(v, insn, X86_RDI, step);
+            piece = 1;
+        }
+        count -= piece;
+        visit += piece;
+        set_count(v, insn, count);
+        if (unlikely(atomic_load_explicit(&v->events, memory_order_relaxed)))
+            break;
+    }
+    again(v, insn, count);
+}
+
+static uint64_t stos_piece(struct soft_vcpu *v, const struct insn *insn, uint64_t count)
+{
+    unsigned n = insn->opsize;
+    uint64_t to = target(v, insn, ACC_WRITE);
+    uint64_t piece = MIN(count, in_page(to, n));
+    uint8_t *dst = piece ? soft_write_ptr(v, to, 1) : NULL;
+    if (!dst)
+        return 0;
+    uint64_t value = v->r[X86_RAX];
+    if (n == 1 || !zero_extend(value, n)) {
+        memset(dst, (uint8_t)value, piece * n);
+    } else {
+        for (uint64_t i = 0; i < piece; i++)
+            host_store((uintptr_t)dst + i * n, n, value);
+    }
+    v->r[X86_RDI] += piece * n;
+    return piece;
+}
+
+void exec_stos(struct soft_vcpu *v, const struct insn *insn)
+{
+    uint64_t count = count_of(v, insn), visit = 0;
+    int64_t step = step_of(v, insn);
+    bool fast = fast_shape(v, insn);
+    while (count && visit < VISIT) {
+        uint64_t piece = fast ? stos_piece(v, insn, count) : 0;
+        if (!piece) {
+            soft_store(v, target(v, insn, ACC_WRITE), insn->opsize, v->r[X86_RAX]);
+            advance(v, insn, X86_RDI, step);
+            piece = 1;
+        }
+        count -= piece;
+        visit += piece;
+        set_count(v, insn, count);
+        if (unlikely(atomic_load_explicit(&v->events, memory_order_relaxed)))
+            break;
+    }
+    again(v, insn, count);
+}
+
+void exec_lods(struct soft_vcpu *v, const struct insn *insn)
+{
+    uint64_t count = count_of(v, insn);
+    int64_t step = step_of(v, insn);
+    for (unsigned visit = 0; count && visit < 4096; visit++) {
+        put_reg(v, insn, X86_RAX, insn->opsize, soft_load(v, source(v, insn), insn->opsize));
+        advance(v, insn, X86_RSI, step);
+        set_count(v, insn, --count);
+    }
+    again(v, insn, count);
+}
+
+/* REPE goes on while equal, REPNE while not. */
+static bool goes_on(const struct insn *insn, bool equal)
+{
+    return insn->rep == INSN_REP ? equal : !equal;
+}
+
+void exec_scas(struct soft_vcpu *v, const struct insn *insn)
+{
+    unsigned n = insn->opsize;
+    uint64_t count = count_of(v, insn), a = zero_extend(v->r[X86_RAX], n);
+    int64_t step = step_of(v, insn);
+    for (unsigned visit = 0; count && visit < 4096; visit++) {
+        uint64_t b = soft_load(v, target(v, insn, ACC_READ), n);
+        alu_sub(v, a, b, n);
+        advance(v, insn, X86_RDI, step);
+        set_count(v, insn, --count);
+        if (insn->rep && !goes_on(insn, a == b))
+            return;
+    }
+    again(v, insn, count);
+}
+
+void exec_cmps(struct soft_vcpu *v, const struct insn *insn)
+{
+    unsigned n = insn->opsize;
+    uint64_t count = count_of(v, insn);
+    int64_t step = step_of(v, insn);
+    for (unsigned visit = 0; count && visit < 4096; visit++) {
+        uint64_t a = soft_load(v, source(v, insn), n);
+        uint64_t b = soft_load(v, target(v, insn, ACC_READ), n);
+        alu_sub(v, a, b, n);
+        advance(v, insn, X86_RSI, step);
+        advance(v, insn, X86_RDI, step);
+        set_count(v, insn, --count);
+        if (insn->rep && !goes_on(insn, a == b))
+            return;
+    }
+    again(v, insn, count);
+}
+
+void exec_ins(struct soft_vcpu *v, const struct insn *insn)
+{
+    unsigned n = insn->opsize > 4 ? 4 : insn->opsize;
+    uint16_t port = v->r[X86_RDX];
+    uint64_t count = count_of(v, insn);
+    int64_t step = v->rflags & FL_DF ? -(int64_t)n : n;
+    soft_io_allowed(v, port, n);
+    for (unsigned visit = 0; count && visit < 4096; visit++) {
+        uint64_t to = target(v, insn, ACC_WRITE);
+        soft_probe(v, to, n, ACC_WRITE); /* a fault after the read would lose what the port gave */
+        v->stats.pio++;
+        soft_mxcsr_leave(v);
+        soft_store(v, to, n, v->vm->io->pio_read(v->vm->opaque, port, n));
+        advance(v, insn, X86_RDI, step);
+        set_count(v, insn, --count);
+    }
+    again(v, insn, count);
+}
+
+void exec_outs(struct soft_vcpu *v, const struct insn *insn)
+{
+    unsigned n = insn->opsize > 4 ? 4 : insn->opsize;
+    uint16_t port = v->r[X86_RDX];
+    uint64_t count = count_of(v, insn);
+    int64_t step = v->rflags & FL_DF ? -(int64_t)n : n;
+    soft_io_allowed(v, port, n);
+    for (unsigned visit = 0; count && visit < 4096; visit++) {
+        uint32_t value = soft_load(v, source(v, insn), n);
+        v->stats.pio++;
+        soft_mxcsr_leave(v);
+        v->vm->io->pio_write(v->vm->opaque, port, n, value);
+        advance(v, insn, X86_RSI, step);
+        set_count(v, insn, --count);
+    }
+    again(v, insn, count);
+}

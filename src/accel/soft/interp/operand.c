@@ -1,0 +1,202 @@
+/*
+ * Operands of the general executors, and the addresses of memory operands in all modes (Intel SDM
+ * vol. 1, 3.7; vol. 3, 5.3).
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "accel/soft/interp/operand.h"
+
+#include "accel/soft/system/segment.h"
+
+unsigned operand_size(const struct insn *insn, unsigned i)
+{
+    switch (insn->op[i]) {
+    case O_Eb:
+    case O_Gb:
+    case O_Zb:
+    case O_AL:
+    case O_CL:
+    case O_Ob:
+        return 1;
+    case O_Ew:
+    case O_Gw:
+    case O_AX:
+    case O_DX:
+    case O_Sw:
+        return 2;
+    case O_Ed:
+    case O_Gd:
+        return 4;
+    case O_Ey:
+    case O_Gy:
+    case O_By:
+        return insn->rex & 8 ? 8 : 4;
+    case O_Eq:
+        return 8;
+    case O_Rq:
+    case O_Cq:
+    case O_Dq:
+        return insn->mode == INSN_64 ? 8 : 4;
+    default:
+        return insn->opsize;
+    }
+}
+
+uint64_t soft_ea(const struct soft_vcpu *v, const struct insn *insn)
+{
+    uint64_t base = insn->base == INSN_REG_RIP ? v->next_rip : v->r[insn->base];
+    uint64_t ea = base + (v->r[insn->index] << insn->scale) + insn->disp;
+    return zero_extend(ea, insn->addrsize);
+}
+
+/* Rights and limit of a segment in 16- and 32-bit code. */
+static void check_segment(struct soft_vcpu *v, unsigned seg, uint64_t offset, unsigned len,
+                          enum soft_access access)
+{
+    const struct x86_segment *s = &v->seg[seg];
+    int vector = seg == X86_SS ? VEC_SS : VEC_GP;
+    if (s->attr & X86_ATTR_UNUSABLE)
+        soft_raise(v, vector, 0);
+    bool protected_mode = v->cr0 & CR0_PE && !(v->rflags & FL_VM);
+    bool code = s->attr & SEG_CODE;
+    if (protected_mode) {
+        if (access == ACC_WRITE ? code || !(s->attr & SEG_WRITE) : code && !(s->attr & SEG_READ))
+            soft_raise(v, vector, 0);
+    }
+    uint64_t last = offset + len - 1;
+    if (!code && s->attr & SEG_DOWN && protected_mode) {
+        uint64_t top = s->attr & X86_ATTR_DB ? 0xffffffff : 0xffff;
+        if (offset <= s->limit || last > top)
+            soft_raise(v, vector, 0);
+    } else if (last > s->limit && !(s->limit == 0xffffffff)) {
+        soft_raise(v, vector, 0);
+    }
+}
+
+uint64_t soft_seg_linear(struct soft_vcpu *v, unsigned seg, uint64_t offset, unsigned len,
+                         enum soft_access access)
+{
+    v->stack_access = seg == X86_SS;
+    uint64_t linear = v->r[R_SEG + seg] + offset;
+    if (likely(v->mode == INSN_64))
+        return linear;
+    check_segment(v, seg, offset, len ? len : 1, access);
+    return (uint32_t)linear;
+}
+
+uint64_t soft_linear(struct soft_vcpu *v, const struct insn *insn, unsigned len,
+                     enum soft_access access)
+{
+    return soft_seg_linear(v, insn->seg, soft_ea(v, insn), len, access);
+}
+
+static uint64_t load_operand(struct soft_vcpu *v, const struct insn *insn, unsigned size,
+                             enum soft_access access)
+{
+    uint64_t linear = soft_linear(v, insn, size, access);
+    if (access == ACC_WRITE)
+        soft_probe(v, linear, size, ACC_WRITE);
+    return soft_load(v, linear, size);
+}
+
+static uint64_t get(struct soft_vcpu *v, const struct insn *insn, unsigned i,
+                    enum soft_access access)
+{
+    unsigned size = operand_size(insn, i);
+    switch (insn->op[i]) {
+    case O_Eb:
+    case O_Ew:
+    case O_Ev:
+    case O_Ed:
+    case O_Ey:
+    case O_Eq:
+        if (insn->is_mem)
+            return load_operand(v, insn, size, access);
+        return get_reg(v, insn, insn->rm, size);
+    case O_Ob:
+    case O_Ov:
+        return load_operand(v, insn, size, access);
+    case O_Rv:
+    case O_Rq:
+    case O_Zb:
+    case O_Zv:
+        return get_reg(v, insn, insn->rm, size);
+    case O_Gb:
+    case O_Gw:
+    case O_Gv:
+    case O_Gd:
+    case O_Gy:
+        return get_reg(v, insn, insn->reg, size);
+    case O_By:
+        return zero_extend(v->r[insn->vex_v], size);
+    case O_AL:
+    case O_AX:
+    case O_rAX:
+        return zero_extend(v->r[X86_RAX], size);
+    case O_CL:
+        return (uint8_t)v->r[X86_RCX];
+    case O_DX:
+        return (uint16_t)v->r[X86_RDX];
+    case O_ONE:
+        return 1;
+    case O_Ib:
+    case O_Is:
+    case O_Iw:
+    case O_Iz:
+    case O_Iv:
+        return insn->imm;
+    default:
+        return 0;
+    }
+}
+
+uint64_t get_operand(struct soft_vcpu *v, const struct insn *insn, unsigned i)
+{
+    return get(v, insn, i, ACC_READ);
+}
+
+uint64_t get_operand_rw(struct soft_vcpu *v, const struct insn *insn, unsigned i)
+{
+    return get(v, insn, i, ACC_WRITE);
+}
+
+void put_operand(struct soft_vcpu *v, const struct insn *insn, unsigned i, uint64_t value)
+{
+    unsigned size = operand_size(insn, i);
+    switch (insn->op[i]) {
+    case O_Eb:
+    case O_Ew:
+    case O_Ev:
+    case O_Ed:
+    case O_Ey:
+    case O_Eq:
+        if (!insn->is_mem) {
+            put_reg(v, insn, insn->rm, size, value);
+            return;
+        }
+        /* fall through */
+    case O_Ob:
+    case O_Ov:
+        soft_store(v, soft_linear(v, insn, size, ACC_WRITE), size, value);
+        return;
+    case O_Rv:
+    case O_Rq:
+    case O_Zb:
+    case O_Zv:
+        put_reg(v, insn, insn->rm, size, value);
+        return;
+    case O_Gb:
+    case O_Gw:
+    case O_Gv:
+    case O_Gd:
+    case O_Gy:
+        put_reg(v, insn, insn->reg, size, value);
+        return;
+    case O_By:
+        put_reg(v, insn, insn->vex_v, size, value);
+        return;
+    default:
+        put_reg(v, insn, X86_RAX, size, value);
+        return;
+    }
+}

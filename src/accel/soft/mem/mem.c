@@ -1,0 +1,326 @@
+/*
+ * Guest memory as instructions see it: linear addresses, the slow path behind the software TLBs,
+ * accesses that cross a page.
+ *
+ * Runs on the vCPU's thread. A page that holds decoded code never gets a write-TLB entry, so that
+ * every write to it comes here and reaches code.c.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "accel/soft/interp/exec.h"
+#include "accel/soft/mem/tlb.h"
+#include "base/bitmap.h"
+
+static bool is_user(const struct soft_vcpu *v)
+{
+    return v->cpl == 3;
+}
+
+static void fill(struct soft_vcpu *v, struct soft_space *space, enum soft_access access,
+                 uint64_t linear, const struct walk *walk, uint8_t *host_page)
+{
+    uint64_t page = linear & ~0xfffull;
+    unsigned index = tlb_index(linear);
+    struct soft_tlbe *e = access == ACC_READ ? &space->read[index] : &space->write[index];
+    uint32_t *n = access == ACC_READ ? &space->n_read : &space->n_write;
+    uint16_t *log = access == ACC_READ ? space->log_read : space->log_write;
+    if (access == ACC_WRITE)
+        tlb_write_dropped(v, index, e);
+    if (*n < TLB_LOG)
+        log[*n] = index;
+    ++*n;
+    e->tag = page;
+    e->addend = (uintptr_t)host_page - page;
+    if (walk->page_size > GUEST_PAGE_SIZE)
+        space->large = MAX(space->large, walk->page_size);
+    if (walk->global && !(linear >> 63))
+        v->low_global = true;
+    v->stats.tlb_misses++;
+}
+
+/* Fills the TLB after a walk when the page is plain RAM; NULL when it is not. */
+static uint8_t *resolve_walked(struct soft_vcpu *v, struct soft_space *space, uint64_t linear,
+                               enum soft_access access, const struct walk *walk)
+{
+    struct soft_mem *mem = v->vm->mem;
+    const struct soft_ram *ram = soft_ram_find(mem, walk->gpa);
+    if (!ram || (access == ACC_WRITE && ram->readonly))
+        return NULL;
+    uint64_t offset = walk->gpa - ram->gpa;
+    if (access == ACC_WRITE) {
+        uint64_t index = ram->first_page + (offset >> GUEST_PAGE_SHIFT);
+        /* In this order: code_mark sets `lines` first and then looks at `writable`. */
+        bitmap_set_atomic(mem->writable, index);
+        atomic_thread_fence(memory_order_seq_cst);
+        if (__atomic_load_n(&mem->lines[index], __ATOMIC_ACQUIRE))
+            return NULL;
+        if (v->vm->dirty_log)
+            gmem_dirty_set(v->vm->gmem, walk->gpa & ~0xfffull, GUEST_PAGE_SIZE);
+    }
+    if (likely(!v->watching) || !soft_watched_page(v, linear))
+        fill(v, space, access, linear, walk, ram->host + (offset & ~0xfffull));
+    return ram->host + offset;
+}
+
+/* Translates one page's access and fills the TLB when it is plain RAM; NULL when it is not. */
+static uint8_t *resolve(struct soft_vcpu *v, struct soft_space *space, bool user, uint64_t linear,
+                        enum soft_access access, uint64_t *gpa)
+{
+    struct walk walk;
+    if (v->long_mode && !soft_canonical(linear))
+        soft_raise(v, v->stack_access ? VEC_SS : VEC_GP, 0);
+    soft_walk(v, linear, access, user, &walk);
+    *gpa = walk.gpa;
+    return resolve_walked(v, space, linear, access, &walk);
+}
+
+uint64_t soft_tlb_fill(struct soft_vcpu *v, uint64_t linear, uint64_t how)
+{
+    enum soft_access access = how & 1 ? ACC_WRITE : ACC_READ;
+    unsigned size = how >> 1;
+    struct soft_space *space = v->space;
+    const struct soft_tlbe *e =
+        access == ACC_WRITE ? &space->write[tlb_index(linear)] : &space->read[tlb_index(linear)];
+    struct walk walk;
+    if (!soft_canonical(linear) || (linear & 0xfff) + size > GUEST_PAGE_SIZE ||
+        !soft_walk_try(v, linear, access, is_user(v), &walk))
+        return 0;
+    resolve_walked(v, space, linear, access, &walk);
+    return (linear ^ e->tag) <= GUEST_PAGE_SIZE - size;
+}
+
+/* One part of an access that crosses pages: from the TLB, or by a walk. */
+static uint8_t *part(struct soft_vcpu *v, struct soft_space *space, bool user, uint64_t linear,
+                     enum soft_access access, uint64_t *gpa)
+{
+    const struct soft_tlbe *e =
+        access == ACC_WRITE ? &space->write[tlb_index(linear)] : &space->read[tlb_index(linear)];
+    if (likely((linear ^ e->tag) <= 0xfff))
+        return (uint8_t *)(uintptr_t)(linear + e->addend);
+    return resolve(v, space, user, linear, access, gpa);
+}
+
+static uint64_t load_slow(struct soft_vcpu *v, struct soft_space *space, bool user, uint64_t linear,
+                          unsigned size)
+{
+    unsigned first = GUEST_PAGE_SIZE - (linear & 0xfff);
+    uint64_t gpa;
+    if (likely(first >= size)) {
+        uint8_t *host = resolve(v, space, user, linear, ACC_READ, &gpa);
+        return host ? host_load((uintptr_t)host, size) : soft_phys_load(v, gpa, size);
+    }
+    /* Across a page boundary: both parts are checked before a device is read. */
+    uint8_t bytes[8];
+    uint64_t second = tlb_next_page(v, linear);
+    uint64_t gpa2;
+    uint8_t *host = part(v, space, user, linear, ACC_READ, &gpa);
+    uint8_t *host2 = part(v, space, user, second, ACC_READ, &gpa2);
+    if (likely(host && host2)) {
+        unsigned shift = 8 * first; /* 8 to 56 */
+        uint64_t low = get_le(host, first), high = get_le(host2, size - first);
+        return low | high << shift;
+    }
+    for (unsigned i = 0; i < size; i++) {
+        bool low = i < first;
+        uint8_t *at = low ? host : host2;
+        unsigned skip = low ? i : i - first;
+        bytes[i] = at ? at[skip] : soft_phys_load(v, (low ? gpa : gpa2) + skip, 1);
+    }
+    return get_le(bytes, size);
+}
+
+static uint64_t load_in(struct soft_vcpu *v, struct soft_space *space, bool user, uint64_t linear,
+                        unsigned size)
+{
+    struct soft_tlbe *e = &space->read[tlb_index(linear)];
+    if (likely((linear ^ e->tag) <= GUEST_PAGE_SIZE - size))
+        return host_load(linear + e->addend, size);
+    uint64_t value = load_slow(v, space, user, linear, size);
+    if (unlikely(v->watching))
+        soft_watch(v, linear, size, ACC_READ);
+    return value;
+}
+
+static void store_slow(struct soft_vcpu *v, struct soft_space *space, bool user, uint64_t linear,
+                       unsigned size, uint64_t value)
+{
+    unsigned first = GUEST_PAGE_SIZE - (linear & 0xfff);
+    uint64_t gpa;
+    if (likely(first >= size)) {
+        uint8_t *host = resolve(v, space, user, linear, ACC_WRITE, &gpa);
+        if (likely(host != NULL))
+            host_store((uintptr_t)host, size, value);
+        else
+            soft_phys_store(v, gpa, size, value);
+        return;
+    }
+    uint64_t second = tlb_next_page(v, linear);
+    uint64_t gpa2;
+    uint8_t *host = part(v, space, user, linear, ACC_WRITE, &gpa);
+    uint8_t *host2 = part(v, space, user, second, ACC_WRITE, &gpa2);
+    for (unsigned i = 0; i < size; i++) {
+        bool low = i < first;
+        uint8_t *at = low ? host : host2;
+        unsigned skip = low ? i : i - first;
+        uint8_t byte = value >> (8 * i);
+        if (at)
+            at[skip] = byte;
+        else
+            soft_phys_store(v, (low ? gpa : gpa2) + skip, 1, byte);
+    }
+}
+
+static void store_in(struct soft_vcpu *v, struct soft_space *space, bool user, uint64_t linear,
+                     unsigned size, uint64_t value)
+{
+    struct soft_tlbe *e = &space->write[tlb_index(linear)];
+    if (likely((linear ^ e->tag) <= GUEST_PAGE_SIZE - size)) {
+        host_store(linear + e->addend, size, value);
+        return;
+    }
+    store_slow(v, space, user, linear, size, value);
+    if (unlikely(v->watching))
+        soft_watch(v, linear, size, ACC_WRITE);
+}
+
+uint64_t soft_load(struct soft_vcpu *v, uint64_t linear, unsigned size)
+{
+    return load_in(v, v->space, is_user(v), linear, size);
+}
+
+void soft_store(struct soft_vcpu *v, uint64_t linear, unsigned size, uint64_t value)
+{
+    store_in(v, v->space, is_user(v), linear, size, value);
+}
+
+uint64_t soft_load_sys(struct soft_vcpu *v, uint64_t linear, unsigned size)
+{
+    return load_in(v, soft_space_of(v, false), false, linear, size);
+}
+
+void soft_store_sys(struct soft_vcpu *v, uint64_t linear, unsigned size, uint64_t value)
+{
+    store_in(v, soft_space_of(v, false), false, linear, size, value);
+}
+
+void soft_probe(struct soft_vcpu *v, uint64_t linear, unsigned len, enum soft_access access)
+{
+    uint64_t end = linear + len - 1;
+    for (uint64_t at = linear;; at = tlb_next_page(v, at)) {
+        struct soft_tlbe *e =
+            access == ACC_WRITE ? &v->space->write[tlb_index(at)] : &v->space->read[tlb_index(at)];
+        uint64_t gpa;
+        if ((at ^ e->tag) > 0xfff)
+            resolve(v, v->space, is_user(v), at, access, &gpa);
+        if (!((at ^ end) & ~0xfffull) || end < linear)
+            break;
+    }
+}
+
+/* Runs over the pieces of a range, a page each. */
+static void copy_range(struct soft_vcpu *v, uint64_t linear, uint8_t *bytes, unsigned len,
+                       bool write)
+{
+    while (len) {
+        unsigned piece = MIN(len, (unsigned)(GUEST_PAGE_SIZE - (linear & 0xfff)));
+        struct soft_tlbe *e =
+            write ? &v->space->write[tlb_index(linear)] : &v->space->read[tlb_index(linear)];
+        uint8_t *host = NULL;
+        if ((linear ^ e->tag) <= 0xfff)
+            host = (uint8_t *)(uintptr_t)(linear + e->addend);
+        uint64_t gpa;
+        if (!host)
+            host = resolve(v, v->space, is_user(v), linear, write ? ACC_WRITE : ACC_READ, &gpa);
+        if (!host) { /* a device: in words where they fit */
+            unsigned word = piece >= 8 ? 8 : piece >= 4 ? 4 : piece >= 2 ? 2 : 1;
+            piece = word;
+            if (write)
+                soft_phys_store(v, gpa, word, get_le(bytes, word));
+            else
+                put_le(bytes, word, soft_phys_load(v, gpa, word));
+        } else if (write) {
+            memcpy(host, bytes, piece);
+        } else {
+            memcpy(bytes, host, piece);
+        }
+        linear += piece;
+        bytes += piece;
+        len -= piece;
+        if (!v->long_mode)
+            linear = (uint32_t)linear;
+    }
+}
+
+void soft_read(struct soft_vcpu *v, uint64_t linear, void *bytes, unsigned len)
+{
+    if (!len)
+        return;
+    if ((linear & 0xfff) + len > GUEST_PAGE_SIZE)
+        soft_probe(v, linear, len, ACC_READ);
+    copy_range(v, linear, bytes, len, false);
+    if (unlikely(v->watching))
+        soft_watch(v, linear, len, ACC_READ);
+}
+
+void soft_write(struct soft_vcpu *v, uint64_t linear, const void *bytes, unsigned len)
+{
+    if (!len)
+        return;
+    if ((linear & 0xfff) + len > GUEST_PAGE_SIZE)
+        soft_probe(v, linear, len, ACC_WRITE);
+    copy_range(v, linear, (uint8_t *)(uintptr_t)bytes, len, true);
+    if (unlikely(v->watching))
+        soft_watch(v, linear, len, ACC_WRITE);
+}
+
+void *soft_write_ptr(struct soft_vcpu *v, uint64_t linear, unsigned size)
+{
+    struct soft_tlbe *e = &v->space->write[tlb_index(linear)];
+    if (likely((linear ^ e->tag) <= GUEST_PAGE_SIZE - size))
+        return (void *)(uintptr_t)(linear + e->addend);
+    if ((linear & 0xfff) + size > GUEST_PAGE_SIZE) {
+        soft_probe(v, linear, size, ACC_WRITE);
+        return NULL;
+    }
+    uint64_t gpa;
+    void *host = resolve(v, v->space, is_user(v), linear, ACC_WRITE, &gpa);
+    return unlikely(v->watching) && soft_watched_page(v, linear) ? NULL : host;
+}
+
+const uint8_t *soft_fetch_ptr(struct soft_vcpu *v, uint64_t linear, uint64_t *gpa)
+{
+    struct soft_space *space = v->space;
+    unsigned index = linear >> GUEST_PAGE_SHIFT & (TLBX_SIZE - 1);
+    struct soft_tlbe *e = &space->exec[index];
+    uint8_t *host;
+    if ((linear ^ e->tag) <= 0xfff) {
+        host = (uint8_t *)(uintptr_t)(linear + e->addend);
+        *gpa = soft_host_gpa(v->vm->mem, host);
+        return host;
+    }
+    struct walk walk;
+    v->stack_access = false;
+    if (v->long_mode && !soft_canonical(linear))
+        soft_raise(v, VEC_GP, 0);
+    soft_walk(v, linear, ACC_EXEC, is_user(v), &walk);
+    *gpa = walk.gpa;
+    const struct soft_ram *ram = soft_ram_find(v->vm->mem, walk.gpa);
+    if (!ram)
+        return NULL;
+    uint64_t page = linear & ~0xfffull;
+    host = ram->host + (walk.gpa - ram->gpa);
+    if (space->n_exec < TLB_LOG)
+        space->log_exec[space->n_exec] = index;
+    space->n_exec++;
+    e->tag = page;
+    e->addend = (uintptr_t)host - linear;
+    unsigned bit = tlb_exec_hash(linear);
+    space->exec_seen[bit / 64] |= 1ull << (bit % 64);
+    if (walk.page_size > GUEST_PAGE_SIZE) {
+        space->large = MAX(space->large, walk.page_size);
+        space->exec_large = MAX(space->exec_large, walk.page_size);
+    }
+    if (walk.global && !(linear >> 63))
+        v->low_global = true;
+    return host;
+}

@@ -1,0 +1,116 @@
+/*
+ * Guest-physical accesses that the TLBs do not serve: the RAM table, writes to pages with code,
+ * ROM, the LAPIC page, doorbells, devices.
+ *
+ * Runs on the vCPU's thread; the RAM table changes only while all vCPUs are stopped.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "accel/soft/mem/tlb.h"
+#include "base/bitmap.h"
+
+static void *map_table(uint64_t bytes)
+{
+    void *table = mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return table == MAP_FAILED ? NULL : table;
+}
+
+struct err *soft_mem_build(struct soft_vm *vm)
+{
+    size_t count = gmem_region_count(vm->gmem);
+    struct soft_mem *mem = xcalloc(1, sizeof(*mem));
+    if (count > ARRAY_SIZE(mem->ram)) {
+        free(mem);
+        return err_new("soft: more than %zu memory regions", ARRAY_SIZE(mem->ram));
+    }
+    for (size_t i = 0; i < count; i++) {
+        const struct gmem_region *region = gmem_region(vm->gmem, i);
+        mem->ram[i] = (struct soft_ram){.gpa = region->gpa,
+                                        .size = region->size,
+                                        .host = region->host,
+                                        .first_page = mem->pages,
+                                        .readonly = region->readonly};
+        mem->pages += region->size >> GUEST_PAGE_SHIFT;
+    }
+    mem->ram_count = count;
+    mem->lines = map_table(mem->pages * sizeof(uint64_t));
+    mem->writable = map_table(BITMAP_WORDS(mem->pages) * sizeof(uint64_t));
+    soft_mem_free(vm);
+    vm->mem = mem;
+    if (!mem->lines || !mem->writable)
+        return err_errno(ENOMEM, "soft: page tables of %llu pages", (unsigned long long)mem->pages);
+    return NULL;
+}
+
+void soft_mem_free(struct soft_vm *vm)
+{
+    struct soft_mem *mem = vm->mem;
+    if (!mem)
+        return;
+    if (mem->lines)
+        munmap(mem->lines, mem->pages ? mem->pages * sizeof(uint64_t) : 1);
+    if (mem->writable)
+        munmap(mem->writable, mem->pages ? BITMAP_WORDS(mem->pages) * sizeof(uint64_t) : 1);
+    free(mem);
+    vm->mem = NULL;
+}
+
+const struct soft_ram *soft_ram_find(const struct soft_mem *mem, uint64_t gpa)
+{
+    for (unsigned i = 0; i < mem->ram_count; i++)
+        if (gpa - mem->ram[i].gpa < mem->ram[i].size)
+            return &mem->ram[i];
+    return NULL;
+}
+
+/* The LAPIC's registers are 32 bits wide at 16-byte steps; narrow reads see their bytes. */
+static uint64_t apic_load(struct soft_vcpu *v, uint32_t offset, unsigned size)
+{
+    uint32_t value = (offset & 15) < 4 ? lapic_read(v->lapic, offset & ~15u) : 0;
+    value >>= (offset & 3) * 8;
+    return size >= 4 ? value : value & ((1u << (size * 8)) - 1);
+}
+
+uint64_t soft_phys_load(struct soft_vcpu *v, uint64_t gpa, unsigned size)
+{
+    const struct soft_ram *ram = soft_ram_find(v->vm->mem, gpa);
+    if (ram && gpa - ram->gpa + size <= ram->size)
+        return host_load((uintptr_t)ram->host + (gpa - ram->gpa), size);
+    if (v->lapic && (gpa & ~0xfffull) == lapic_base(v->lapic))
+        return apic_load(v, gpa & 0xfff, size);
+    v->stats.mmio++;
+    soft_mxcsr_leave(v);
+    uint64_t value = v->vm->io->mmio_read(v->vm->opaque, gpa, size);
+    return zero_extend(value, size);
+}
+
+void soft_phys_store(struct soft_vcpu *v, uint64_t gpa, unsigned size, uint64_t value)
+{
+    struct soft_vm *vm = v->vm;
+    value = zero_extend(value, size);
+    const struct soft_ram *ram = soft_ram_find(vm->mem, gpa);
+    if (ram && gpa - ram->gpa + size <= ram->size && !ram->readonly) {
+        soft_code_written(vm, v, gpa, size);
+        host_store((uintptr_t)ram->host + (gpa - ram->gpa), size, value);
+        atomic_thread_fence(memory_order_seq_cst);
+        soft_code_written(vm, v, gpa, size);
+        if (vm->dirty_log)
+            gmem_dirty_set(vm->gmem, gpa, size);
+        return;
+    }
+    if (v->lapic && (gpa & ~0xfffull) == lapic_base(v->lapic)) {
+        if ((gpa & 15) == 0)
+            lapic_write(v->lapic, gpa & 0xfff, value);
+        return;
+    }
+    v->stats.mmio++;
+    soft_mxcsr_leave(v);
+    if (vm->doorbells && soft_doorbell(vm, gpa, size, value))
+        return;
+    vm->io->mmio_write(vm->opaque, gpa, size, value);
+}

@@ -1,0 +1,245 @@
+/*
+ * The software TLBs' upkeep: address spaces, flushes, switches of CR3, privilege and mode.
+ *
+ * Each PCID that was used lately has a slot with private TLBs for user and supervisor accesses, so
+ * that a switch of address space or privilege is a change of pointer. A slot is flushed where the
+ * architecture asks for it, sometimes more, never less (Intel SDM vol. 3, 4.10.4).
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "accel/soft/mem/tlb.h"
+
+#include <stdlib.h>
+
+#include "accel/soft/interp/block.h"
+
+static void reset_table(struct soft_tlbe *table, unsigned size, const uint16_t *log, uint32_t *n)
+{
+    if (*n <= TLB_LOG) {
+        for (unsigned i = 0; i < *n; i++)
+            table[log[i]].tag = tlb_empty_tag(log[i]);
+    } else {
+        for (unsigned i = 0; i < size; i++)
+            table[i].tag = tlb_empty_tag(i);
+    }
+    *n = 0;
+}
+
+static void reset_jc(struct soft_space *space, struct block *miss)
+{
+    if (space->n_jc <= TLB_LOG) {
+        for (unsigned i = 0; i < space->n_jc; i++)
+            space->jc[space->log_jc[i]] = (struct soft_jc){.key = 0, .block = miss};
+    } else {
+        for (unsigned i = 0; i < JC_SIZE; i++)
+            space->jc[i] = (struct soft_jc){.key = 0, .block = miss};
+    }
+    space->n_jc = 0;
+}
+
+uint64_t soft_host_gpa(const struct soft_mem *mem, const uint8_t *host)
+{
+    for (unsigned i = 0; i < mem->ram_count; i++) {
+        const struct soft_ram *ram = &mem->ram[i];
+        if (host >= ram->host && host < ram->host + ram->size)
+            return ram->gpa + (uint64_t)(host - ram->host);
+    }
+    return UINT64_MAX;
+}
+
+void tlb_write_dropped(struct soft_vcpu *v, unsigned index, const struct soft_tlbe *e)
+{
+    if (likely(!v->vm->dirty_log) || e->tag == tlb_empty_tag(index))
+        return;
+    uint64_t gpa = soft_host_gpa(v->vm->mem, (uint8_t *)(uintptr_t)(e->tag + e->addend));
+    if (gpa != UINT64_MAX)
+        gmem_dirty_set(v->vm->gmem, gpa, GUEST_PAGE_SIZE);
+}
+
+static void flush_writes(struct soft_vcpu *v, struct soft_space *space)
+{
+    if (unlikely(v->vm->dirty_log))
+        for (unsigned i = 0; i < TLB_SIZE; i++)
+            tlb_write_dropped(v, i, &space->write[i]);
+    reset_table(space->write, TLB_SIZE, space->log_write, &space->n_write);
+}
+
+static void flush_space(struct soft_vcpu *v, struct soft_space *space)
+{
+    if (!space)
+        return;
+    reset_table(space->read, TLB_SIZE, space->log_read, &space->n_read);
+    flush_writes(v, space);
+    reset_table(space->exec, TLBX_SIZE, space->log_exec, &space->n_exec);
+    reset_jc(space, soft_code_miss(v->code));
+    memset(space->exec_seen, 0, sizeof(space->exec_seen));
+    space->large = space->exec_large = 0;
+}
+
+static struct soft_space *new_space(struct soft_vcpu *v)
+{
+    struct soft_space *space = xcalloc(1, sizeof(*space));
+    space->n_read = space->n_write = space->n_exec = space->n_jc = TLB_LOG + 1;
+    reset_table(space->read, TLB_SIZE, space->log_read, &space->n_read);
+    reset_table(space->write, TLB_SIZE, space->log_write, &space->n_write);
+    reset_table(space->exec, TLBX_SIZE, space->log_exec, &space->n_exec);
+    reset_jc(space, soft_code_miss(v->code));
+    return space;
+}
+
+struct soft_space *soft_space_of(struct soft_vcpu *v, bool user)
+{
+    struct soft_space **slot = &v->spaces[v->asid][user];
+    if (unlikely(!*slot))
+        *slot = new_space(v);
+    return *slot;
+}
+
+static void flush_slot(struct soft_vcpu *v, unsigned slot)
+{
+    flush_space(v, v->spaces[slot][0]);
+    flush_space(v, v->spaces[slot][1]);
+}
+
+void soft_tlb_flush(struct soft_vcpu *v)
+{
+    for (unsigned i = 0; i < SOFT_ASIDS; i++)
+        flush_slot(v, i);
+    v->low_global = false;
+}
+
+void soft_tlb_flush_writes(struct soft_vcpu *v)
+{
+    for (unsigned i = 0; i < SOFT_ASIDS; i++)
+        for (unsigned user = 0; user < 2; user++)
+            if (v->spaces[i][user])
+                flush_writes(v, v->spaces[i][user]);
+}
+
+void soft_tlb_flush_pcid(struct soft_vcpu *v, uint64_t pcid)
+{
+    for (unsigned i = 0; i < SOFT_ASIDS; i++)
+        if (v->asid_used[i] && v->asid_pcid[i] == pcid)
+            flush_slot(v, i);
+}
+
+void soft_jc_flush(struct soft_vcpu *v)
+{
+    for (unsigned i = 0; i < SOFT_ASIDS; i++)
+        for (unsigned user = 0; user < 2; user++)
+            if (v->spaces[i][user])
+                reset_jc(v->spaces[i][user], soft_code_miss(v->code));
+}
+
+/* May the jump cache hold code of the 2 MiB around `linear`? Its 512 pages share eight words. */
+static bool exec_seen_near(const struct soft_space *space, uint64_t linear)
+{
+    const uint64_t *words = &space->exec_seen[tlb_exec_hash(linear) / 512 * 8];
+    uint64_t any = 0;
+    for (unsigned i = 0; i < 8; i++)
+        any |= words[i];
+    return any;
+}
+
+/* Entries of a large page lie in any slot: compare all tags within it. */
+static void flush_large(struct soft_vcpu *v, struct soft_space *space, uint64_t linear)
+{
+    uint64_t mask = space->large >= GIB(1) ? ~(GIB(1) - 1) : ~(MIB(4) - 1);
+    for (unsigned i = 0; i < TLB_SIZE; i++) {
+        if (!((space->read[i].tag ^ linear) & mask))
+            space->read[i].tag = tlb_empty_tag(i);
+        if (!((space->write[i].tag ^ linear) & mask)) {
+            tlb_write_dropped(v, i, &space->write[i]);
+            space->write[i].tag = tlb_empty_tag(i);
+        }
+    }
+    if (!space->exec_large)
+        return;
+    for (unsigned i = 0; i < TLBX_SIZE; i++)
+        if (!((space->exec[i].tag ^ linear) & mask))
+            space->exec[i].tag = tlb_empty_tag(i);
+    if (space->exec_large > MIB(2) || exec_seen_near(space, linear))
+        reset_jc(space, soft_code_miss(v->code));
+}
+
+static void flush_page_in(struct soft_vcpu *v, struct soft_space *space, uint64_t linear)
+{
+    if (!space)
+        return;
+    if (space->large)
+        flush_large(v, space, linear);
+    unsigned i = tlb_index(linear), x = i & (TLBX_SIZE - 1);
+    if ((space->read[i].tag ^ linear) <= 0xfff)
+        space->read[i].tag = tlb_empty_tag(i);
+    if ((space->write[i].tag ^ linear) <= 0xfff) {
+        tlb_write_dropped(v, i, &space->write[i]);
+        space->write[i].tag = tlb_empty_tag(i);
+    }
+    if ((space->exec[x].tag ^ linear) <= 0xfff)
+        space->exec[x].tag = tlb_empty_tag(x);
+    unsigned bit = tlb_exec_hash(linear);
+    if (space->exec_seen[bit / 64] >> (bit % 64) & 1)
+        reset_jc(space, soft_code_miss(v->code));
+}
+
+void soft_tlb_flush_page(struct soft_vcpu *v, uint64_t linear)
+{
+    bool all = linear >> 63 || v->low_global;
+    for (unsigned i = 0; i < SOFT_ASIDS; i++) {
+        if (!all && i != v->asid)
+            continue;
+        flush_page_in(v, v->spaces[i][0], linear);
+        flush_page_in(v, v->spaces[i][1], linear);
+    }
+}
+
+void soft_tlb_flush_pcid_page(struct soft_vcpu *v, uint64_t pcid, uint64_t linear)
+{
+    for (unsigned i = 0; i < SOFT_ASIDS; i++) {
+        if (!v->asid_used[i] || v->asid_pcid[i] != pcid)
+            continue;
+        flush_page_in(v, v->spaces[i][0], linear);
+        flush_page_in(v, v->spaces[i][1], linear);
+    }
+}
+
+/* The slot of the current PCID, or the one that was used longest ago. */
+static void pick_slot(struct soft_vcpu *v)
+{
+    uint64_t pcid = v->cr4 & CR4_PCIDE ? v->cr3 & 0xfff : 0;
+    uint64_t root = v->cr3 & 0x000ffffffffff000ull;
+    unsigned oldest = 0;
+    for (unsigned i = 0; i < SOFT_ASIDS; i++) {
+        if (v->asid_used[i] && v->asid_pcid[i] == pcid) {
+            oldest = i;
+            break;
+        }
+        if (v->asid_used[i] < v->asid_used[oldest])
+            oldest = i;
+    }
+    if (!v->asid_used[oldest] || v->asid_pcid[oldest] != pcid || v->asid_root[oldest] != root)
+        flush_slot(v, oldest);
+    v->asid_pcid[oldest] = pcid;
+    v->asid_root[oldest] = root;
+    v->asid_used[oldest] = ++v->asid_clock;
+    v->asid = oldest;
+}
+
+void soft_mode_changed(struct soft_vcpu *v)
+{
+    static const uint64_t salts[] = {[INSN_16] = 1ull << 56, [INSN_32] = 1ull << 57, [INSN_64] = 0};
+    v->long_mode = v->efer & EFER_LMA;
+    uint32_t cs = v->seg[X86_CS].attr;
+    bool protected_mode = v->cr0 & CR0_PE && !(v->rflags & FL_VM);
+    if (v->long_mode && cs & X86_ATTR_L)
+        v->mode = INSN_64;
+    else
+        v->mode = protected_mode && cs & X86_ATTR_DB ? INSN_32 : INSN_16;
+    if (!(v->cr0 & CR0_PE) && cs & X86_ATTR_DB)
+        v->mode = INSN_32; /* "unreal" code segment, kept from protected mode */
+    v->salt = salts[v->mode];
+    pick_slot(v);
+    v->space = soft_space_of(v, v->cpl == 3);
+    for (unsigned i = 0; i < X86_SEGS; i++)
+        v->r[R_SEG + i] = v->mode == INSN_64 && i < X86_FS ? 0 : v->seg[i].base;
+}

@@ -1,0 +1,464 @@
+/*
+ * Encodes one guest instruction for the host: registers renamed, the memory operand behind a TLB
+ * probe (Intel SDM vol. 2, chapter 2).
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "accel/soft/mem/tlb.h"
+#include "accel/soft/xlate/xlate_build.h"
+
+static bool is_e(uint8_t kind)
+{
+    return (kind >= O_Eb && kind <= O_Eq) || kind == O_Rv || kind == O_Rq;
+}
+
+static bool is_g(uint8_t kind)
+{
+    return kind >= O_Gb && kind <= O_Gy;
+}
+
+static bool is_z(uint8_t kind)
+{
+    return kind == O_Zb || kind == O_Zv;
+}
+
+static unsigned immediate_size(const struct insn *insn, uint8_t kind)
+{
+    switch (kind) {
+    case O_Ib:
+    case O_Is:
+        return 1;
+    case O_Iw:
+        return 2;
+    case O_Iz:
+        return insn->opsize == 2 ? 2 : 4;
+    case O_Iv:
+        return insn->opsize;
+    default:
+        return 0;
+    }
+}
+
+static bool stolen(unsigned guest)
+{
+    return guest >= 9 && guest <= 11;
+}
+
+/* ---- what can be translated ---- */
+
+static bool good_address(const struct insn *insn)
+{
+    return insn->has_modrm && insn->addrsize == 8 && insn->disp == (int32_t)insn->disp;
+}
+
+/* AH, CH, DH and BH exist only without a REX prefix. */
+static bool high_byte(const struct insn *insn, uint8_t kind, unsigned reg)
+{
+    return (kind == O_Eb || kind == O_Gb || kind == O_Zb) && !insn->rex && reg >= 4 && reg < 8;
+}
+
+static bool high_bytes_work(const struct insn *insn)
+{
+    bool high = false, extended = insn->is_mem;
+    for (unsigned i = 0; i < 4; i++) {
+        uint8_t kind = insn->op[i];
+        unsigned reg = is_g(kind) ? insn->reg : insn->rm;
+        if (!is_g(kind) && !is_z(kind) && !(is_e(kind) && !insn->is_mem))
+            continue;
+        bool here = high_byte(insn, kind, reg);
+        high |= here;
+        extended |= !here && (reg >= 8 || reg == X86_RSP);
+    }
+    return !(high && extended);
+}
+
+static bool handles_generic(const struct insn *insn)
+{
+    if (!high_bytes_work(insn))
+        return false;
+    if (insn->is_mem) {
+        unsigned n = insn->mem_size;
+        if (!good_address(insn) || !insn->mem_access || (n != 1 && n != 2 && n != 4 && n != 8))
+            return false;
+    }
+    return true;
+}
+
+static bool handles_jump(const struct insn *insn)
+{
+    if (insn->id == I_RET)
+        return true;
+    if (insn->id == I_JMPI || insn->id == I_CALLI)
+        return !insn->is_mem || good_address(insn);
+    /* Room for the block's offset. */
+    return insn->imm == (int32_t)insn->imm && insn->imm < INT32_MAX - 65536 &&
+           insn->imm > INT32_MIN + 65536;
+}
+
+bool xlate_handles(const struct insn *insn)
+{
+    if (insn->mode != INSN_64 || insn->cls != INSN_CLASS_INT || insn->prefix & INSN_VEX ||
+        insn->rep || insn->flags & (INSN_F_PRIV | INSN_F_STATE))
+        return false;
+    switch (insn->id) {
+    case I_JCC:
+    case I_JMP:
+    case I_JMPI:
+    case I_CALL:
+    case I_CALLI:
+    case I_RET:
+        return handles_jump(insn);
+    case I_NOP:
+    case I_PREFETCH:
+    case I_CLC:
+    case I_STC:
+    case I_CMC:
+    case I_LAHF:
+    case I_SAHF:
+    case I_CBW:
+    case I_CWD:
+        return true;
+    case I_LEA:
+        return insn->opsize >= 4 && good_address(insn);
+    case I_PUSH:
+    case I_POP:
+        return insn->opsize == 8 && !insn->is_mem;
+    case I_LEAVE:
+        return insn->opsize == 8;
+    case I_BT:
+    case I_BTS:
+    case I_BTR:
+    case I_BTC: /* a register names a bit anywhere in memory */
+        return !(insn->is_mem && is_g(insn->op[1])) && handles_generic(insn);
+    case I_XCHG:
+    case I_XADD:
+    case I_CMPXCHG:
+        /* Of the same register twice: not worth thought. */
+        return (insn->is_mem || insn->reg != insn->rm) && handles_generic(insn);
+    case I_ADD:
+    case I_OR:
+    case I_ADC:
+    case I_SBB:
+    case I_AND:
+    case I_SUB:
+    case I_XOR:
+    case I_CMP:
+    case I_TEST:
+    case I_MOV:
+    case I_INC:
+    case I_DEC:
+    case I_NOT:
+    case I_NEG:
+    case I_MUL:
+    case I_IMUL1:
+    case I_IMUL2:
+    case I_IMUL3:
+    case I_ROL:
+    case I_ROR:
+    case I_RCL:
+    case I_RCR:
+    case I_SHL:
+    case I_SHR:
+    case I_SAR:
+    case I_SHLD:
+    case I_SHRD:
+    case I_MOVSX:
+    case I_MOVSXD:
+    case I_MOVZX:
+    case I_SETCC:
+    case I_CMOVCC:
+    case I_TZCNT:
+    case I_LZCNT:
+    case I_POPCNT:
+    case I_BSWAP:
+    case I_CRC32:
+        return handles_generic(insn);
+    default:
+        return false;
+    }
+}
+
+/* ---- registers and flags ---- */
+
+unsigned xlate_reg(struct xlate_build *b, unsigned guest, unsigned scratch)
+{
+    if (guest == X86_RSP)
+        return HOST_GUEST_RSP;
+    if (!stolen(guest))
+        return guest;
+    emit_load(&b->e, scratch, HOST_STACK, FRAME(stolen) + 8 * (int32_t)(guest - 9));
+    return scratch;
+}
+
+void xlate_reg_done(struct xlate_build *b, unsigned guest, unsigned host)
+{
+    if (stolen(guest))
+        emit_store(&b->e, HOST_STACK, FRAME(stolen) + 8 * (int32_t)(guest - 9), host);
+}
+
+void xlate_spill_flags(struct xlate_build *b, uint32_t live)
+{
+    if (b->host_flags && live)
+        emit_flags_save(&b->e);
+    b->host_flags = false;
+}
+
+void xlate_need_flags(struct xlate_build *b)
+{
+    if (!b->host_flags)
+        emit_flags_restore(&b->e);
+    b->host_flags = true;
+}
+
+/* ---- memory ---- */
+
+/* lea to, [base + index * 2^scale + disp]; index 4 is none, base 16 none. */
+static void emit_lea_full(struct xlate_build *b, bool wide, unsigned to, unsigned base,
+                          unsigned index, unsigned scale, int32_t disp)
+{
+    struct emitter *e = &b->e;
+    if (base != INSN_REG_NONE && index == 4) {
+        emit_rm(e, wide, 0x8d, to, base, disp);
+        return;
+    }
+    bool none = base == INSN_REG_NONE;
+    emit_opcode(e, wide, 0x8d, to, index, none ? 0 : base);
+    emit1(e, (none ? 0x00 : 0x80) | (to & 7) << 3 | 4);
+    emit1(e, scale << 6 | (index & 7) << 3 | (none ? 5 : base & 7));
+    emit4(e, disp);
+}
+
+/* LEA of the memory operand to host register `to`. */
+static void emit_ea(struct xlate_build *b, unsigned i, bool wide, unsigned to)
+{
+    const struct insn *insn = &b->ops[i].insn;
+    if (insn->base == INSN_REG_RIP) {
+        int32_t at = b->in_page + b->block->ops[i].off + insn->len;
+        emit_load(&b->e, HOST_T0, HOST_STACK, FRAME(page));
+        /* In two steps: the sum might not fit 32 bits. */
+        emit_lea(&b->e, HOST_T0, HOST_T0, at);
+        emit_rm(&b->e, wide, 0x8d, to, HOST_T0, insn->disp);
+        return;
+    }
+    unsigned base = INSN_REG_NONE, index = 4;
+    if (insn->base != INSN_REG_NONE)
+        base = xlate_reg(b, insn->base, HOST_T0);
+    if (insn->index != INSN_REG_NONE)
+        index = xlate_reg(b, insn->index, HOST_T1);
+    emit_lea_full(b, wide, to, base, index, insn->scale, insn->disp);
+}
+
+void xlate_address(struct xlate_build *b, unsigned i)
+{
+    const struct insn *insn = &b->ops[i].insn;
+    emit_ea(b, i, true, HOST_T0);
+    if (insn->seg != X86_FS && insn->seg != X86_GS)
+        return;
+    emit_load(&b->e, HOST_T1, HOST_STACK, FRAME(vcpu));
+    emit_rm(&b->e, true, 0x03, HOST_T0, HOST_T1,
+            offsetof(struct soft_vcpu, r) + 8 * (R_SEG + insn->seg));
+}
+
+void xlate_stub(struct xlate_build *b, uint8_t *at, unsigned op, unsigned kind)
+{
+    b->stubs[b->stub_count++] = (struct xlate_stub){.at = at, .op = op, .kind = kind};
+}
+
+_Static_assert(sizeof(struct soft_tlbe) == 16 && TLB_BITS == 10, "index arithmetic below");
+
+void xlate_probe(struct xlate_build *b, unsigned i, bool write, unsigned size)
+{
+    struct emitter *e = &b->e;
+    int32_t table = write ? offsetof(struct soft_space, write) : offsetof(struct soft_space, read);
+    const uint8_t *retry = emit_here(e);
+    emit_mov(e, HOST_T1, HOST_T0);
+    emit_shift_imm(e, false, 5, HOST_T1, GUEST_PAGE_SHIFT - 4);
+    emit_alu_imm(e, false, 4, HOST_T1, (TLB_SIZE - 1) << 4);
+    emit_rm(e, true, 0x03, HOST_T1, HOST_STACK, FRAME(space));
+    /* address ^ tag is the offset in the page, if the page is this and the access lies in it. */
+    emit_rm(e, true, 0x33, HOST_T0, HOST_T1, table);
+    emit_alu_imm(e, true, 7, HOST_T0, GUEST_PAGE_SIZE - size);
+    b->stubs[b->stub_count++] = (struct xlate_stub){.at = emit_jcc(e, 7),
+                                                    .op = i,
+                                                    .kind = STUB_MISS,
+                                                    .retry = retry,
+                                                    .size = size,
+                                                    .write = write};
+    emit_rm(e, true, 0x33, HOST_T0, HOST_T1, table);
+    emit_rm(e, true, 0x03, HOST_T0, HOST_T1, table + 8);
+}
+
+/* ---- the instruction itself ---- */
+
+struct coded {
+    unsigned reg; /* host number for ModRM.reg, or its opcode digit */
+    unsigned rm;  /* host number; unused for memory, which is [T0] */
+    bool memory, opcode_reg, modrm;
+};
+
+static void emit_coded(struct xlate_build *b, const struct insn *insn, const struct coded *c)
+{
+    struct emitter *e = &b->e;
+    if (insn->prefix & INSN_LOCK)
+        emit1(e, 0xf0);
+    if (insn->prefix & INSN_OPSIZE)
+        emit1(e, 0x66);
+    if (insn->map != INSN_MAP_ONE && insn->prefix & (INSN_REP | INSN_REPNE))
+        emit1(e, insn->prefix & INSN_REP ? 0xf3 : 0xf2);
+    unsigned rm = c->memory ? HOST_T0 : c->rm;
+    unsigned rex = (insn->rex & 8) | (c->modrm && c->reg > 7 ? 4 : 0) |
+                   ((c->modrm || c->opcode_reg) && rm > 7 ? 1 : 0);
+    if (rex || insn->rex)
+        emit1(e, 0x40 | rex);
+    if (insn->map != INSN_MAP_ONE)
+        emit1(e, 0x0f);
+    if (insn->map == INSN_MAP_0F38)
+        emit1(e, 0x38);
+    if (insn->map == INSN_MAP_0F3A)
+        emit1(e, 0x3a);
+    emit1(e, c->opcode_reg ? (insn->opcode & ~7u) | (rm & 7) : insn->opcode);
+    if (c->modrm)
+        emit1(e, (c->memory ? 0x00 : 0xc0) | (c->reg & 7) << 3 | (rm & 7));
+    for (unsigned k = 0; k < 4; k++)
+        for (unsigned n = immediate_size(insn, insn->op[k]), j = 0; j < n; j++)
+            emit1(e, (uint64_t)insn->imm >> (8 * j));
+}
+
+static bool writes_first(const struct insn *insn)
+{
+    return insn->id != I_CMP && insn->id != I_TEST && insn->id != I_BT;
+}
+
+static bool writes_both(const struct insn *insn)
+{
+    return insn->id == I_XCHG || insn->id == I_XADD;
+}
+
+/* Register and memory operands as their kinds say; whatever is implicit has its own register. */
+static void generic(struct xlate_build *b, unsigned i)
+{
+    const struct xlate_op *x = &b->ops[i];
+    const struct insn *insn = &x->insn;
+    bool preserves = x->use.touches && x->live_out & ~x->use.writes;
+    if (insn->is_mem) {
+        xlate_spill_flags(b, x->live_in);
+        xlate_address(b, i);
+        xlate_probe(b, i, insn->mem_access & INSN_MEM_WRITE, insn->mem_size);
+    }
+    if (x->use.reads || preserves)
+        xlate_need_flags(b);
+    struct coded c = {.memory = insn->is_mem, .modrm = insn->has_modrm};
+    c.reg = insn->modrm >> 3 & 7;
+    bool writes_reg = false, writes_rm = false, has_reg = false, has_rm = false;
+    for (unsigned k = 0; k < 4; k++) {
+        bool write = (k == 0 && writes_first(insn)) || (k == 1 && writes_both(insn));
+        if (is_g(insn->op[k])) {
+            has_reg = true;
+            writes_reg |= write;
+        } else if (is_z(insn->op[k])) {
+            c.opcode_reg = has_rm = true;
+            writes_rm |= write;
+        } else if (is_e(insn->op[k]) && !insn->is_mem) {
+            has_rm = true;
+            writes_rm |= write;
+        }
+    }
+    bool high_reg = false, high_rm = false;
+    for (unsigned k = 0; k < 4; k++) {
+        high_reg |= is_g(insn->op[k]) && high_byte(insn, insn->op[k], insn->reg);
+        high_rm |= !is_g(insn->op[k]) && high_byte(insn, insn->op[k], insn->rm);
+    }
+    if (has_reg)
+        c.reg = high_reg ? insn->reg : xlate_reg(b, insn->reg, HOST_T1);
+    if (has_rm)
+        c.rm = high_rm ? insn->rm : xlate_reg(b, insn->rm, HOST_T0);
+    emit_coded(b, insn, &c);
+    if (writes_reg && !high_reg)
+        xlate_reg_done(b, insn->reg, c.reg);
+    if (writes_rm && !high_rm)
+        xlate_reg_done(b, insn->rm, c.rm);
+    if (x->use.touches)
+        b->host_flags = true;
+}
+
+static void lea(struct xlate_build *b, unsigned i)
+{
+    const struct insn *insn = &b->ops[i].insn;
+    unsigned to = insn->reg == X86_RSP ? HOST_GUEST_RSP : stolen(insn->reg) ? HOST_T0 : insn->reg;
+    emit_ea(b, i, insn->opsize == 8, to);
+    xlate_reg_done(b, insn->reg, to);
+}
+
+static void push(struct xlate_build *b, unsigned i)
+{
+    const struct xlate_op *x = &b->ops[i];
+    struct emitter *e = &b->e;
+    xlate_spill_flags(b, x->live_in);
+    emit_lea(e, HOST_T0, HOST_GUEST_RSP, -8);
+    xlate_probe(b, i, true, 8);
+    if (immediate_size(&x->insn, x->insn.op[0])) {
+        emit_opcode(e, true, 0xc7, 0, 0, HOST_T0);
+        emit1(e, HOST_T0 & 7);
+        emit4(e, x->insn.imm);
+    } else {
+        emit_store(e, HOST_T0, 0, xlate_reg(b, x->insn.rm, HOST_T1));
+    }
+    emit_lea(e, HOST_GUEST_RSP, HOST_GUEST_RSP, -8);
+}
+
+static void pop(struct xlate_build *b, unsigned i)
+{
+    const struct xlate_op *x = &b->ops[i];
+    struct emitter *e = &b->e;
+    unsigned guest = x->insn.rm;
+    xlate_spill_flags(b, x->live_in);
+    emit_mov(e, HOST_T0, HOST_GUEST_RSP);
+    xlate_probe(b, i, false, 8);
+    unsigned to = stolen(guest) ? HOST_T1 : guest == X86_RSP ? HOST_GUEST_RSP : guest;
+    if (guest != X86_RSP) /* POP RSP: the popped value wins */
+        emit_lea(e, HOST_GUEST_RSP, HOST_GUEST_RSP, 8);
+    emit_load(e, to, HOST_T0, 0);
+    xlate_reg_done(b, guest, to);
+}
+
+static void leave(struct xlate_build *b, unsigned i)
+{
+    struct emitter *e = &b->e;
+    xlate_spill_flags(b, b->ops[i].live_in);
+    emit_mov(e, HOST_T0, X86_RBP);
+    xlate_probe(b, i, false, 8);
+    emit_lea(e, HOST_GUEST_RSP, X86_RBP, 8);
+    emit_load(e, X86_RBP, HOST_T0, 0);
+}
+
+void xlate_insn(struct xlate_build *b, unsigned i)
+{
+    switch (b->ops[i].insn.id) {
+    case I_JCC:
+    case I_JMP:
+    case I_JMPI:
+    case I_CALL:
+    case I_CALLI:
+    case I_RET:
+        xlate_jump(b, i);
+        break;
+    case I_NOP:
+    case I_PREFETCH:
+        break;
+    case I_LEA:
+        lea(b, i);
+        break;
+    case I_PUSH:
+        push(b, i);
+        break;
+    case I_POP:
+        pop(b, i);
+        break;
+    case I_LEAVE:
+        leave(b, i);
+        break;
+    default:
+        generic(b, i);
+        break;
+    }
+}

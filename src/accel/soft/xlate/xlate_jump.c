@@ -1,0 +1,248 @@
+/*
+ * Translates jumps, calls and returns, and what stands behind a block: the ways out of it.
+ *
+ * A jump within the page is a host jump, which xlate.c binds to its target once that is translated.
+ * Any other looks its target up in the jump cache; when the cache does not have it the interpreter
+ * does the jump, so the look-up comes before any effect.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "accel/soft/mem/tlb.h"
+#include "accel/soft/xlate/xlate_build.h"
+
+void xlate_leave(struct xlate_build *b, unsigned i)
+{
+    emit_mov_imm64(&b->e, HOST_T0, (uintptr_t)&b->block->ops[i]);
+    emit_mov_imm32(&b->e, HOST_T1, b->in_page);
+    emit_jmp_to(&b->e, b->xlate->leave);
+}
+
+/* T0 is lost; flags stay. */
+static void count(struct xlate_build *b, unsigned i)
+{
+    emit_load(&b->e, HOST_T0, HOST_STACK, FRAME(icount));
+    emit_lea(&b->e, HOST_T0, HOST_T0, b->block->ops[i].n);
+    emit_store(&b->e, HOST_STACK, FRAME(icount), HOST_T0);
+}
+
+_Static_assert(sizeof(struct soft_jc) == 16 && JC_BITS == 12, "index arithmetic below");
+#define JC_AT ((int32_t)offsetof(struct soft_space, jc))
+
+/* T1 = jump-cache slot of the address in T0, moved by -JC_AT; a miss leaves at op i. */
+static void look_up(struct xlate_build *b, unsigned i)
+{
+    struct emitter *e = &b->e;
+    emit_mov(e, HOST_T1, HOST_T0);
+    emit_shift_imm(e, true, 5, HOST_T1, 12);
+    emit_rr(e, true, 0x31, HOST_T0, HOST_T1); /* xor */
+    emit_alu_imm(e, false, 4, HOST_T1, JC_SIZE - 1);
+    emit_shift_imm(e, false, 4, HOST_T1, 4);
+    emit_rm(e, true, 0x03, HOST_T1, HOST_STACK, FRAME(space));
+    emit_rm(e, true, 0x3b, HOST_T0, HOST_T1, JC_AT); /* cmp */
+    xlate_stub(b, emit_jcc(e, 5), i, STUB_LEAVE);
+}
+
+/* Enters block T1 at linear address T0. */
+static void enter_block(struct xlate_build *b, unsigned i)
+{
+    struct emitter *e = &b->e;
+    emit_alu_imm(e, true, 4, HOST_T0, -(int32_t)GUEST_PAGE_SIZE);
+    emit_store(e, HOST_STACK, FRAME(page), HOST_T0);
+    count(b, i);
+    emit_rm(e, false, 0xff, 4, HOST_T1, offsetof(struct block, code)); /* jmp [T1 + code] */
+}
+
+static void load_block(struct xlate_build *b)
+{
+    emit_load(&b->e, HOST_T1, HOST_T1, JC_AT + (int32_t)offsetof(struct soft_jc, block));
+}
+
+static void site(struct xlate_build *b, unsigned i)
+{
+    struct xlate_site *site = &b->xlate->sites[b->xlate->site_count++];
+    uint8_t *at = emit_jmp(&b->e);
+    *site = (struct xlate_site){.op = &b->block->ops[i], .at = at, .flags_live = b->host_flags};
+    b->stubs[b->stub_count++] =
+        (struct xlate_stub){.at = at, .op = i, .kind = STUB_SITE, .site = site};
+}
+
+void xlate_goto(struct xlate_build *b, unsigned i, int64_t target, bool near)
+{
+    if (near) {
+        count(b, i);
+        site(b, i);
+        return;
+    }
+    xlate_spill_flags(b, FL_ARITH);
+    emit_load(&b->e, HOST_T0, HOST_STACK, FRAME(page));
+    emit_lea(&b->e, HOST_T0, HOST_T0, target);
+    look_up(b, i);
+    load_block(b);
+    enter_block(b, i);
+}
+
+/* The target of JMPI and CALLI to T0; flags are clobbered. */
+static void load_target(struct xlate_build *b, unsigned i)
+{
+    const struct insn *insn = &b->ops[i].insn;
+    xlate_spill_flags(b, FL_ARITH);
+    if (insn->is_mem) {
+        xlate_address(b, i);
+        xlate_probe(b, i, false, 8);
+        emit_load(&b->e, HOST_T0, HOST_T0, 0);
+    } else {
+        unsigned host = xlate_reg(b, insn->rm, HOST_T0);
+        if (host != HOST_T0)
+            emit_mov(&b->e, HOST_T0, host);
+    }
+}
+
+/* Stores the return address; the flags are spilled already. */
+static void push_return(struct xlate_build *b, unsigned i)
+{
+    struct emitter *e = &b->e;
+    const struct op *op = &b->block->ops[i];
+    emit_lea(e, HOST_T0, HOST_GUEST_RSP, -8);
+    xlate_probe(b, i, true, 8);
+    emit_load(e, HOST_T1, HOST_STACK, FRAME(page));
+    emit_lea(e, HOST_T1, HOST_T1, b->in_page + op->off + op->len);
+    emit_store(e, HOST_T0, 0, HOST_T1);
+    emit_lea(e, HOST_GUEST_RSP, HOST_GUEST_RSP, -8);
+}
+
+/* Target in T0: looked up before the push. */
+static void call_block(struct xlate_build *b, unsigned i)
+{
+    struct emitter *e = &b->e;
+    look_up(b, i);
+    load_block(b);
+    emit_store(e, HOST_STACK, FRAME(target), HOST_T0);
+    emit_store(e, HOST_STACK, FRAME(block), HOST_T1);
+    push_return(b, i);
+    emit_load(e, HOST_T0, HOST_STACK, FRAME(target));
+    emit_load(e, HOST_T1, HOST_STACK, FRAME(block));
+    enter_block(b, i);
+}
+
+static void call(struct xlate_build *b, unsigned i)
+{
+    int64_t target = xlate_target(b, i);
+    if (xlate_near(target)) {
+        xlate_spill_flags(b, b->ops[i].live_in);
+        push_return(b, i);
+        count(b, i);
+        site(b, i);
+        return;
+    }
+    xlate_spill_flags(b, FL_ARITH);
+    emit_load(&b->e, HOST_T0, HOST_STACK, FRAME(page));
+    emit_lea(&b->e, HOST_T0, HOST_T0, target);
+    call_block(b, i);
+}
+
+static void ret(struct xlate_build *b, unsigned i)
+{
+    struct emitter *e = &b->e;
+    xlate_spill_flags(b, FL_ARITH);
+    emit_mov(e, HOST_T0, HOST_GUEST_RSP);
+    xlate_probe(b, i, false, 8);
+    emit_load(e, HOST_T0, HOST_T0, 0);
+    look_up(b, i);
+    load_block(b);
+    emit_lea(e, HOST_GUEST_RSP, HOST_GUEST_RSP, 8 + (uint16_t)b->ops[i].insn.imm);
+    enter_block(b, i);
+}
+
+void xlate_jump(struct xlate_build *b, unsigned i)
+{
+    const struct insn *insn = &b->ops[i].insn;
+    switch (insn->id) {
+    case I_JCC:
+        xlate_need_flags(b);
+        xlate_stub(b, emit_jcc(&b->e, insn->opcode & 15), i, STUB_JCC);
+        break;
+    case I_JMP:
+        xlate_goto(b, i, xlate_target(b, i), xlate_near(xlate_target(b, i)));
+        break;
+    case I_CALL:
+        call(b, i);
+        break;
+    case I_RET:
+        ret(b, i);
+        break;
+    case I_JMPI:
+        load_target(b, i);
+        look_up(b, i);
+        load_block(b);
+        enter_block(b, i);
+        break;
+    default:
+        load_target(b, i);
+        call_block(b, i);
+        break;
+    }
+}
+
+/* The way out of a jump that is not bound: the interpreter does it over. */
+static void site_stub(struct xlate_build *b, const struct xlate_stub *stub)
+{
+    struct emitter *e = &b->e;
+    stub->site->to = emit_here(e);
+    if (stub->site->flags_live)
+        emit_flags_save(e);
+    if (b->ops[stub->op].kind == XLATE_INSN && b->ops[stub->op].insn.id == I_CALL)
+        emit_lea(e, HOST_GUEST_RSP, HOST_GUEST_RSP, 8); /* it will push again */
+    emit_mov_imm64(e, HOST_T0, (uintptr_t)stub->site | 1);
+    emit_mov_imm32(e, HOST_T1, b->in_page);
+    emit_jmp_to(e, b->xlate->leave);
+}
+
+/* A TLB miss: fills the TLB and probes again, or leaves. */
+static void miss_stub(struct xlate_build *b, const struct xlate_stub *stub)
+{
+    struct emitter *e = &b->e;
+    int32_t table =
+        stub->write ? offsetof(struct soft_space, write) : offsetof(struct soft_space, read);
+    emit_rm(e, true, 0x33, HOST_T0, HOST_T1, table); /* the address again */
+    emit_mov_imm32(e, HOST_T1, stub->size * 2u + stub->write);
+    emit1(e, 0xe8); /* call */
+    emit4(e, 0);
+    emit_patch(e, e->at - 4, b->xlate->fill);
+    emit_patch(e, emit_jcc(e, 5), stub->retry);
+    xlate_leave(b, stub->op);
+}
+
+void xlate_stubs(struct xlate_build *b)
+{
+    struct emitter *e = &b->e;
+    for (unsigned k = 0; k < b->stub_count; k++) {
+        const struct xlate_stub stub = b->stubs[k];
+        emit_patch(e, stub.at, emit_here(e));
+        switch (stub.kind) {
+        case STUB_LEAVE:
+            /* Several in a row of one op share the code. */
+            while (k + 1 < b->stub_count && b->stubs[k + 1].kind == STUB_LEAVE &&
+                   b->stubs[k + 1].op == stub.op)
+                emit_patch(e, b->stubs[++k].at, emit_here(e));
+            xlate_leave(b, stub.op);
+            break;
+        case STUB_MISS:
+            miss_stub(b, &stub);
+            break;
+        case STUB_POLL:
+            emit_rr(e, false, 0x31, HOST_T0, HOST_T0);
+            emit_mov_imm32(e, HOST_T1, b->in_page);
+            emit_jmp_to(e, b->xlate->leave);
+            break;
+        case STUB_JCC: {
+            int64_t target = xlate_target(b, stub.op);
+            b->host_flags = true;
+            xlate_goto(b, stub.op, target, xlate_near(target));
+            break;
+        }
+        default:
+            site_stub(b, &stub);
+            break;
+        }
+    }
+}

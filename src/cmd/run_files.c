@@ -13,7 +13,7 @@
 
 #include "base/clock.h"
 #include "block/block.h"
-#include "cmd/image.h"
+#include "cmd/image/image.h"
 #include "cmd/run.h"
 
 #define LOCK_TRIES 30 /* of 10 ms each */

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "block/block.h"
-#include "cmd/image.h"
+#include "cmd/image/image.h"
 #include "vm/config.h"
 
 static bool name_agrees(const char *path, const char *format)

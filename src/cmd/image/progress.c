@@ -8,24 +8,10 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "cmd/image.h"
+#include "cmd/image/image.h"
 
 #define BAR 30
 #define PERIOD_NS (100 * NSEC_PER_MSEC)
-
-void image_size_text(char *out, size_t room, uint64_t bytes)
-{
-    static const char units[] = "KMGTPE";
-    unsigned unit = 0;
-    if (bytes < 1024) {
-        snprintf(out, room, "%u B", (unsigned)bytes);
-        return;
-    }
-    double value = (double)bytes / 1024;
-    for (; value >= 1024 && units[unit + 1]; unit++)
-        value /= 1024;
-    snprintf(out, room, "%.3g %ciB", value, units[unit]);
-}
 
 void image_progress_begin(struct image_progress *progress, const struct image_args *args,
                           uint64_t total)

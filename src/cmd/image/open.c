@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 #include "block/block.h"
-#include "cmd/image.h"
+#include "cmd/image/image.h"
 
 const struct block_driver *image_format(const char *name, struct err **err)
 {
@@ -37,7 +37,7 @@ const struct block_driver *image_format(const char *name, struct err **err)
     return NULL;
 }
 
-static struct err *open_error(const char *path, int error)
+struct err *image_open_error(const char *path, int error)
 {
     if (error == ENOENT || error == ENOTDIR)
         return err_new("'%s' does not exist: check the path", path);
@@ -54,7 +54,7 @@ static struct err *open_file(const struct image_args *args, const char *path, bo
     struct stat status;
     int fd = open(path, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0)
-        return open_error(path, errno);
+        return image_open_error(path, errno);
     struct err *err = NULL;
     if (fstat(fd, &status) < 0)
         err = err_errno(errno, "cannot look at '%s'", path);
@@ -180,72 +180,6 @@ struct err *image_open_chain(const struct image_args *args, const char *path, co
     return err;
 }
 
-/* Anonymous where the file system can, otherwise under a name of its own beside the target. */
-struct err *image_new_begin(const char *path, bool force, struct image_new *file,
-                            struct image **image)
-{
-    struct stat status;
-    *file = (struct image_new){.path = xstrdup(path), .force = force, .fd = -1};
-    bool exists = stat(path, &status) == 0;
-    if (exists && !force)
-        return err_new("'%s' exists: add --force to overwrite it", path);
-    if (exists && !S_ISREG(status.st_mode))
-        return err_new("'%s' is not a regular file: use -n to write into a device", path);
-    if (exists) { /* not while a VM uses it */
-        int old = open(path, O_RDWR | O_CLOEXEC);
-        struct err *err = old < 0 ? open_error(path, errno) : block_lock_file(old, path, false);
-        if (old >= 0)
-            close(old);
-        TRY(err);
-    }
-    scoped(free_cleanup) char *copy = xstrdup(path);
-    const char *folder = dirname(copy);
-    int fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
-    if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL)) {
-        file->temporary = xasprintf("%s.tenon-%d", path, (int)getpid());
-        fd = open(file->temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    }
-    if (fd < 0)
-        return open_error(folder, errno);
-    file->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-    return image_open_fd(fd, IMAGE_OPEN_WRITABLE | IMAGE_OPEN_SCRATCH, image);
-}
-
-struct err *image_new_keep(struct image_new *file)
-{
-    char self[40];
-    snprintf(self, sizeof(self), "/proc/self/fd/%d", file->fd);
-    if (!file->temporary && !file->force) {
-        if (linkat(AT_FDCWD, self, AT_FDCWD, file->path, AT_SYMLINK_FOLLOW) < 0)
-            return err_errno(errno, "cannot name '%s'", file->path);
-        return NULL;
-    }
-    if (!file->temporary) {
-        file->temporary = xasprintf("%s.tenon-%d", file->path, (int)getpid());
-        if (linkat(AT_FDCWD, self, AT_FDCWD, file->temporary, AT_SYMLINK_FOLLOW) < 0) {
-            free(file->temporary);
-            file->temporary = NULL;
-            return err_errno(errno, "cannot name '%s'", file->path);
-        }
-    }
-    if (renameat2(AT_FDCWD, file->temporary, AT_FDCWD, file->path,
-                  file->force ? 0 : RENAME_NOREPLACE) < 0)
-        return err_errno(errno, "cannot name '%s'", file->path);
-    free(file->temporary);
-    file->temporary = NULL;
-    return NULL;
-}
-
-void image_new_fini(struct image_new *file)
-{
-    if (file->temporary)
-        unlink(file->temporary);
-    if (file->fd >= 0)
-        close(file->fd);
-    free(file->temporary);
-    free(file->path);
-}
-
 struct others {
     const struct image_args *args;
     char *path;
@@ -277,7 +211,7 @@ static struct err *other_create(void *opaque, const char *name, struct image **f
     int fd = open(path, flags, 0666);
     if (fd < 0)
         return errno == EEXIST ? err_new("'%s' exists: add --force to overwrite it", path)
-                               : open_error(path, errno);
+                               : image_open_error(path, errno);
     return image_open_fd(fd, IMAGE_OPEN_WRITABLE | IMAGE_OPEN_SCRATCH, file);
 }
 

@@ -209,11 +209,12 @@ def attempt(machine, row, results):
             machine.start()
 
 
-def one_round(machines, native, results):
+def one_round(machines, native, results, wanted):
     try:
         for machine in machines:
             rows, skips, boot = machine.start()
-            results.kinds.update(rows)
+            results.kinds.update({row: kind for row, kind in rows.items()
+                                  if re.fullmatch(wanted, row) or re.fullmatch(wanted, kind)})
             if boot is not None:
                 results.add(BOOT, machine.name, boot)
             for row in skips:
@@ -298,7 +299,7 @@ def engine(args, folder):
     for turn in range(rounds):
         first = turn % len(machines)
         try:
-            one_round(machines[first:] + machines[:first], native, results)
+            one_round(machines[first:] + machines[:first], native, results, args.rows)
         except Failed as why:
             sys.exit('bench: no boot: %s' % why)
     print(file=sys.stderr)

@@ -177,6 +177,17 @@ static void sleep_until_event(struct soft_vcpu *v)
 
 /* ---- the loop ---- */
 
+/* The op at v->rip. */
+static const struct op *first_op(struct soft_vcpu *v)
+{
+    uint64_t key = jc_key(v, v->rip);
+    const struct soft_jc *e = &v->space->jc[jc_index(key)];
+    if (unlikely(e->key != key))
+        return soft_lookup(v, v->rip);
+    v->r[R_BLOCK] = v->rip;
+    return e->block->ops;
+}
+
 static void run_blocks(struct soft_vcpu *v, uint8_t shadow)
 {
     /* With something to deliver behind a shadow, that one instruction runs alone. */
@@ -185,7 +196,7 @@ static void run_blocks(struct soft_vcpu *v, uint8_t shadow)
         return;
     }
     v->rflags &= ~FL_RF;
-    const struct op *op = soft_lookup(v, v->rip);
+    const struct op *op = first_op(v);
     do
         op = op->fn(v, op);
     while (op);

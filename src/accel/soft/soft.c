@@ -70,9 +70,7 @@ static void vcpu_free(struct accel_vcpu *accel)
     __atomic_store_n(&v->vm->vcpu[v->index], NULL, __ATOMIC_RELEASE);
     soft_simd_free(v);
     lapic_free(v->lapic);
-    for (unsigned i = 0; i < SOFT_ASIDS; i++)
-        for (unsigned user = 0; user < 2; user++)
-            free(v->spaces[i][user]);
+    soft_space_free(v);
     soft_code_free(v->code);
     lock_fini(&v->inbox_lock);
     free(v);

@@ -153,23 +153,32 @@ enum soft_access { ACC_READ, ACC_WRITE, ACC_EXEC };
 
 struct block;
 
-/* Jump cache: linear rip (plus mode salt) to block. */
+/* Jump cache: linear rip to block. Keys of 16- and 32-bit code carry a bit above their address. */
+#define JC_SALT_16 (1ull << 56)
+#define JC_SALT_32 (1ull << 57)
 struct soft_jc {
     uint64_t key;
     struct block *block;
 };
 
-/* One address space at one privilege: private TLBs, so that a CR3 or CPL change is a pointer. */
+/*
+ * Private TLBs, so that a change of CR3 or CPL is one of a pointer: a space for the supervisor, and
+ * one for the user of each address space. A change of CR3 leaves the supervisor's global pages.
+ */
 struct soft_space {
     struct soft_tlbe read[TLB_SIZE];
     struct soft_tlbe write[TLB_SIZE];
     struct soft_tlbe exec[TLBX_SIZE];
     struct soft_jc jc[JC_SIZE];
-    /* Filled slots since the last flush, for a quick flush; overflow when full. */
+    /* Slots that a change of CR3 empties: filled since, and not of a supervisor's global page. More
+       of them than fit: all slots. */
     uint16_t log_read[TLB_LOG], log_write[TLB_LOG], log_exec[TLB_LOG], log_jc[TLB_LOG];
     uint32_t n_read, n_write, n_exec, n_jc;
-    uint64_t exec_seen[64];     /* pages that jc may hold: a bit a page, hashed */
-    uint64_t large, exec_large; /* biggest large page that it holds fragments of, or 0 */
+    uint64_t exec_global[TLBX_SIZE / 64]; /* slots of exec that hold a supervisor's global page */
+    uint64_t exec_seen[64];               /* pages that jc may hold: a bit a page, hashed */
+    /* Fragments of large pages lie in slots of their own. The biggest page that has some, or 0, and
+       the GiBs where they are, a bit each, hashed. */
+    uint64_t large, large_near;
 };
 
 #define SOFT_ASIDS 8
@@ -257,8 +266,8 @@ struct soft_vcpu {
     uint32_t exc_error;
     int inject_vector; /* acknowledged interrupt to inject (vcpu_set), or -1 */
 
-    struct soft_space *spaces[SOFT_ASIDS][2]; /* [asid][user], made when first used */
-    uint64_t asid_pcid[SOFT_ASIDS];           /* whose translations the slot holds */
+    struct soft_space *supervisor, *user[SOFT_ASIDS]; /* made when first used */
+    uint64_t asid_pcid[SOFT_ASIDS];                   /* whose translations the slot holds */
     uint64_t asid_root[SOFT_ASIDS];
     uint64_t asid_used[SOFT_ASIDS];
     uint64_t asid_clock;
@@ -346,6 +355,8 @@ void soft_tlb_flush(struct soft_vcpu *v);
 void soft_tlb_flush_page(struct soft_vcpu *v, uint64_t linear);
 /* CR0, CR3, CR4, EFER, CPL or CS changed: pick space, mode, salt. Ends the running block. */
 void soft_mode_changed(struct soft_vcpu *v);
+/* Only CPL changed, and CS, from 64-bit code to 64-bit code. */
+void soft_cpl_changed(struct soft_vcpu *v);
 
 /* ---- registers (flags.c, segment.c) ---- */
 

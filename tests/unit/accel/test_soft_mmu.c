@@ -211,6 +211,54 @@ static void test_invlpg(void **state)
                      2);
 }
 
+#define PGE 0x0f, 0x20, 0xe0, 0x0c, 0x80, 0x0f, 0x22, 0xe0    /* mov rax, cr4; or al, 0x80; ... */
+#define NO_PGE 0x0f, 0x20, 0xe0, 0x24, 0x7f, 0x0f, 0x22, 0xe0 /* and al, 0x7f */
+#define RELOAD_CR3 0x0f, 0x20, 0xda, 0x0f, 0x22, 0xda
+#define INVLPG 0x0f, 0x01, 0x3f /* of [rdi] */
+/* mov rcx, entry of `page`; mov qword [rcx], page 13 and `bits` (a byte each) */
+#define REMAP(page, low, high)                                                                     \
+    0x48, 0xc7, 0xc1, (page)*8, 0x00, 0x02, 0x00, 0x48, 0xc7, 0x01, low, 0xd0 | (high), 0x40, 0
+
+static void test_global(void **state)
+{
+    struct rig *rig = *state;
+    uint64_t va = TEST_VA + 0xc000;
+    rig->ram[TEST_PA + 0xc000] = 1;
+    rig->ram[TEST_PA + 0xd000] = 2;
+    map(rig, 12, 0x107);
+    assert_int_equal(RUN(rig, va, false, PGE, LOAD, REMAP(12, 7, 1), RELOAD_CR3, LOAD), 1);
+    map(rig, 12, 0x107);
+    assert_int_equal(RUN(rig, va, false, PGE, LOAD, REMAP(12, 7, 1), INVLPG, LOAD), 2);
+    map(rig, 12, 0x107);
+    assert_int_equal(RUN(rig, va, false, PGE, LOAD, REMAP(12, 7, 1), NO_PGE, LOAD), 2);
+    map(rig, 12, 0x107); /* PGE is clear: the bit means nothing */
+    assert_int_equal(RUN(rig, va, false, LOAD, REMAP(12, 7, 1), RELOAD_CR3, LOAD), 2);
+    map(rig, 12, 7);
+    assert_int_equal(RUN(rig, va, false, PGE, LOAD, REMAP(12, 7, 0), RELOAD_CR3, LOAD), 2);
+}
+
+/* Jumps that were taken before follow a mapping that changes, for small pages and large ones. */
+static void test_code_remapped(void **state)
+{
+    struct rig *rig = *state;
+    static const uint8_t one[] = {0xb0, 1, 0xc3}, two[] = {0xb0, 2, 0xc3}; /* mov al, n; ret */
+    memcpy(rig->ram + TEST_PA + 0xe000, one, sizeof(one));
+    memcpy(rig->ram + TEST_PA + 0xd000, two, sizeof(two));
+    uint64_t va = TEST_VA + 0xe000;
+    map(rig, 14, 7);
+    assert_int_equal(RUN(rig, va, false, 0xff, 0xd7, REMAP(14, 7, 0), INVLPG, 0xff, 0xd7), 2);
+    map(rig, 14, 7);
+    assert_int_equal(RUN(rig, va, false, 0xff, 0xd7, REMAP(14, 7, 0), RELOAD_CR3, 0xff, 0xd7), 2);
+    map(rig, 14, 0x107);
+    assert_int_equal(RUN(rig, va, false, PGE, 0xff, 0xd7, REMAP(14, 7, 1), INVLPG, 0xff, 0xd7), 2);
+    /* mov qword [PD entry of 2 MiB at 0xe00000], 0x1000087; invlpg; call again */
+    memcpy(rig->ram + 0xe00000, one, sizeof(one));
+    memcpy(rig->ram + 0x1000000, two, sizeof(two));
+    assert_int_equal(RUN(rig, 0xe00000, false, 0xff, 0xd7, 0x48, 0xc7, 0xc1, 0x38, 0x30, 0, 0, 0x48,
+                         0xc7, 0x01, 0x87, 0, 0, 1, INVLPG, 0xff, 0xd7),
+                     2);
+}
+
 static void test_mmio(void **state)
 {
     struct rig *rig = *state;
@@ -314,6 +362,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_noncanonical, setup, teardown),
         cmocka_unit_test_setup_teardown(test_crossing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_invlpg, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_global, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_code_remapped, setup, teardown),
         cmocka_unit_test_setup_teardown(test_mmio, setup, teardown),
         cmocka_unit_test_setup_teardown(test_self_modifying, setup, teardown),
         cmocka_unit_test_setup_teardown(test_device_writes_code, setup, teardown),

@@ -368,10 +368,12 @@ struct block *soft_block_find(struct soft_vcpu *v)
         block = build(v, host, gpa);
     struct soft_space *space = v->space;
     uint64_t key = jc_key(v, rip);
-    unsigned index = jc_index(key);
-    if (space->n_jc < TLB_LOG)
-        space->log_jc[space->n_jc] = index;
-    space->n_jc++;
+    unsigned index = jc_index(key), page = linear >> GUEST_PAGE_SHIFT & (TLBX_SIZE - 1);
+    if (!(space->exec_global[page / 64] >> (page % 64) & 1)) {
+        if (space->n_jc < TLB_LOG)
+            space->log_jc[space->n_jc] = index;
+        space->n_jc++;
+    }
     space->jc[index] = (struct soft_jc){.key = key, .block = block};
     return block;
 }

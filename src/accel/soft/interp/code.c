@@ -34,8 +34,8 @@ void soft_sync_answer(struct soft_vcpu *v)
     atomic_store(&v->sync_seen, 1);
 }
 
-/* Makes every other vCPU drop its write TLB; answers requests to this one meanwhile. */
-static void rendezvous(struct soft_vcpu *self)
+/* Makes every other vCPU drop its write TLB, and this one its entries of the page. */
+static void rendezvous(struct soft_vcpu *self, uint64_t gpa)
 {
     struct soft_vm *vm = self->vm;
     for (unsigned i = 0; i < vm->vcpu_count; i++) {
@@ -52,7 +52,8 @@ static void rendezvous(struct soft_vcpu *self)
                atomic_load(&other->running))
             sched_yield();
     }
-    soft_tlb_flush_writes(self);
+    const struct soft_ram *ram = soft_ram_find(vm->mem, gpa);
+    soft_tlb_drop_write(self, ram->host + (gpa - ram->gpa));
 }
 
 static void take_code_lock(struct soft_vcpu *v)
@@ -90,7 +91,7 @@ void soft_code_mark(struct soft_vcpu *v, uint64_t gpa, unsigned bytes)
         gmem_code_mark(v->vm->gmem, gpa & ~0xfffull, true);
         atomic_thread_fence(memory_order_seq_cst);
         if (bitmap_test_atomic(mem->writable, index)) {
-            rendezvous(v);
+            rendezvous(v, gpa & ~0xfffull);
             __atomic_fetch_and(&mem->writable[index / 64], ~(1ull << (index % 64)),
                                __ATOMIC_SEQ_CST);
         }

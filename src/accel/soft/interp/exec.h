@@ -139,13 +139,13 @@ void *soft_write_ptr(struct soft_vcpu *v, uint64_t linear, unsigned size);
 /* Makes the TLB hit for an access, if it may, without raising: 1 when it will hit. `how` is the
    size times 2, plus 1 to write. 64-bit code only. */
 uint64_t soft_tlb_fill(struct soft_vcpu *v, uint64_t linear, uint64_t how);
-void soft_space_pick(struct soft_vcpu *v);
-void soft_space_flush(struct soft_space *space);
+void soft_space_free(struct soft_vcpu *v);
 void soft_tlb_flush_writes(struct soft_vcpu *v);
 void soft_tlb_flush_pcid(struct soft_vcpu *v, uint64_t pcid);
 void soft_tlb_flush_pcid_page(struct soft_vcpu *v, uint64_t pcid, uint64_t linear);
 void soft_jc_flush(struct soft_vcpu *v);
-void soft_tlb_drop_host(struct soft_vcpu *v, const uint8_t *page);
+/* Drops the write entries of one host page. */
+void soft_tlb_drop_write(struct soft_vcpu *v, const uint8_t *page);
 
 /* code.c: pages that hold code, across vCPUs. */
 void soft_code_mark(struct soft_vcpu *v, uint64_t gpa, unsigned bytes);

@@ -420,7 +420,7 @@ void exec_invpcid(struct soft_vcpu *v, const struct insn *insn)
     else if (type == 1)
         soft_tlb_flush_pcid(v, pcid);
     else
-        soft_tlb_flush(v);
+        soft_tlb_flush(v); /* without global pages (3) as well: more is allowed */
     soft_mode_changed(v);
 }
 

@@ -16,6 +16,18 @@ static bool is_user(const struct soft_vcpu *v)
     return v->cpl == 3;
 }
 
+/* What a later flush must know of an entry. */
+static void filled(struct soft_vcpu *v, struct soft_space *space, uint64_t linear,
+                   const struct walk *walk)
+{
+    if (walk->page_size > GUEST_PAGE_SIZE) {
+        space->large = MAX(space->large, walk->page_size);
+        space->large_near |= tlb_near(linear);
+    }
+    if (walk->global && !(linear >> 63))
+        v->low_global = true;
+}
+
 static void fill(struct soft_vcpu *v, struct soft_space *space, enum soft_access access,
                  uint64_t linear, const struct walk *walk, uint8_t *host_page)
 {
@@ -26,15 +38,14 @@ static void fill(struct soft_vcpu *v, struct soft_space *space, enum soft_access
     uint16_t *log = access == ACC_READ ? space->log_read : space->log_write;
     if (access == ACC_WRITE)
         tlb_write_dropped(v, index, e);
-    if (*n < TLB_LOG)
-        log[*n] = index;
-    ++*n;
+    if (!walk->global || space != v->supervisor) {
+        if (*n < TLB_LOG)
+            log[*n] = index;
+        ++*n;
+    }
     e->tag = page;
     e->addend = (uintptr_t)host_page - page;
-    if (walk->page_size > GUEST_PAGE_SIZE)
-        space->large = MAX(space->large, walk->page_size);
-    if (walk->global && !(linear >> 63))
-        v->low_global = true;
+    filled(v, space, linear, walk);
     v->stats.tlb_misses++;
 }
 
@@ -309,18 +320,20 @@ const uint8_t *soft_fetch_ptr(struct soft_vcpu *v, uint64_t linear, uint64_t *gp
         return NULL;
     uint64_t page = linear & ~0xfffull;
     host = ram->host + (walk.gpa - ram->gpa);
-    if (space->n_exec < TLB_LOG)
-        space->log_exec[space->n_exec] = index;
-    space->n_exec++;
+    bool keep = walk.global && space == v->supervisor;
+    uint64_t keep_bit = 1ull << (index % 64);
+    space->exec_global[index / 64] &= ~keep_bit;
+    if (keep) {
+        space->exec_global[index / 64] |= keep_bit;
+    } else {
+        if (space->n_exec < TLB_LOG)
+            space->log_exec[space->n_exec] = index;
+        space->n_exec++;
+    }
     e->tag = page;
     e->addend = (uintptr_t)host - linear;
     unsigned bit = tlb_exec_hash(linear);
     space->exec_seen[bit / 64] |= 1ull << (bit % 64);
-    if (walk.page_size > GUEST_PAGE_SIZE) {
-        space->large = MAX(space->large, walk.page_size);
-        space->exec_large = MAX(space->exec_large, walk.page_size);
-    }
-    if (walk.global && !(linear >> 63))
-        v->low_global = true;
+    filled(v, space, linear, &walk);
     return host;
 }

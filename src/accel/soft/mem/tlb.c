@@ -1,9 +1,10 @@
 /*
  * The software TLBs' upkeep: address spaces, flushes, switches of CR3, privilege and mode.
  *
- * Each PCID that was used lately has a slot with private TLBs for user and supervisor accesses, so
- * that a switch of address space or privilege is a change of pointer. A slot is flushed where the
- * architecture asks for it, sometimes more, never less (Intel SDM vol. 3, 4.10.4).
+ * Each PCID that was used lately has a slot with private TLBs for user accesses. Supervisor
+ * accesses have one space for all, from which a switch of CR3 takes what is not global: a kernel's
+ * own pages are, so its translations outlive the process. What the architecture asks to flush is
+ * flushed, sometimes more, never less (Intel SDM vol. 3, 4.10.4).
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -64,7 +65,8 @@ static void flush_writes(struct soft_vcpu *v, struct soft_space *space)
     reset_table(space->write, TLB_SIZE, space->log_write, &space->n_write);
 }
 
-static void flush_space(struct soft_vcpu *v, struct soft_space *space)
+/* Drops what the logs name, or everything where they overflowed. */
+static void flush_logged(struct soft_vcpu *v, struct soft_space *space)
 {
     if (!space)
         return;
@@ -72,8 +74,17 @@ static void flush_space(struct soft_vcpu *v, struct soft_space *space)
     flush_writes(v, space);
     reset_table(space->exec, TLBX_SIZE, space->log_exec, &space->n_exec);
     reset_jc(space, soft_code_miss(v->code));
+}
+
+static void flush_space(struct soft_vcpu *v, struct soft_space *space)
+{
+    if (!space)
+        return;
+    if (space == v->supervisor)
+        space->n_read = space->n_write = space->n_exec = space->n_jc = TLB_LOG + 1;
+    flush_logged(v, space);
     memset(space->exec_seen, 0, sizeof(space->exec_seen));
-    space->large = space->exec_large = 0;
+    space->large = space->large_near = 0;
 }
 
 static struct soft_space *new_space(struct soft_vcpu *v)
@@ -89,56 +100,107 @@ static struct soft_space *new_space(struct soft_vcpu *v)
 
 struct soft_space *soft_space_of(struct soft_vcpu *v, bool user)
 {
-    struct soft_space **slot = &v->spaces[v->asid][user];
+    struct soft_space **slot = user ? &v->user[v->asid] : &v->supervisor;
     if (unlikely(!*slot))
         *slot = new_space(v);
     return *slot;
 }
 
-static void flush_slot(struct soft_vcpu *v, unsigned slot)
+void soft_space_free(struct soft_vcpu *v)
 {
-    flush_space(v, v->spaces[slot][0]);
-    flush_space(v, v->spaces[slot][1]);
+    free(v->supervisor);
+    for (unsigned i = 0; i < SOFT_ASIDS; i++)
+        free(v->user[i]);
 }
 
 void soft_tlb_flush(struct soft_vcpu *v)
 {
+    flush_space(v, v->supervisor);
     for (unsigned i = 0; i < SOFT_ASIDS; i++)
-        flush_slot(v, i);
+        flush_space(v, v->user[i]);
     v->low_global = false;
 }
 
 void soft_tlb_flush_writes(struct soft_vcpu *v)
 {
+    if (v->supervisor) {
+        v->supervisor->n_write = TLB_LOG + 1;
+        flush_writes(v, v->supervisor);
+    }
     for (unsigned i = 0; i < SOFT_ASIDS; i++)
-        for (unsigned user = 0; user < 2; user++)
-            if (v->spaces[i][user])
-                flush_writes(v, v->spaces[i][user]);
+        if (v->user[i])
+            flush_writes(v, v->user[i]);
+}
+
+static void drop_write(struct soft_vcpu *v, struct soft_space *space, unsigned i, uintptr_t page)
+{
+    struct soft_tlbe *e = &space->write[i];
+    if (e->tag + e->addend != page || e->tag == tlb_empty_tag(i))
+        return;
+    tlb_write_dropped(v, i, e);
+    e->tag = tlb_empty_tag(i);
+}
+
+void soft_tlb_drop_write(struct soft_vcpu *v, const uint8_t *page)
+{
+    for (unsigned i = 0; i < TLB_SIZE; i++)
+        if (v->supervisor)
+            drop_write(v, v->supervisor, i, (uintptr_t)page);
+    for (unsigned slot = 0; slot < SOFT_ASIDS; slot++) {
+        struct soft_space *space = v->user[slot];
+        if (!space)
+            continue;
+        bool logged = space->n_write <= TLB_LOG;
+        for (unsigned i = 0; i < (logged ? space->n_write : TLB_SIZE); i++)
+            drop_write(v, space, logged ? space->log_write[i] : i, (uintptr_t)page);
+    }
 }
 
 void soft_tlb_flush_pcid(struct soft_vcpu *v, uint64_t pcid)
 {
-    for (unsigned i = 0; i < SOFT_ASIDS; i++)
-        if (v->asid_used[i] && v->asid_pcid[i] == pcid)
-            flush_slot(v, i);
+    for (unsigned i = 0; i < SOFT_ASIDS; i++) {
+        if (!v->asid_used[i] || v->asid_pcid[i] != pcid)
+            continue;
+        flush_space(v, v->user[i]);
+        if (i == v->asid)
+            flush_logged(v, v->supervisor);
+    }
 }
 
 void soft_jc_flush(struct soft_vcpu *v)
 {
+    if (v->supervisor) {
+        v->supervisor->n_jc = TLB_LOG + 1;
+        reset_jc(v->supervisor, soft_code_miss(v->code));
+    }
     for (unsigned i = 0; i < SOFT_ASIDS; i++)
-        for (unsigned user = 0; user < 2; user++)
-            if (v->spaces[i][user])
-                reset_jc(v->spaces[i][user], soft_code_miss(v->code));
+        if (v->user[i])
+            reset_jc(v->user[i], soft_code_miss(v->code));
 }
 
-/* May the jump cache hold code of the 2 MiB around `linear`? Its 512 pages share eight words. */
-static bool exec_seen_near(const struct soft_space *space, uint64_t linear)
+/* May the jump cache hold code of the pages around `linear`? */
+static bool exec_seen(const struct soft_space *space, uint64_t linear, uint64_t page_size)
 {
-    const uint64_t *words = &space->exec_seen[tlb_exec_hash(linear) / 512 * 8];
+    unsigned bit = tlb_exec_hash(linear);
+    if (page_size <= GUEST_PAGE_SIZE)
+        return space->exec_seen[bit / 64] >> (bit % 64) & 1;
+    if (page_size > MIB(2))
+        return true;
+    const uint64_t *words = &space->exec_seen[bit / 512 * 8]; /* 2 MiB share eight words */
     uint64_t any = 0;
     for (unsigned i = 0; i < 8; i++)
         any |= words[i];
     return any;
+}
+
+/* Forgets jumps into the pages whose address bits in `mask` are those of `linear`. */
+static void drop_jumps(struct soft_vcpu *v, struct soft_space *space, uint64_t linear,
+                       uint64_t mask)
+{
+    mask &= ~(JC_SALT_16 | JC_SALT_32);
+    for (unsigned i = 0; i < JC_SIZE; i++)
+        if (!((space->jc[i].key ^ linear) & mask))
+            space->jc[i] = (struct soft_jc){.key = 0, .block = soft_code_miss(v->code)};
 }
 
 /* Entries of a large page lie in any slot: compare all tags within it. */
@@ -153,21 +215,21 @@ static void flush_large(struct soft_vcpu *v, struct soft_space *space, uint64_t 
             space->write[i].tag = tlb_empty_tag(i);
         }
     }
-    if (!space->exec_large)
-        return;
     for (unsigned i = 0; i < TLBX_SIZE; i++)
         if (!((space->exec[i].tag ^ linear) & mask))
             space->exec[i].tag = tlb_empty_tag(i);
-    if (space->exec_large > MIB(2) || exec_seen_near(space, linear))
-        reset_jc(space, soft_code_miss(v->code));
+    if (exec_seen(space, linear, space->large))
+        drop_jumps(v, space, linear, mask);
 }
 
 static void flush_page_in(struct soft_vcpu *v, struct soft_space *space, uint64_t linear)
 {
     if (!space)
         return;
-    if (space->large)
+    if (space->large_near & tlb_near(linear)) {
         flush_large(v, space, linear);
+        return;
+    }
     unsigned i = tlb_index(linear), x = i & (TLBX_SIZE - 1);
     if ((space->read[i].tag ^ linear) <= 0xfff)
         space->read[i].tag = tlb_empty_tag(i);
@@ -177,20 +239,17 @@ static void flush_page_in(struct soft_vcpu *v, struct soft_space *space, uint64_
     }
     if ((space->exec[x].tag ^ linear) <= 0xfff)
         space->exec[x].tag = tlb_empty_tag(x);
-    unsigned bit = tlb_exec_hash(linear);
-    if (space->exec_seen[bit / 64] >> (bit % 64) & 1)
-        reset_jc(space, soft_code_miss(v->code));
+    if (exec_seen(space, linear, GUEST_PAGE_SIZE))
+        drop_jumps(v, space, linear, ~0xfffull);
 }
 
 void soft_tlb_flush_page(struct soft_vcpu *v, uint64_t linear)
 {
     bool all = linear >> 63 || v->low_global;
-    for (unsigned i = 0; i < SOFT_ASIDS; i++) {
-        if (!all && i != v->asid)
-            continue;
-        flush_page_in(v, v->spaces[i][0], linear);
-        flush_page_in(v, v->spaces[i][1], linear);
-    }
+    flush_page_in(v, v->supervisor, linear);
+    for (unsigned i = 0; i < SOFT_ASIDS; i++)
+        if (all || i == v->asid)
+            flush_page_in(v, v->user[i], linear);
 }
 
 void soft_tlb_flush_pcid_page(struct soft_vcpu *v, uint64_t pcid, uint64_t linear)
@@ -198,8 +257,9 @@ void soft_tlb_flush_pcid_page(struct soft_vcpu *v, uint64_t pcid, uint64_t linea
     for (unsigned i = 0; i < SOFT_ASIDS; i++) {
         if (!v->asid_used[i] || v->asid_pcid[i] != pcid)
             continue;
-        flush_page_in(v, v->spaces[i][0], linear);
-        flush_page_in(v, v->spaces[i][1], linear);
+        flush_page_in(v, v->user[i], linear);
+        if (i == v->asid)
+            flush_page_in(v, v->supervisor, linear);
     }
 }
 
@@ -208,26 +268,34 @@ static void pick_slot(struct soft_vcpu *v)
 {
     uint64_t pcid = v->cr4 & CR4_PCIDE ? v->cr3 & 0xfff : 0;
     uint64_t root = v->cr3 & 0x000ffffffffff000ull;
-    unsigned oldest = 0;
-    for (unsigned i = 0; i < SOFT_ASIDS; i++) {
+    unsigned slot = v->asid;
+    if (v->asid_used[slot] && v->asid_pcid[slot] == pcid && v->asid_root[slot] == root)
+        return;
+    for (unsigned i = slot = 0; i < SOFT_ASIDS; i++) {
         if (v->asid_used[i] && v->asid_pcid[i] == pcid) {
-            oldest = i;
+            slot = i;
             break;
         }
-        if (v->asid_used[i] < v->asid_used[oldest])
-            oldest = i;
+        if (v->asid_used[i] < v->asid_used[slot])
+            slot = i;
     }
-    if (!v->asid_used[oldest] || v->asid_pcid[oldest] != pcid || v->asid_root[oldest] != root)
-        flush_slot(v, oldest);
-    v->asid_pcid[oldest] = pcid;
-    v->asid_root[oldest] = root;
-    v->asid_used[oldest] = ++v->asid_clock;
-    v->asid = oldest;
+    if (!v->asid_used[slot] || v->asid_pcid[slot] != pcid || v->asid_root[slot] != root)
+        flush_space(v, v->user[slot]);
+    flush_logged(v, v->supervisor);
+    v->asid_pcid[slot] = pcid;
+    v->asid_root[slot] = root;
+    v->asid_used[slot] = ++v->asid_clock;
+    v->asid = slot;
+}
+
+void soft_cpl_changed(struct soft_vcpu *v)
+{
+    v->space = soft_space_of(v, v->cpl == 3);
 }
 
 void soft_mode_changed(struct soft_vcpu *v)
 {
-    static const uint64_t salts[] = {[INSN_16] = 1ull << 56, [INSN_32] = 1ull << 57, [INSN_64] = 0};
+    static const uint64_t salts[] = {[INSN_16] = JC_SALT_16, [INSN_32] = JC_SALT_32, [INSN_64] = 0};
     v->long_mode = v->efer & EFER_LMA;
     uint32_t cs = v->seg[X86_CS].attr;
     bool protected_mode = v->cr0 & CR0_PE && !(v->rflags & FL_VM);
@@ -239,7 +307,7 @@ void soft_mode_changed(struct soft_vcpu *v)
         v->mode = INSN_32; /* "unreal" code segment, kept from protected mode */
     v->salt = salts[v->mode];
     pick_slot(v);
-    v->space = soft_space_of(v, v->cpl == 3);
+    soft_cpl_changed(v);
     for (unsigned i = 0; i < X86_SEGS; i++)
         v->r[R_SEG + i] = v->mode == INSN_64 && i < X86_FS ? 0 : v->seg[i].base;
 }

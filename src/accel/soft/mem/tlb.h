@@ -57,9 +57,16 @@ static inline uint64_t tlb_empty_tag(unsigned index)
     return (uint64_t)(index ^ 1) << GUEST_PAGE_SHIFT;
 }
 
+/* Supervisor and user addresses have a half each: a process's pages come and go. */
 static inline unsigned tlb_exec_hash(uint64_t linear)
 {
-    return (linear >> 12 ^ linear >> 24) & 4095;
+    return ((linear >> 12 ^ linear >> 24) & 2047) | (linear >> 63) << 11;
+}
+
+/* The bit of the GiB around `linear` in soft_space.large_near. */
+static inline uint64_t tlb_near(uint64_t linear)
+{
+    return 1ull << ((linear >> 30) * 0x9e3779b97f4a7c15ull >> 58);
 }
 
 /* First byte of the page after the one of `linear`; 32-bit linear addresses wrap. */

@@ -11,9 +11,10 @@
 #include "hw/virtio/virtio_console.h"
 #include "hw/virtio/virtio_net.h"
 #include "hw/virtio/virtio_rng.h"
+#include "hw/virtio/virtio_scsi.h"
 #include "vm/board.h"
 
-static struct err *add_disk(struct board *board, unsigned index)
+static struct err *open_block(struct board *board, unsigned index)
 {
     struct vm_disk *disk = &board->config->disk[index];
     const struct block_options options = {
@@ -31,16 +32,55 @@ static struct err *add_disk(struct board *board, unsigned index)
     struct err *err = block_open(&options, &board->block[index]);
     disk->fd = -1; /* taken, also by an error */
     memset(disk->backing_fd, -1, sizeof(disk->backing_fd));
-    TRY(err);
+    return err;
+}
 
+static struct err *add_blk(struct board *board, unsigned index)
+{
+    const struct vm_disk *disk = &board->config->disk[index];
     struct virtio_blk *blk =
         (struct virtio_blk *)device_new(&virtio_blk_class, board->env, disk->id);
+
     blk->block = board->block[index];
     blk->serial = disk->serial;
     blk->queues = disk->queues;
     blk->io_loops = &board->wiring.io_loop;
     blk->io_loop_count = 1;
     return board_add_pci(board, &blk->virtio.pci, -1);
+}
+
+/* One controller for all disks of bus scsi: they are its units 0, 1, ... in their order. */
+static struct err *add_scsi(struct board *board)
+{
+    struct virtio_scsi *scsi =
+        (struct virtio_scsi *)device_new(&virtio_scsi_class, board->env, "scsi0");
+
+    for (unsigned i = 0; i < board->config->disk_count; i++) {
+        const struct vm_disk *disk = &board->config->disk[i];
+        if (disk->bus != VM_DISK_SCSI)
+            continue;
+        scsi->disk[scsi->disk_count++] =
+            (struct virtio_scsi_disk){board->block[i], disk->id, disk->serial};
+        scsi->queues = MAX(scsi->queues, disk->queues);
+    }
+    scsi->io_loops = &board->wiring.io_loop;
+    scsi->io_loop_count = 1;
+    return board_add_pci(board, &scsi->virtio.pci, -1);
+}
+
+static struct err *add_disks(struct board *board)
+{
+    const struct vm_config *config = board->config;
+    bool scsi = false;
+
+    for (unsigned i = 0; i < config->disk_count; i++) {
+        const char *id = config->disk[i].id;
+        TRY(err_wrap(open_block(board, i), "disk '%s'", id));
+        if (config->disk[i].bus == VM_DISK_VIRTIO)
+            TRY(err_wrap(add_blk(board, i), "disk '%s'", id));
+        scsi |= config->disk[i].bus == VM_DISK_SCSI;
+    }
+    return scsi ? add_scsi(board) : NULL;
 }
 
 /* The peers of a card's queue pairs. */
@@ -91,8 +131,7 @@ struct err *board_add_virtio(struct board *board)
 {
     const struct vm_config *config = board->config;
 
-    for (unsigned i = 0; i < config->disk_count; i++)
-        TRY(err_wrap(add_disk(board, i), "disk '%s'", config->disk[i].id));
+    TRY(add_disks(board));
     for (unsigned i = 0; i < config->net_count; i++)
         TRY(err_wrap(add_net(board, i), "net '%s'", config->net[i].id));
     for (unsigned i = 0; i < config->console_count; i++) {

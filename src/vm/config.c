@@ -240,8 +240,13 @@ static char *standard_append(const struct vm_config *config)
 
 static struct err *check_slots(const struct vm_config *config)
 {
-    unsigned devices = config->disk_count + config->net_count + config->rng;
+    unsigned devices = config->net_count + config->rng, scsi = 0;
 
+    for (unsigned i = 0; i < config->disk_count; i++) {
+        devices += config->disk[i].bus != VM_DISK_SCSI;
+        scsi |= config->disk[i].bus == VM_DISK_SCSI;
+    }
+    devices += scsi;
     for (unsigned i = 0; i < config->console_count; i++)
         devices += config->console[i].device == VM_CONSOLE_VIRTIO;
     if (devices > PCI_DEVICES_MAX)

@@ -27,6 +27,7 @@ enum vm_accel {
 };
 enum vm_board { VM_BOARD_MICRO, VM_BOARD_Q35 };
 enum vm_on_reset { VM_RESET_REBOOT, VM_RESET_EXIT };
+enum vm_disk_bus { VM_DISK_VIRTIO, VM_DISK_SCSI };
 enum vm_net_kind { VM_NET_USER, VM_NET_TAP, VM_NET_NONE };
 enum vm_console_device { VM_CONSOLE_SERIAL, VM_CONSOLE_VIRTIO, VM_CONSOLE_DEBUG };
 enum vm_console_backend {
@@ -43,6 +44,7 @@ struct vm_disk {
     /* "raw", "qcow2"...; once opened, that of every layer of the backing chain: "qcow2.raw" */
     char *format;
     int backing_fd[VM_QUEUES_MAX]; /* the layers below the first, ended by -1 */
+    enum vm_disk_bus bus;
     bool readonly;
     int cache; /* enum block_cache */
     bool discard;

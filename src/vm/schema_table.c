@@ -12,6 +12,7 @@ static const char *const accel_names[] = {"auto", "kvm", "soft", NULL, "none"};
 static const char *const board_names[] = {"micro", "q35", NULL};
 static const char *const reset_names[] = {"reboot", "exit", NULL};
 static const char *const cache_names[] = {"writeback", "none", "writethrough", "unsafe", NULL};
+static const char *const bus_names[] = {"virtio", "scsi", NULL};
 static const char *const net_names[] = {"user", "tap", "none", NULL};
 static const char *const proto_names[] = {"tcp", "udp", NULL};
 static const char *const console_names[] = {"serial", "virtio", "debug", NULL};
@@ -29,6 +30,10 @@ static const struct schema_field disk_fields[] = {
      .metavar = "FORMAT",
      .help = "What the image is: raw, qcow2... Default: what its first bytes and the end of its name "
              "agree on, raw if they tell nothing."},
+    {.key = "bus", .kind = SCHEMA_CHOICE, .offset = offsetof(struct vm_disk, bus),
+     .choices = bus_names, .standard = "virtio",
+     .help = "How the guest sees it: virtio (virtio-blk, vda...) or scsi (virtio-scsi, sda...; one controller "
+             "for all such disks)."},
     {.key = "readonly", .kind = SCHEMA_SWITCH, .offset = offsetof(struct vm_disk, readonly),
      .standard = "false", .help = "The guest cannot write; several VMs may share the file."},
     {.key = "cache", .kind = SCHEMA_CHOICE, .offset = offsetof(struct vm_disk, cache),
@@ -139,7 +144,7 @@ static const struct schema_field vm_fields[] = {
      .standard = "true", .help = "Random number device (virtio-rng)."},
     {.key = "disks", .flag = "disk", .kind = SCHEMA_LIST, .offset = offsetof(struct vm_config, disk),
      .object = &schema_disk, .count_offset = offsetof(struct vm_config, disk_count),
-     .limit = VM_DISKS_MAX, .metavar = "PATH[,KEY=VALUE...]", .help = "A disk (virtio-blk)."},
+     .limit = VM_DISKS_MAX, .metavar = "PATH[,KEY=VALUE...]", .help = "A disk."},
     {.key = "nets", .flag = "net", .kind = SCHEMA_LIST, .offset = offsetof(struct vm_config, net),
      .object = &schema_net, .count_offset = offsetof(struct vm_config, net_count),
      .limit = VM_NETS_MAX, .metavar = "KIND[,KEY=VALUE...]",

@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "base/checked.h"
+#include "hw/core/iov_window.h"
 #include "hw/virtio/virtio_blk_internal.h"
 
 #define SECTOR 512u
@@ -33,8 +34,7 @@ struct request {
     struct block_req io;
     struct virtio_blk_queue *queue;
     struct virtq_req *req;
-    /* The segment that holds a piece of the header or the status was cut to its data. */
-    struct iovec *cut, original;
+    struct iov_window data;
     unsigned range, ranges;
     bool write_zeroes;
 };
@@ -45,49 +45,19 @@ static void complete(struct request *request, enum status status)
 {
     struct virtq_req *req = request->req;
     uint8_t byte = (uint8_t)status;
-    if (request->cut)
-        *request->cut = request->original;
+    iov_window_close(&request->data);
     virtq_req_write(req, req->in_len - 1, &byte, 1);
     virtq_push(req->queue, req, (uint32_t)req->in_len);
 }
 
-static void cut(struct request *request, struct iovec *segment, size_t front, size_t back)
+/* The bytes between header and status go where they lie. */
+static void set_data(struct request *request, struct iovec *iov, unsigned count, uint64_t skip,
+                     uint64_t length)
 {
-    request->cut = segment;
-    request->original = *segment;
-    segment->iov_base = (uint8_t *)segment->iov_base + front;
-    segment->iov_len -= front + back;
-}
-
-/* The writable segments without the status byte. */
-static void data_in(struct request *request)
-{
-    struct virtq_req *req = request->req;
-    unsigned count = req->in_count;
-    while (!req->in[count - 1].iov_len)
-        count--;
-    if (req->in[count - 1].iov_len == 1)
-        count--;
-    else
-        cut(request, &req->in[count - 1], 0, 1);
-    request->io.iov = req->in;
-    request->io.iov_count = count;
-    request->io.length = req->in_len - 1;
-}
-
-/* The readable segments without the header. */
-static void data_out(struct request *request)
-{
-    struct virtq_req *req = request->req;
-    size_t skip = HEADER_SIZE;
-    unsigned first = 0;
-    while (first < req->out_count && skip >= req->out[first].iov_len)
-        skip -= req->out[first++].iov_len;
-    if (skip)
-        cut(request, &req->out[first], skip, 0);
-    request->io.iov = req->out + first;
-    request->io.iov_count = req->out_count - first;
-    request->io.length = req->out_len - HEADER_SIZE;
+    iov_window_open(&request->data, iov, count, skip, length);
+    request->io.iov = request->data.iov;
+    request->io.iov_count = request->data.count;
+    request->io.length = length;
 }
 
 /* Must a write be stable when it completes? (section 5.2.6.2) */
@@ -109,10 +79,11 @@ static void submit(struct request *request, enum block_op op)
 
 static void transfer(struct request *request, uint64_t sector, bool write)
 {
+    struct virtq_req *req = request->req;
     if (write)
-        data_out(request);
+        set_data(request, req->out, req->out_count, HEADER_SIZE, req->out_len - HEADER_SIZE);
     else
-        data_in(request);
+        set_data(request, req->in, req->in_count, 0, req->in_len - 1);
     if (!checked_mul(sector, SECTOR, &request->io.offset)) {
         complete(request, STATUS_IOERR);
         return;

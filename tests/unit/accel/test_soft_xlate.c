@@ -2,7 +2,8 @@
  * The translator against the interpreter: random programs of 64-bit code run in both from the same
  * state, and registers, flags, memory, the way they end and what devices saw must be equal.
  * Programs have loops, calls, indirect jumps, code in two pages, accesses that cross pages,
- * devices, page faults, code that writes itself, and instructions that the translator leaves alone.
+ * devices, page faults, code that writes itself, SSE and AVX with all their faults, and
+ * instructions that the translator leaves alone.
  *
  * The seed is printed; TENON_TEST_SEED repeats a run.
  *
@@ -31,6 +32,8 @@ struct fixture {
     unsigned cells, depth;
     uint8_t code[8192], data[8192];
     uint64_t regs[16], flags;
+    uint8_t xsave[X86_XSAVE_SIZE];
+    struct sigaction on_ill, on_fpe; /* the engine's: cmocka puts its own in their place */
 };
 
 struct outcome {
@@ -39,7 +42,7 @@ struct outcome {
     enum vm_exit_reason reason;
     unsigned reads, writes;
     uint64_t device;
-    uint8_t data[8192], stack[4096], code[8192];
+    uint8_t data[8192], stack[4096], code[8192], xsave[X86_XSAVE_SIZE];
 };
 
 static uint64_t next_random(struct fixture *f)
@@ -282,15 +285,67 @@ static void stack(struct fixture *f)
 /* What the translator leaves to the interpreter. */
 static void foreign(struct fixture *f)
 {
-    static const uint8_t codes[][5] = {{4, 0x66, 0x0f, 0xef, 0xc0} /* pxor xmm0, xmm0 */,
+    static const uint8_t codes[][5] = {{3, 0x0f, 0x6f, 0xca} /* movq mm1, mm2 */,
                                        {1, 0xfc} /* cld */,
                                        {2, 0x9c, 0x9d} /* pushfq; popfq */,
-                                       {4, 0x66, 0x0f, 0x6e, 0xc0} /* movd xmm0, eax */,
-                                       {4, 0x66, 0x0f, 0x7e, 0xc1} /* movd ecx, xmm0 */,
+                                       {4, 0xd9, 0xe8, 0xdd, 0xd8} /* fld1; fstp st0 */,
                                        {3, 0x0f, 0xae, 0xf0} /* mfence */};
     const uint8_t *code = codes[below(f, ARRAY_SIZE(codes))];
     for (unsigned i = 1; i <= code[0]; i++)
         put(f, code[i]);
+}
+
+/* One SSE or AVX encoding: a register or memory, all fields at random. False: no such thing. */
+static bool try_vector(struct fixture *f, unsigned map)
+{
+    static const uint8_t mandatory[] = {0, 0x66, 0xf3, 0xf2};
+    uint8_t *start = f->at;
+    unsigned reg = below(f, 16), pp = below(f, 4), opcode = below(f, 256);
+    int rm = below(f, 2) ? (int)below(f, 16) : -1;
+    unsigned base = rm >= 0 ? (unsigned)rm : below(f, 2) ? 7 : 10;
+    bool w = below(f, 4) == 0;
+    if (below(f, 2)) {
+        put(f, 0xc4);
+        put(f, (reg > 7 ? 0 : 0x80) | 0x40 | (base > 7 ? 0 : 0x20) | map);
+        put(f, w << 7 | (below(f, 2) ? 15 : below(f, 16)) << 3 | below(f, 2) << 2 | pp);
+    } else {
+        if (pp)
+            put(f, mandatory[pp]);
+        put(f, 0x40 | w << 3 | reg >> 3 << 2 | base >> 3);
+        put(f, 0x0f);
+        if (map > 1)
+            put(f, map == 2 ? 0x38 : 0x3a);
+    }
+    put(f, opcode);
+    put(f, (rm >= 0 ? 0xc0 : 0x40) | (reg & 7) << 3 | (base & 7));
+    if (rm < 0)
+        put(f, below(f, 16) ? below(f, 4) * 32 : below(f, 128));
+    put(f, next_random(f)); /* an immediate */
+    struct insn insn;
+    struct simd_plan plan;
+    if (decode(start, INSN_MAX, INSN_64, f->rig->v->features, &insn) != DECODE_OK ||
+        !xlate_handles_simd(&insn) || !simd_native(f->rig->v, &insn, &plan) ||
+        (plan.gpr_out != SIMD_NO_GPR && (plan.gpr_out == X86_RSP || plan.gpr_out == X86_RDI ||
+                                         plan.gpr_out == X86_RSI || plan.gpr_out == 10))) {
+        f->at = start;
+        return false;
+    }
+    f->at = start + insn.len;
+    return true;
+}
+
+static void vector(struct fixture *f)
+{
+    for (unsigned n = 1 + below(f, 4); n; n--) {
+        unsigned map = 1 + below(f, 3);
+        if (below(f, 16) == 0) { /* vzeroupper, vzeroall */
+            put(f, 0xc5);
+            put(f, 0xf8 | below(f, 2) << 2);
+            put(f, 0x77);
+        }
+        while (!try_vector(f, map))
+            ;
+    }
 }
 
 static void device_or_fault(struct fixture *f)
@@ -319,8 +374,8 @@ static void self_modify(struct fixture *f)
 static void straight(struct fixture *f)
 {
     static void (*const kinds[])(struct fixture *) = {
-        group1, group1,      move,   move, unary, shift,      stack,
-        bits,   conditional, group1, move, move,  conditional};
+        group1, group1,      move,   move, unary, shift,       stack,
+        bits,   conditional, group1, move, move,  conditional, vector};
     unsigned rare = below(f, 100);
     if (rare < 3)
         foreign(f);
@@ -444,8 +499,32 @@ static void program(struct fixture *f)
     memcpy(f->code, f->rig->ram + CODE, sizeof(f->code));
 }
 
+/* Registers of all kinds of numbers; all exceptions masked, mostly. */
+static void random_vectors(struct fixture *f)
+{
+    memset(f->xsave, 0, sizeof(f->xsave));
+    put_le16(f->xsave, 0x37f);
+    bool narrow = below(f, 2);
+    for (unsigned at = XS_XMM; at < XS_YMM + 256; at += 8) {
+        if (at == XS_XMM + 256)
+            at = XS_YMM;
+        if (at >= XS_YMM && narrow)
+            break;
+        double number = (double)next_random(f) / 4096;
+        uint64_t bits = next_random(f) << 8 ^ next_random(f);
+        if (below(f, 2))
+            memcpy(&bits, &number, 8);
+        put_le64(f->xsave + at, bits);
+    }
+    put_le32(f->xsave + XS_MXCSR,
+             (below(f, 16) ? 0x1f80 : below(f, 64) << 7) | below(f, 4) << 13 | below(f, 64));
+    put_le32(f->xsave + XS_MXCSR_MASK, MXCSR_VALID);
+    put_le64(f->xsave + XS_HEADER, 7);
+}
+
 static void random_state(struct fixture *f)
 {
+    random_vectors(f);
     uint64_t rip = f->regs[0];
     for (unsigned i = 0; i < 16; i++)
         f->regs[i] = below(f, 2) ? next_random(f) << 8 ^ next_random(f) : next_random(f) & 0xff;
@@ -453,6 +532,10 @@ static void random_state(struct fixture *f)
     f->regs[X86_RBP] = 0;
     f->regs[10] = DATA + 4096 + below(f, 1024);
     f->regs[X86_RSI] = below(f, 64);
+    if (below(f, 8)) { /* aligned vectors do not fault then */
+        f->regs[X86_RDI] &= ~31ull;
+        f->regs[10] &= ~31ull;
+    }
     f->regs[X86_RSP] = STACK + 2048;
     f->flags = (next_random(f) & FL_ARITH) | 2;
     for (unsigned i = 0; i < sizeof(f->data); i += 8)
@@ -473,9 +556,7 @@ static void run(struct fixture *f, uint64_t rip, struct outcome *out)
     }
     for (unsigned i = 0; i < 16; i++)
         v->r[i] = f->regs[i];
-    memset(v->xsave, 0, 512);
-    put_le16(v->xsave, 0x37f);
-    put_le32(v->xsave + 24, 0x1f80);
+    soft_xstate_set(v, f->xsave);
     soft_set_flags(v, f->flags);
     soft_seg_base(v, X86_GS, 64);
     v->rip = rip;
@@ -491,13 +572,14 @@ static void run(struct fixture *f, uint64_t rip, struct outcome *out)
     memcpy(out->data, rig->ram + DATA, sizeof(out->data));
     memcpy(out->stack, rig->ram + STACK, sizeof(out->stack));
     memcpy(out->code, rig->ram + CODE, sizeof(out->code));
+    soft_xstate_get(v, out->xsave);
     if (out->reason == VM_EXIT_SHUTDOWN)
         out->flags = 0; /* as below */
     if (out->rip >= PF_HANDLER && out->rip < PF_HANDLER + 16) {
         /* The faulting frame's arithmetic flags may be stale: xlate.h. */
         out->flags = 0;
-        uint64_t at = out->regs[X86_RSP] - STACK + 24;
-        if (at < sizeof(out->stack) - 8)
+        uint64_t top = out->regs[X86_RSP] - STACK; /* of a frame with or without an error code */
+        for (uint64_t at = top + 16; at <= top + 24 && at < sizeof(out->stack) - 8; at += 8)
             put_le64(out->stack + at, get_le64(out->stack + at) & ~(uint64_t)FL_ARITH);
     }
 }
@@ -511,6 +593,9 @@ static void differ(struct fixture *f, const struct outcome *a, const struct outc
     for (unsigned i = 0; i < sizeof(a->data); i++)
         if (a->data[i] != b->data[i])
             print_message("data %u: %02x, translated %02x\n", i, a->data[i], b->data[i]);
+    for (unsigned i = 0; i < sizeof(a->xsave); i++)
+        if (a->xsave[i] != b->xsave[i])
+            print_message("xsave %u: %02x, translated %02x\n", i, a->xsave[i], b->xsave[i]);
     fail_msg("program %u (seed %#llx): rip %llx %llx, flags %x %x, reason %d %d, device %u %u", n,
              (unsigned long long)f->first_seed, (unsigned long long)a->rip,
              (unsigned long long)b->rip, a->flags, b->flags, a->reason, b->reason,
@@ -537,6 +622,8 @@ static int setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));
     f->rig = rig_new();
+    sigaction(SIGILL, NULL, &f->on_ill);
+    sigaction(SIGFPE, NULL, &f->on_fpe);
     const char *seed = getenv("TENON_TEST_SEED");
     f->seed = seed ? strtoull(seed, NULL, 0) : (uint64_t)time(NULL) * 0x9e3779b97f4a7c15ull | 1;
     print_message("TENON_TEST_SEED=%#llx\n", (unsigned long long)f->seed);
@@ -544,7 +631,11 @@ static int setup(void **state)
     memcpy(f->rig->ram + PF_HANDLER, end, sizeof(end));
     watched = f->rig->vcpu;
     signal(SIGALRM, on_alarm);
-    rig_gate(f->rig, VEC_PF, PF_HANDLER, 0x8e, 0);
+    static const uint8_t vectors[] = {VEC_UD, VEC_GP, VEC_PF, VEC_XM};
+    for (unsigned i = 0; i < ARRAY_SIZE(vectors); i++)
+        rig_gate(f->rig, vectors[i], PF_HANDLER, 0x8e, 0);
+    f->rig->v->cr4 |= CR4_OSXSAVE;
+    f->rig->v->xcr0 = 7;
     *state = f;
     return 0;
 }
@@ -564,6 +655,8 @@ static void test_programs(void **state)
     struct outcome *a = calloc(1, sizeof(*a)), *b = calloc(1, sizeof(*b));
     unsigned programs = 0, faults = 0, shutdowns = 0, endless = 0;
     struct timespec start, now;
+    sigaction(SIGILL, &f->on_ill, NULL);
+    sigaction(SIGFPE, &f->on_fpe, NULL);
     clock_gettime(CLOCK_MONOTONIC, &start);
     do {
         f->first_seed = f->seed;

@@ -136,8 +136,9 @@ const uint8_t *soft_fetch_ptr(struct soft_vcpu *v, uint64_t linear, uint64_t *gp
 /* For atomics: a host address that may be written, or NULL (MMIO, ROM, code page, crossing) after
    the rights were checked. */
 void *soft_write_ptr(struct soft_vcpu *v, uint64_t linear, unsigned size);
-/* Makes the TLB hit for an access, if it may, without raising: 1 when it will hit. `how` is the
-   size times 2, plus 1 to write. 64-bit code only. */
+/* Makes the TLB hit for an access, if it may, without raising: 1 when it will hit. 64-bit code
+   only. An `aligned` access that is not never hits. */
+#define TLB_FILL(size, aligned, write) ((uint32_t)(size) << 2 | (uint32_t)(aligned) << 1 | (write))
 uint64_t soft_tlb_fill(struct soft_vcpu *v, uint64_t linear, uint64_t how);
 void soft_space_free(struct soft_vcpu *v);
 void soft_tlb_flush_writes(struct soft_vcpu *v);

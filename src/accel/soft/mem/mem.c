@@ -88,13 +88,13 @@ static uint8_t *resolve(struct soft_vcpu *v, struct soft_space *space, bool user
 uint64_t soft_tlb_fill(struct soft_vcpu *v, uint64_t linear, uint64_t how)
 {
     enum soft_access access = how & 1 ? ACC_WRITE : ACC_READ;
-    unsigned size = how >> 1;
+    unsigned size = how >> 2;
     struct soft_space *space = v->space;
     const struct soft_tlbe *e =
         access == ACC_WRITE ? &space->write[tlb_index(linear)] : &space->read[tlb_index(linear)];
     struct walk walk;
     if (!soft_canonical(linear) || (linear & 0xfff) + size > GUEST_PAGE_SIZE ||
-        !soft_walk_try(v, linear, access, is_user(v), &walk))
+        (how & 2 && linear & (size - 1)) || !soft_walk_try(v, linear, access, is_user(v), &walk))
         return 0;
     resolve_walked(v, space, linear, access, &walk);
     return (linear ^ e->tag) <= GUEST_PAGE_SIZE - size;

@@ -150,6 +150,15 @@ static bool make_live(struct soft_vcpu *v)
     return true;
 }
 
+uint64_t soft_simd_enter(struct soft_vcpu *v)
+{
+    bool sse = !(v->cr0 & (CR0_EM | CR0_TS)) && v->cr4 & CR4_OSFXSR;
+    bool avx = !(v->cr0 & CR0_TS) && v->cr4 & CR4_OSXSAVE && (v->xcr0 & 6) == 6;
+    if ((!sse && !avx) || !(v->mxcsr_live || make_live(v)))
+        return 0;
+    return (sse ? SIMD_SSE : 0) | (avx ? SIMD_AVX : 0);
+}
+
 void simd_run(struct soft_vcpu *v, const struct simd_plan *plan, void *operand)
 {
     struct simd *simd = v->simd;
@@ -240,7 +249,7 @@ static bool uses_mxcsr(const struct insn *insn)
     return (op >= 0x08 && op <= 0x0b) || op == 0x1d || op == 0x40 || op == 0x41;
 }
 
-static bool sets_flags(const struct insn *insn)
+bool simd_sets_flags(const struct insn *insn)
 {
     uint8_t op = insn->opcode;
     if (insn->map == INSN_MAP_0F)
@@ -332,6 +341,24 @@ static void plan_registers(const struct insn *insn, struct simd_plan *plan)
         add_reg(plan, 0);
 }
 
+static void plan_operands(const struct insn *insn, struct simd_plan *plan)
+{
+    plan->vex = insn->prefix & INSN_VEX;
+    plan->mem_len = insn->is_mem ? insn->mem_size : 0;
+    plan->reads = insn->is_mem && insn->mem_access & INSN_MEM_READ;
+    plan->writes = insn->is_mem && insn->mem_access & INSN_MEM_WRITE;
+    plan->mmx = simd_is_mmx(insn);
+}
+
+static void plan_stub(const struct insn *insn, struct simd_plan *plan)
+{
+    plan->fp = uses_mxcsr(insn);
+    plan->flags_out = simd_sets_flags(insn);
+    plan_gpr(insn, plan);
+    if (!plan->mmx)
+        plan_registers(insn, plan);
+}
+
 static void make_plan(struct simd *simd, const struct insn *insn, struct simd_plan *plan)
 {
     memset(plan, 0, sizeof(*plan));
@@ -343,11 +370,7 @@ static void make_plan(struct simd *simd, const struct insn *insn, struct simd_pl
             plan->exec = exec_undefined;
         return;
     }
-    plan->vex = insn->prefix & INSN_VEX;
-    plan->mem_len = insn->is_mem ? insn->mem_size : 0;
-    plan->reads = insn->is_mem && insn->mem_access & INSN_MEM_READ;
-    plan->writes = insn->is_mem && insn->mem_access & INSN_MEM_WRITE;
-    plan->mmx = simd_is_mmx(insn);
+    plan_operands(insn, plan);
     if (!plan->mmx) {
         plan->align = alignment(insn);
         plan->exec = simd_move_plan(insn);
@@ -361,12 +384,20 @@ static void make_plan(struct simd *simd, const struct insn *insn, struct simd_pl
     } else if (plan->mem_len == 16) {
         plan->align = 15;
     }
-    plan->fp = uses_mxcsr(insn);
-    plan->flags_out = sets_flags(insn);
-    plan_gpr(insn, plan);
-    if (!plan->mmx)
-        plan_registers(insn, plan);
+    plan_stub(insn, plan);
     plan->exec = simd_emit(simd, insn, plan) ? exec_stub : exec_undefined;
+}
+
+bool simd_native(struct soft_vcpu *v, const struct insn *insn, struct simd_plan *plan)
+{
+    memset(plan, 0, sizeof(*plan));
+    plan_operands(insn, plan);
+    if (insn->cls != INSN_CLASS_SIMD || plan->mmx || (insn->is_mem && !plan->mem_len))
+        return false;
+    plan->align = alignment(insn);
+    plan_stub(insn, plan);
+    soft_mxcsr_leave(v); /* a trial loads its own */
+    return simd_emit(v->simd, insn, plan);
 }
 
 static const struct simd_slot *find_slot(struct soft_vcpu *v, const struct insn *insn)

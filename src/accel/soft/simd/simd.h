@@ -201,6 +201,16 @@ bool simd_try(struct simd *simd, const struct simd_plan *plan);
 /* Runs the stub on the guest's registers; `operand` is where its memory operand is. */
 void simd_run(struct soft_vcpu *v, const struct simd_plan *plan, void *operand);
 
+/* simd.c, for the translator, which runs instructions with all the guest's vector registers in the
+   host's. How it may run this one so; false: not at all (MMX, or the host refuses it). */
+bool simd_native(struct soft_vcpu *v, const struct insn *insn, struct simd_plan *plan);
+bool simd_sets_flags(const struct insn *insn);
+bool simd_has_immediate(const struct insn *insn);
+/* What the guest may use now, with its MXCSR in the host's register; 0: neither. */
+#define SIMD_SSE 1u
+#define SIMD_AVX 2u
+uint64_t soft_simd_enter(struct soft_vcpu *v);
+
 /* xstate.c: the image as x86_state has it; components that its header leaves out are initial. */
 void soft_xstate_set(struct soft_vcpu *v, const uint8_t image[X86_XSAVE_SIZE]);
 void soft_xstate_get(struct soft_vcpu *v, uint8_t image[X86_XSAVE_SIZE]);

@@ -104,7 +104,7 @@ static void flags_in(struct emit *e)
     BYTES(e, 0x41, 0xff, 0x70, IO_FLAGS, 0x9d); /* push [r8+flags]; popfq */
 }
 
-static bool has_immediate(const struct insn *insn)
+bool simd_has_immediate(const struct insn *insn)
 {
     if (insn->map == INSN_MAP_0F3A)
         return true;
@@ -146,7 +146,7 @@ static void copy_instruction(struct emit *e, const struct insn *insn, const stru
     }
     byte(e, insn->opcode);
     byte(e, (insn->is_mem ? 0 : 0xc0) | (reg & 7) << 3 | (rm & 7));
-    if (has_immediate(insn))
+    if (simd_has_immediate(insn))
         byte(e, (unsigned)insn->imm);
 }
 

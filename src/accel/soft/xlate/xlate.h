@@ -7,6 +7,10 @@
  * flags live in the host's RFLAGS, or in the frame where something clobbers them before they are
  * used (xlate_flags.c). Memory goes through the software TLBs of tlb.c, inline.
  *
+ * The first vector instruction loads all the guest's vector registers into the host's of the same
+ * number; they go back to v->xsave on the way out (xlate_common.c). That happens only while SSE or
+ * AVX is on and the guest masks all SIMD exceptions, which nothing but the interpreter changes.
+ *
  * Translated code calls nothing and raises nothing. Whatever it cannot do (an instruction it does
  * not know, a TLB miss, a device, a jump-cache miss) makes it leave: all registers go back to
  * struct soft_vcpu, and the interpreter executes that very instruction from its start, with
@@ -25,6 +29,7 @@
 #define TENON_ACCEL_SOFT_XLATE_H
 
 #include "accel/soft/interp/block.h"
+#include "accel/soft/simd/simd.h"
 
 /* Host registers with a part of their own. */
 #define HOST_RAX 0
@@ -43,7 +48,7 @@ struct xlate_frame {
     uint64_t save;  /* RAX around flag moves */
     uint64_t target, block;
     uint64_t icount;
-    uint64_t pad;
+    uint64_t simd; /* bits of soft_simd_enter: the vector registers are the guest's; 0: not */
 };
 #define XLATE_FLAGS_NONE UINT32_MAX /* v's lazy flags are still right */
 
@@ -64,7 +69,8 @@ struct xlate {
     size_t site_count;
     uint64_t (*enter)(struct soft_vcpu *v, const void *code, uint32_t flags);
     const uint8_t *leave, *leave_block;
-    const uint8_t *fill; /* soft_tlb_fill(v, T0, T1): Z when it did not help */
+    const uint8_t *fill;    /* soft_tlb_fill(v, T0, T1): Z when it did not help */
+    const uint8_t *simd_in; /* vector registers in; T1 is a bit of soft_simd_enter: Z without it */
 };
 
 /* An instruction's arithmetic flags. */
@@ -81,6 +87,7 @@ struct xlate_op {
     struct insn insn;
     struct flag_use use;
     uint32_t live_in, live_out;
+    struct simd_plan simd; /* of a SIMD instruction */
 };
 
 /* xlate.c */
@@ -93,6 +100,9 @@ void xlate_block_drop(struct soft_vcpu *v, struct block *block);
 /* Ops that stand before instructions: counts, then enters translated code. */
 op_fn xlate_op_hot, xlate_op_entry, xlate_op_native;
 
+/* xlate_common.c: writes the common parts. */
+void xlate_common(struct xlate *xlate);
+
 /* xlate_block.c: translates; false when it cannot. The buffer has room. */
 bool xlate_block(struct soft_vcpu *v, struct block *block);
 #define XLATE_BLOCK_MAX KIB(32) /* code of one block at most */
@@ -102,7 +112,9 @@ struct flag_use xlate_flag_use(const struct insn *insn);
 /* Flags that the code at `offset` of the page reads before it writes them. */
 uint32_t xlate_live_at(struct soft_vcpu *v, const uint8_t *page, uint64_t gpa, int64_t offset);
 
-/* xlate_insn.c: can the translator encode it? */
+/* xlate_insn.c: can the translator encode it, if the host has it? */
 bool xlate_handles(const struct insn *insn);
+/* xlate_simd.c: the same of what is no integer instruction. */
+bool xlate_handles_simd(const struct insn *insn);
 
 #endif

@@ -41,6 +41,8 @@ static bool decode_ops(struct xlate_build *b, const uint8_t *page)
             return false;
         if (!xlate_handles(&x->insn))
             continue;
+        if (x->insn.id == I_SIMD && !simd_native(b->v, &x->insn, &x->simd))
+            continue;
         x->kind = XLATE_INSN;
         x->use = xlate_flag_use(&x->insn);
     }
@@ -113,6 +115,7 @@ static void entry(struct xlate_build *b, unsigned i)
         op->fn = fast_nop;
     }
     b->host_flags = false;
+    b->simd = 0;
     if (live)
         xlate_need_flags(b);
 }

@@ -14,11 +14,10 @@ struct xlate_stub {
     uint16_t op;
     uint8_t kind;
     struct xlate_site *site; /* STUB_SITE */
-    const uint8_t *retry;    /* STUB_MISS: the probe's start */
-    uint8_t size;
-    bool write;
+    const uint8_t *retry;    /* STUB_MISS: the probe's start; STUB_SIMD: behind the check */
+    uint32_t how;            /* STUB_MISS: of soft_tlb_fill; STUB_SIMD: the wanted bit */
 };
-enum { STUB_LEAVE, STUB_POLL, STUB_JCC, STUB_SITE, STUB_MISS };
+enum { STUB_LEAVE, STUB_POLL, STUB_JCC, STUB_SITE, STUB_MISS, STUB_SIMD };
 
 #define XLATE_STUBS 400
 
@@ -30,6 +29,7 @@ struct xlate_build {
     unsigned in_page; /* offset of the block in its page */
     /* Where the flags are now: the host's register, or the frame. Live flags are right there. */
     bool host_flags;
+    uint8_t simd; /* bits of soft_simd_enter that are known to be in the frame */
     unsigned stub_count;
     struct xlate_stub stubs[XLATE_STUBS];
     struct xlate_op ops[BLOCK_OPS_MAX + 4];
@@ -46,10 +46,16 @@ void xlate_stub(struct xlate_build *b, uint8_t *at, unsigned op, unsigned kind);
 /* Host flags must go to the frame if they are live, before something clobbers them. */
 void xlate_spill_flags(struct xlate_build *b, uint32_t live);
 void xlate_need_flags(struct xlate_build *b);
-/* T0 = host address of the access at linear address T0. T1 is lost, flags too; a miss leaves. */
-void xlate_probe(struct xlate_build *b, unsigned i, bool write, unsigned size);
+/* T0 = host address of the access at linear address T0. T1 is lost, flags too; a miss leaves. With
+   `aligned` a misaligned access is a miss. */
+void xlate_probe(struct xlate_build *b, unsigned i, bool write, unsigned size, bool aligned);
 /* T0 = linear address of the memory operand. T1 is lost; flags too with FS or GS. */
 void xlate_address(struct xlate_build *b, unsigned i);
+
+bool xlate_good_address(const struct insn *insn);
+
+/* xlate_simd.c: emits SIMD instruction ops[i]. */
+void xlate_simd(struct xlate_build *b, unsigned i);
 
 /* xlate_jump.c */
 /* Gives op i to the interpreter; live flags are in the frame. */

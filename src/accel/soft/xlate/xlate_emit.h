@@ -124,6 +124,28 @@ static inline void emit_shift_imm(struct emitter *e, bool wide, unsigned digit, 
     emit1(e, count);
 }
 
+/* A three-byte VEX prefix; the opcode follows. */
+static inline void emit_vex_w(struct emitter *e, unsigned map, unsigned pp, bool w, bool l,
+                              unsigned vvvv, unsigned reg, unsigned rm)
+{
+    emit1(e, 0xc4);
+    emit1(e, (reg > 7 ? 0 : 0x80) | 0x40 | (rm > 7 ? 0 : 0x20) | map);
+    emit1(e, w << 7 | (~vvvv & 15) << 3 | l << 2 | pp);
+}
+
+static inline void emit_vex(struct emitter *e, unsigned map, unsigned pp, bool l, unsigned vvvv,
+                            unsigned reg, unsigned rm)
+{
+    emit_vex_w(e, map, pp, false, l, vvvv, reg, rm);
+}
+
+static inline void emit_vzeroupper(struct emitter *e)
+{
+    emit1(e, 0xc5);
+    emit1(e, 0xf8);
+    emit1(e, 0x77);
+}
+
 /* Jumps whose rel32 is filled in later: its place. Condition as in Jcc. */
 static inline uint8_t *emit_jcc(struct emitter *e, unsigned cc)
 {
@@ -155,6 +177,13 @@ static inline void emit_jmp_to(struct emitter *e, const uint8_t *to)
 {
     uint8_t *at = emit_jmp(e);
     emit_patch(e, at, to);
+}
+
+static inline void emit_call(struct emitter *e, const uint8_t *to)
+{
+    emit1(e, 0xe8);
+    emit4(e, 0);
+    emit_patch(e, e->at - 4, to);
 }
 
 /* Host flags to the frame, and back; every register stays. */

@@ -108,6 +108,10 @@ struct flag_use xlate_flag_use(const struct insn *insn)
     case I_CALLI:
     case I_RET:
         return (struct flag_use){0, 0, false};
+    case I_SIMD:
+    case I_EMMS:
+        return simd_sets_flags(insn) ? (struct flag_use){0, FL_ARITH, true}
+                                     : (struct flag_use){0, 0, false};
     default:
         return (struct flag_use){FL_ARITH, 0, true};
     }

@@ -46,7 +46,7 @@ static bool stolen(unsigned guest)
 
 /* ---- what can be translated ---- */
 
-static bool good_address(const struct insn *insn)
+bool xlate_good_address(const struct insn *insn)
 {
     return insn->has_modrm && insn->addrsize == 8 && insn->disp == (int32_t)insn->disp;
 }
@@ -78,7 +78,8 @@ static bool handles_generic(const struct insn *insn)
         return false;
     if (insn->is_mem) {
         unsigned n = insn->mem_size;
-        if (!good_address(insn) || !insn->mem_access || (n != 1 && n != 2 && n != 4 && n != 8))
+        if (!xlate_good_address(insn) || !insn->mem_access ||
+            (n != 1 && n != 2 && n != 4 && n != 8))
             return false;
     }
     return true;
@@ -89,7 +90,7 @@ static bool handles_jump(const struct insn *insn)
     if (insn->id == I_RET)
         return true;
     if (insn->id == I_JMPI || insn->id == I_CALLI)
-        return !insn->is_mem || good_address(insn);
+        return !insn->is_mem || xlate_good_address(insn);
     /* Room for the block's offset. */
     return insn->imm == (int32_t)insn->imm && insn->imm < INT32_MAX - 65536 &&
            insn->imm > INT32_MIN + 65536;
@@ -97,8 +98,10 @@ static bool handles_jump(const struct insn *insn)
 
 bool xlate_handles(const struct insn *insn)
 {
-    if (insn->mode != INSN_64 || insn->cls != INSN_CLASS_INT || insn->prefix & INSN_VEX ||
-        insn->rep || insn->flags & (INSN_F_PRIV | INSN_F_STATE))
+    if (insn->cls != INSN_CLASS_INT)
+        return xlate_handles_simd(insn);
+    if (insn->mode != INSN_64 || insn->prefix & INSN_VEX || insn->rep ||
+        insn->flags & (INSN_F_PRIV | INSN_F_STATE))
         return false;
     switch (insn->id) {
     case I_JCC:
@@ -119,7 +122,7 @@ bool xlate_handles(const struct insn *insn)
     case I_CWD:
         return true;
     case I_LEA:
-        return insn->opsize >= 4 && good_address(insn);
+        return insn->opsize >= 4 && xlate_good_address(insn);
     case I_PUSH:
     case I_POP:
         return insn->opsize == 8 && !insn->is_mem;
@@ -266,7 +269,7 @@ void xlate_stub(struct xlate_build *b, uint8_t *at, unsigned op, unsigned kind)
 
 _Static_assert(sizeof(struct soft_tlbe) == 16 && TLB_BITS == 10, "index arithmetic below");
 
-void xlate_probe(struct xlate_build *b, unsigned i, bool write, unsigned size)
+void xlate_probe(struct xlate_build *b, unsigned i, bool write, unsigned size, bool aligned)
 {
     struct emitter *e = &b->e;
     int32_t table = write ? offsetof(struct soft_space, write) : offsetof(struct soft_space, read);
@@ -277,13 +280,19 @@ void xlate_probe(struct xlate_build *b, unsigned i, bool write, unsigned size)
     emit_rm(e, true, 0x03, HOST_T1, HOST_STACK, FRAME(space));
     /* address ^ tag is the offset in the page, if the page is this and the access lies in it. */
     emit_rm(e, true, 0x33, HOST_T0, HOST_T1, table);
-    emit_alu_imm(e, true, 7, HOST_T0, GUEST_PAGE_SIZE - size);
-    b->stubs[b->stub_count++] = (struct xlate_stub){.at = emit_jcc(e, 7),
+    unsigned cc = 7;
+    if (aligned) {
+        emit_rr(e, true, 0xf7, 0, HOST_T0); /* test, imm32 */
+        emit4(e, ~(GUEST_PAGE_SIZE - size));
+        cc = 5;
+    } else {
+        emit_alu_imm(e, true, 7, HOST_T0, GUEST_PAGE_SIZE - size);
+    }
+    b->stubs[b->stub_count++] = (struct xlate_stub){.at = emit_jcc(e, cc),
                                                     .op = i,
                                                     .kind = STUB_MISS,
                                                     .retry = retry,
-                                                    .size = size,
-                                                    .write = write};
+                                                    .how = TLB_FILL(size, aligned, write)};
     emit_rm(e, true, 0x33, HOST_T0, HOST_T1, table);
     emit_rm(e, true, 0x03, HOST_T0, HOST_T1, table + 8);
 }
@@ -343,7 +352,7 @@ static void generic(struct xlate_build *b, unsigned i)
     if (insn->is_mem) {
         xlate_spill_flags(b, x->live_in);
         xlate_address(b, i);
-        xlate_probe(b, i, insn->mem_access & INSN_MEM_WRITE, insn->mem_size);
+        xlate_probe(b, i, insn->mem_access & INSN_MEM_WRITE, insn->mem_size, false);
     }
     if (x->use.reads || preserves)
         xlate_need_flags(b);
@@ -395,7 +404,7 @@ static void push(struct xlate_build *b, unsigned i)
     struct emitter *e = &b->e;
     xlate_spill_flags(b, x->live_in);
     emit_lea(e, HOST_T0, HOST_GUEST_RSP, -8);
-    xlate_probe(b, i, true, 8);
+    xlate_probe(b, i, true, 8, false);
     if (immediate_size(&x->insn, x->insn.op[0])) {
         emit_opcode(e, true, 0xc7, 0, 0, HOST_T0);
         emit1(e, HOST_T0 & 7);
@@ -413,7 +422,7 @@ static void pop(struct xlate_build *b, unsigned i)
     unsigned guest = x->insn.rm;
     xlate_spill_flags(b, x->live_in);
     emit_mov(e, HOST_T0, HOST_GUEST_RSP);
-    xlate_probe(b, i, false, 8);
+    xlate_probe(b, i, false, 8, false);
     unsigned to = stolen(guest) ? HOST_T1 : guest == X86_RSP ? HOST_GUEST_RSP : guest;
     if (guest != X86_RSP) /* POP RSP: the popped value wins */
         emit_lea(e, HOST_GUEST_RSP, HOST_GUEST_RSP, 8);
@@ -426,7 +435,7 @@ static void leave(struct xlate_build *b, unsigned i)
     struct emitter *e = &b->e;
     xlate_spill_flags(b, b->ops[i].live_in);
     emit_mov(e, HOST_T0, X86_RBP);
-    xlate_probe(b, i, false, 8);
+    xlate_probe(b, i, false, 8, false);
     emit_lea(e, HOST_GUEST_RSP, X86_RBP, 8);
     emit_load(e, X86_RBP, HOST_T0, 0);
 }
@@ -456,6 +465,10 @@ void xlate_insn(struct xlate_build *b, unsigned i)
         break;
     case I_LEAVE:
         leave(b, i);
+        break;
+    case I_SIMD:
+    case I_EMMS:
+        xlate_simd(b, i);
         break;
     default:
         generic(b, i);

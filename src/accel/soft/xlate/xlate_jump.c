@@ -88,7 +88,7 @@ static void load_target(struct xlate_build *b, unsigned i)
     xlate_spill_flags(b, FL_ARITH);
     if (insn->is_mem) {
         xlate_address(b, i);
-        xlate_probe(b, i, false, 8);
+        xlate_probe(b, i, false, 8, false);
         emit_load(&b->e, HOST_T0, HOST_T0, 0);
     } else {
         unsigned host = xlate_reg(b, insn->rm, HOST_T0);
@@ -103,7 +103,7 @@ static void push_return(struct xlate_build *b, unsigned i)
     struct emitter *e = &b->e;
     const struct op *op = &b->block->ops[i];
     emit_lea(e, HOST_T0, HOST_GUEST_RSP, -8);
-    xlate_probe(b, i, true, 8);
+    xlate_probe(b, i, true, 8, false);
     emit_load(e, HOST_T1, HOST_STACK, FRAME(page));
     emit_lea(e, HOST_T1, HOST_T1, b->in_page + op->off + op->len);
     emit_store(e, HOST_T0, 0, HOST_T1);
@@ -145,7 +145,7 @@ static void ret(struct xlate_build *b, unsigned i)
     struct emitter *e = &b->e;
     xlate_spill_flags(b, FL_ARITH);
     emit_mov(e, HOST_T0, HOST_GUEST_RSP);
-    xlate_probe(b, i, false, 8);
+    xlate_probe(b, i, false, 8, false);
     emit_load(e, HOST_T0, HOST_T0, 0);
     look_up(b, i);
     load_block(b);
@@ -202,12 +202,20 @@ static void miss_stub(struct xlate_build *b, const struct xlate_stub *stub)
 {
     struct emitter *e = &b->e;
     int32_t table =
-        stub->write ? offsetof(struct soft_space, write) : offsetof(struct soft_space, read);
+        stub->how & 1 ? offsetof(struct soft_space, write) : offsetof(struct soft_space, read);
     emit_rm(e, true, 0x33, HOST_T0, HOST_T1, table); /* the address again */
-    emit_mov_imm32(e, HOST_T1, stub->size * 2u + stub->write);
-    emit1(e, 0xe8); /* call */
-    emit4(e, 0);
-    emit_patch(e, e->at - 4, b->xlate->fill);
+    emit_mov_imm32(e, HOST_T1, stub->how);
+    emit_call(e, b->xlate->fill);
+    emit_patch(e, emit_jcc(e, 5), stub->retry);
+    xlate_leave(b, stub->op);
+}
+
+/* A block needs the guest's vector registers: loads them, or leaves. */
+static void simd_stub(struct xlate_build *b, const struct xlate_stub *stub)
+{
+    struct emitter *e = &b->e;
+    emit_mov_imm32(e, HOST_T1, stub->how);
+    emit_call(e, b->xlate->simd_in);
     emit_patch(e, emit_jcc(e, 5), stub->retry);
     xlate_leave(b, stub->op);
 }
@@ -228,6 +236,9 @@ void xlate_stubs(struct xlate_build *b)
             break;
         case STUB_MISS:
             miss_stub(b, &stub);
+            break;
+        case STUB_SIMD:
+            simd_stub(b, &stub);
             break;
         case STUB_POLL:
             emit_rr(e, false, 0x31, HOST_T0, HOST_T0);

@@ -7,7 +7,10 @@
  * file, extents) are strings from outside, and only whoever owns the command decides what they
  * mean.
  *
- * A node and everything below it belongs to one thread at a time. Data path: 0 or -errno.
+ * Reads, writes, zeroes, discards, flushes and extents of a node may come from any number of
+ * threads at once. The calls that change what a node is (check, resize, snapshots) wait until the
+ * others are out and keep them out meanwhile; image_open, image_set_backing and image_close are for
+ * a node that nobody else uses. Data path: 0 or -errno.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -130,14 +133,17 @@ struct err *image_probe(struct image *file, const struct block_driver **driver);
 struct err *image_create(struct image *file, const struct block_driver *driver,
                          const struct image_create *create);
 
-/* Bytes. -EINVAL outside of the image, -EROFS when not writable, -ENOSPC for writes beyond it. */
+/*
+ * Bytes. -EINVAL outside of the image, -EROFS when not writable, -ENOSPC for writes beyond it. Of
+ * two that overlap and run at the same time, each sector comes from one of them.
+ */
 int image_read(struct image *image, void *buffer, uint64_t offset, uint64_t length);
 int image_write(struct image *image, const void *buffer, uint64_t offset, uint64_t length);
 /* Reads as zeros afterwards; `unmap` may free the room. */
 int image_zero(struct image *image, uint64_t offset, uint64_t length, bool unmap);
 /* Advice: reads as zeros, as before, or as the driver documents. */
 int image_discard(struct image *image, uint64_t offset, uint64_t length);
-/* All writes that have returned are stable. */
+/* All writes that had returned when it was called are stable. */
 int image_flush(struct image *image);
 /* The extent at `offset`, at most `length` long. */
 int image_extent(struct image *image, uint64_t offset, uint64_t length,

@@ -24,7 +24,7 @@ class Images:
     def __init__(self, directory):
         self.directory = directory
 
-    def call(self, *command, status=0, timeout=120):
+    def call(self, *command, status=0, timeout=600):
         done = subprocess.run([str(word) for word in command], cwd=self.directory, timeout=timeout,
                               stdin=subprocess.DEVNULL, capture_output=True, text=True,
                               errors='replace')

@@ -33,7 +33,6 @@ struct block *block_new(const struct block_options *options)
     block->info.readonly = options->readonly;
     block->info.discard = options->discard && !options->readonly;
     block->info.write_cache = options->cache != BLOCK_CACHE_WRITETHROUGH;
-    lock_init(&block->image_lock, LOCK_BLOCK);
     return block;
 }
 
@@ -69,7 +68,6 @@ void block_close(struct block *block)
     if (block->image && image_close(block->image))
         log_error("disk '%s': its last metadata could not be written", block->id);
     fd_cleanup(&block->fd);
-    lock_fini(&block->image_lock);
     free(block->id);
     free(block);
 }

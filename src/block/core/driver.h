@@ -1,13 +1,15 @@
 /*
  * The contract between the core of images (image.c) and a format's driver.
  *
- * The core promises: ranges lie within image->size (the file node alone may be written beyond) and
- * are not empty, writing calls come only to writable images, one thread at a time is inside a node
- * and the nodes below it (but `compress`, which runs anywhere), `open` comes first and `close`
- * last. A driver promises: every number from the file is checked before it is used; it reaches its
- * file only through image_read(image->file, ...) and its like; `open` sets image->size and on error
- * frees what it made; data calls return 0 or -errno; nothing that the file contains ends the
- * process. Any byte offset and length may come: no alignment is promised.
+ * The core promises: ranges lie within image->size (unless the node `grows`, as files do) and
+ * are not empty, writing calls come only to writable images, `open` comes first and `close` last.
+ * One thread at a time is inside a driver (but for `compress`, which runs anywhere), unless it sets
+ * `parallel`: then several may be in its data calls, and none of them is while a call runs that
+ * changes what the node is. Locks go from the top of a graph down. A driver promises: every number
+ * from the file is checked before it is used; it reaches its file only through
+ * image_read(image->file, ...) and its like; `open` sets image->size and on error frees what it
+ * made; data calls return 0 or -errno; nothing that the file contains ends the process. Any byte
+ * offset and length may come: no alignment is promised.
  *
  * To add a format: src/block/format/x.c, a line in core/registry.c, a file in meson.build.
  *
@@ -16,6 +18,8 @@
 #ifndef TENON_BLOCK_CORE_DRIVER_H
 #define TENON_BLOCK_CORE_DRIVER_H
 
+#include <pthread.h>
+
 #include "block/image.h"
 
 struct image {
@@ -23,7 +27,9 @@ struct image {
     void *state;           /* the driver's: set by open, freed by close */
     struct image *file;    /* where the bytes lie; owned; NULL for the file node itself */
     struct image *backing; /* what unallocated stretches read as; owned; may be NULL */
-    uint64_t size;         /* bytes of the disk */
+    uint64_t size;         /* bytes of the disk; of a file that grows: image_size() */
+    pthread_rwlock_t gate; /* the core's: who may be inside the driver */
+    bool grows;            /* a file, or a filter over one: writes beyond its end extend it */
     unsigned flags;        /* IMAGE_OPEN_ */
     bool writable;         /* a driver may clear it in open, with its reason in readonly_why */
     const char *readonly_why;
@@ -32,6 +38,7 @@ struct image {
 
 struct block_driver {
     const char *name; /* as qemu-img says it: "raw", "qcow2", "vpc", "vhdx", "vmdk", "vdi" */
+    bool parallel;    /* data calls may come from several threads at once */
     const char *const *create_options; /* names that create understands; NULL-terminated; or NULL */
 
     /* How sure: 0 no, 100 its magic is there. `head` are the first bytes (up to IMAGE_PROBE_SIZE).
@@ -61,6 +68,7 @@ struct block_driver {
     void (*info)(struct image *image, struct image_info *info); /* may be NULL */
     struct err *(*check)(struct image *image, bool repair, struct image_check *check);
     struct err *(*resize)(struct image *image, uint64_t size); /* sets image->size */
+    int (*truncate)(struct image *image, uint64_t size);       /* of what grows: its length */
 
     unsigned (*snapshot_count)(const struct image *image);
     void (*snapshot_get)(const struct image *image, unsigned index, struct image_snapshot *out);
@@ -73,11 +81,13 @@ extern const struct block_driver image_file_driver; /* the bottom: no format */
 extern const struct block_driver image_raw, image_qcow2;
 extern const struct block_driver *const image_drivers[]; /* registry.c; ends with NULL */
 
+/* A node with nothing in it yet, for what has no file below. */
+struct image *image_new(const struct block_driver *driver, unsigned flags);
 /* From the backing image; zeros where there is none or it ends. */
 int image_read_backing(struct image *image, void *buffer, uint64_t offset, uint64_t length);
 /* The value of a create option, or NULL. */
 const char *image_create_value(const struct image_create *create, const char *name);
-/* Sets the length of a file node. */
+/* Sets the length of a node that grows; of others only what they have already is possible. */
 int image_truncate(struct image *file, uint64_t size);
 
 #endif

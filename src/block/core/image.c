@@ -2,7 +2,8 @@
  * The core of images: the one entry to drivers for reading and the one for writing, which check
  * range, permission and that drivers answer with an error or with success.
  *
- * A node belongs to one thread at a time.
+ * The gate: data calls of a parallel driver share it, all others have it alone. It has no rank: a
+ * graph has no cycles, and its gates are taken from the top down.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -25,11 +26,29 @@ static int judged(int result)
     return result > 0 ? -EIO : result;
 }
 
+static void enter_data(struct image *image)
+{
+    if (image->driver->parallel)
+        pthread_rwlock_rdlock(&image->gate);
+    else
+        pthread_rwlock_wrlock(&image->gate);
+}
+
+static void enter_alone(struct image *image)
+{
+    pthread_rwlock_wrlock(&image->gate);
+}
+
+static void leave(struct image *image)
+{
+    pthread_rwlock_unlock(&image->gate);
+}
+
 static int check_read(const struct image *image, uint64_t offset, uint64_t length)
 {
     if (image->backing_name && !image->backing) /* nobody may take its absence for zeros */
         return -ENOMEDIUM;
-    if (!image->file) /* a file reads as zeros beyond its end */
+    if (image->grows) /* and reads as zeros beyond its end */
         return range_within(offset, length, INT64_MAX) ? 0 : -EINVAL;
     return range_within(offset, length, image->size) ? 0 : -EINVAL;
 }
@@ -40,52 +59,62 @@ static int check_write(const struct image *image, uint64_t offset, uint64_t leng
         return -EROFS;
     if (image->backing_name && !image->backing)
         return -ENOMEDIUM;
-    if (!image->file)
+    if (image->grows)
         return range_within(offset, length, INT64_MAX) ? 0 : -EFBIG;
     return range_within(offset, length, image->size) ? 0 : -ENOSPC;
 }
 
 int image_read(struct image *image, void *buffer, uint64_t offset, uint64_t length)
 {
+    enter_data(image);
     int result = check_read(image, offset, length);
-    if (result || !length)
-        return result;
-    return judged(image->driver->pread(image, buffer, offset, length));
+    if (!result && length)
+        result = judged(image->driver->pread(image, buffer, offset, length));
+    leave(image);
+    return result;
 }
 
 int image_write(struct image *image, const void *buffer, uint64_t offset, uint64_t length)
 {
+    enter_data(image);
     int result = check_write(image, offset, length);
-    if (result || !length)
-        return result;
-    return judged(image->driver->pwrite(image, buffer, offset, length));
+    if (!result && length)
+        result = judged(image->driver->pwrite(image, buffer, offset, length));
+    leave(image);
+    return result;
+}
+
+/* For drivers that have no other way. */
+static int write_zeros(struct image *image, uint64_t offset, uint64_t length)
+{
+    int result = 0;
+    for (uint64_t at = 0; at < length && !result; at += ZERO_CHUNK)
+        result = judged(
+            image->driver->pwrite(image, no_bytes, offset + at, MIN(length - at, ZERO_CHUNK)));
+    return result;
 }
 
 int image_zero(struct image *image, uint64_t offset, uint64_t length, bool unmap)
 {
+    enter_data(image);
     int result = check_write(image, offset, length);
-    if (result || !length)
-        return result;
-    if (image->driver->zero) {
-        result = judged(image->driver->zero(image, offset, length, unmap));
-        if (result != -ENOTSUP)
-            return result;
+    if (!result && length) {
+        result = image->driver->zero ? judged(image->driver->zero(image, offset, length, unmap))
+                                     : -ENOTSUP;
+        if (result == -ENOTSUP)
+            result = write_zeros(image, offset, length);
     }
-    for (uint64_t at = 0; at < length; at += ZERO_CHUNK) {
-        uint64_t here = MIN(length - at, ZERO_CHUNK);
-        result = judged(image->driver->pwrite(image, no_bytes, offset + at, here));
-        if (result)
-            return result;
-    }
-    return 0;
+    leave(image);
+    return result;
 }
 
 int image_discard(struct image *image, uint64_t offset, uint64_t length)
 {
+    enter_data(image);
     int result = check_write(image, offset, length);
-    if (result || !length || !image->driver->discard)
-        return result;
-    result = judged(image->driver->discard(image, offset, length));
+    if (!result && length && image->driver->discard)
+        result = judged(image->driver->discard(image, offset, length));
+    leave(image);
     return result == -ENOTSUP ? 0 : result;
 }
 
@@ -93,22 +122,25 @@ int image_flush(struct image *image)
 {
     if (!image->writable)
         return 0;
-    if (image->driver->flush)
-        return judged(image->driver->flush(image));
-    return image->file ? image_flush(image->file) : 0;
+    if (!image->driver->flush)
+        return image->file ? image_flush(image->file) : 0;
+    enter_data(image);
+    int result = judged(image->driver->flush(image));
+    leave(image);
+    return result;
 }
 
 int image_extent(struct image *image, uint64_t offset, uint64_t length, struct image_extent *extent)
 {
     *extent = (struct image_extent){.length = length,
                                     .flags = IMAGE_EXTENT_ALLOCATED | IMAGE_EXTENT_DATA};
-    if (!length || !range_within(offset, length, image->size))
-        return -EINVAL;
-    if (!image->driver->extent)
-        return 0;
-    int result = judged(image->driver->extent(image, offset, length, extent));
+    enter_data(image);
+    int result = length && range_within(offset, length, image_size(image)) ? 0 : -EINVAL;
+    if (!result && image->driver->extent)
+        result = judged(image->driver->extent(image, offset, length, extent));
     if (!result && (!extent->length || extent->length > length))
-        return -EIO;
+        result = -EIO;
+    leave(image);
     return result;
 }
 
@@ -123,11 +155,11 @@ int image_extent_chain(struct image *image, uint64_t offset, uint64_t length,
         length = extent->length;
         if (extent->flags & IMAGE_EXTENT_ALLOCATED)
             return 0;
-        if (!image->backing || offset >= image->backing->size) {
+        if (!image->backing || offset >= image_size(image->backing)) {
             extent->flags |= IMAGE_EXTENT_ZERO;
             return 0;
         }
-        length = MIN(length, image->backing->size - offset);
+        length = MIN(length, image_size(image->backing) - offset);
     }
 }
 
@@ -150,20 +182,38 @@ int image_write_compressed(struct image *image, uint64_t offset, const void *dat
         return -EROFS;
     if (offset % unit || offset >= image->size || !length || length > unit)
         return -EINVAL;
-    return judged(image->driver->write_compressed(image, offset, data, length));
+    enter_data(image);
+    int result = judged(image->driver->write_compressed(image, offset, data, length));
+    leave(image);
+    return result;
 }
 
 int image_read_backing(struct image *image, void *buffer, uint64_t offset, uint64_t length)
 {
     uint64_t have = 0;
-    if (image->backing && offset < image->backing->size)
-        have = MIN(length, image->backing->size - offset);
+    if (image->backing && offset < image_size(image->backing))
+        have = MIN(length, image_size(image->backing) - offset);
     memset((uint8_t *)buffer + have, 0, length - have);
     return have ? image_read(image->backing, buffer, offset, have) : 0;
 }
 
+struct image *image_new(const struct block_driver *driver, unsigned flags)
+{
+    struct image *image = xcalloc(1, sizeof(*image));
+    pthread_rwlockattr_t fair; /* whoever wants a node alone gets it under load, too */
+    pthread_rwlockattr_init(&fair);
+    pthread_rwlockattr_setkind_np(&fair, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    pthread_rwlock_init(&image->gate, &fair);
+    pthread_rwlockattr_destroy(&fair);
+    image->driver = driver;
+    image->flags = flags;
+    image->writable = flags & IMAGE_OPEN_WRITABLE;
+    return image;
+}
+
 static void image_free(struct image *image)
 {
+    pthread_rwlock_destroy(&image->gate);
     free(image->backing_name);
     free(image->backing_format);
     free(image);
@@ -172,11 +222,10 @@ static void image_free(struct image *image)
 struct err *image_open(struct image *take_file, const struct block_driver *driver, unsigned flags,
                        const struct image_files *files, struct image **out)
 {
-    struct image *image = xcalloc(1, sizeof(*image));
+    struct image *image = image_new(NULL, flags);
     struct err *err = NULL;
     image->file = take_file;
-    image->flags = flags;
-    image->writable = (flags & IMAGE_OPEN_WRITABLE) && take_file->writable;
+    image->writable = image->writable && take_file->writable;
     if (!driver)
         err = image_probe(take_file, &driver);
     image->driver = driver;
@@ -252,7 +301,7 @@ bool image_is_zero(const void *bytes, size_t length)
 
 uint64_t image_size(const struct image *image)
 {
-    return image->size;
+    return __atomic_load_n(&image->size, __ATOMIC_ACQUIRE);
 }
 
 bool image_writable(const struct image *image)
@@ -340,7 +389,11 @@ struct err *image_check(struct image *image, bool repair, struct image_check *ch
         return err_of(ERR_USAGE, "a %s image has nothing to check", image->driver->name);
     if (repair && !image->writable)
         return err_of(ERR_DENIED, "it is not writable");
-    return err_wrap(image->driver->check(image, repair, check), "%s", image->driver->name);
+    enter_alone(image);
+    struct err *err =
+        err_wrap(image->driver->check(image, repair, check), "%s", image->driver->name);
+    leave(image);
+    return err;
 }
 
 struct err *image_resize(struct image *image, uint64_t size)
@@ -351,7 +404,22 @@ struct err *image_resize(struct image *image, uint64_t size)
         return err_of(ERR_DENIED, "it is not writable");
     if (size > INT64_MAX - MIB(1))
         return err_of(ERR_USAGE, "the size is beyond what a file can be");
-    return err_wrap(image->driver->resize(image, size), "%s", image->driver->name);
+    enter_alone(image);
+    struct err *err = err_wrap(image->driver->resize(image, size), "%s", image->driver->name);
+    leave(image);
+    return err;
+}
+
+int image_truncate(struct image *file, uint64_t size)
+{
+    if (!file->writable)
+        return -EROFS;
+    if (!file->driver->truncate)
+        return size <= image_size(file) ? 0 : -ENOSPC;
+    enter_alone(file);
+    int result = judged(file->driver->truncate(file, size));
+    leave(file);
+    return result;
 }
 
 unsigned image_snapshot_count(const struct image *image)
@@ -372,7 +440,10 @@ static struct err *snapshot_call(struct image *image, const char *name,
         return err_of(ERR_USAGE, "a %s image has no snapshots", image->driver->name);
     if (!image->writable)
         return err_of(ERR_DENIED, "it is not writable");
-    return err_wrap(call(image, name), "%s", image->driver->name);
+    enter_alone(image);
+    struct err *err = err_wrap(call(image, name), "%s", image->driver->name);
+    leave(image);
+    return err;
 }
 
 struct err *image_snapshot_create(struct image *image, const char *name)

@@ -1,7 +1,7 @@
 /*
  * A format as a virtual machine's disk: the node's synchronous calls behind the queue's interface.
  *
- * The threads of the queues share the node and its caches: `image_lock` lets one of them in.
+ * The threads of the queues share the node, which lets in as many at once as its driver can take.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -27,7 +27,7 @@ static int transfer(struct image *image, const struct block_step *step, bool wri
     return (int)MIN(offset - step->offset, (uint64_t)INT32_MAX);
 }
 
-static int carry_out(struct image *image, const struct block_step *step)
+int block_image_step(struct image *image, const struct block_step *step)
 {
     int result = -EINVAL;
     struct iovec whole = {step->buffer, step->length};
@@ -54,14 +54,6 @@ static int carry_out(struct image *image, const struct block_step *step)
         int flushed = image_flush(image);
         return flushed ? flushed : result;
     }
-    return result;
-}
-
-int block_image_step(struct block *block, const struct block_step *step)
-{
-    lock_take(&block->image_lock);
-    int result = carry_out(block->image, step);
-    lock_drop(&block->image_lock);
     return result;
 }
 

@@ -22,10 +22,9 @@ struct block {
     enum block_cache cache;
     enum block_engine engine;
     struct block_info info;
-    uint32_t memory_align;  /* of buffers, for O_DIRECT; 1 otherwise */
-    uint8_t *zeros;         /* BLOCK_BUFFER_SIZE, never written: costs one page of nothing */
-    struct image *image;    /* a format: threads carry out every step, one at a time */
-    struct lock image_lock; /* LOCK_BLOCK; around the calls into `image` */
+    uint32_t memory_align; /* of buffers, for O_DIRECT; 1 otherwise */
+    uint8_t *zeros;        /* BLOCK_BUFFER_SIZE, never written: costs one page of nothing */
+    struct image *image;   /* a format: threads carry out every step */
     /* Learnt from refusals; any queue's loop may set them. */
     bool no_punch, no_zero_range;
 };
@@ -84,7 +83,7 @@ struct block_queue {
 void block_step_done(struct block_req *req, int result);
 
 /* image_block.c: a step on a format's node, on a thread of the pool. */
-int block_image_step(struct block *block, const struct block_step *step);
+int block_image_step(struct image *image, const struct block_step *step);
 /* block.c: what all blocks have. */
 struct block *block_new(const struct block_options *options);
 struct err *block_finish(struct block *take_block, struct err *take_err, struct block **out);

@@ -217,8 +217,8 @@ struct err *qcow2_resize(struct image *image, uint64_t size)
     int result = needed > q->l1_size ? move_l1(q, (uint32_t)needed) : 0;
     /* What the backing image has there must not appear. */
     image->size = size;
-    if (!result && image->backing && image->backing->size > before)
-        result = image_zero(image, before, MIN(size, image->backing->size) - before, false);
+    if (!result && image->backing && image_size(image->backing) > before)
+        result = qcow2_zero(image, before, MIN(size, image_size(image->backing)) - before, false);
     if (!result)
         result = qcow2_flush_all(q);
     if (!result)

@@ -275,6 +275,15 @@ static int zero_clusters(struct qcow2 *q, uint64_t offset, uint64_t count, bool 
     return 0;
 }
 
+static int write_zeros(struct qcow2 *q, uint64_t offset, uint64_t length)
+{
+    static const uint8_t zeros[65536];
+    int result = 0;
+    for (uint64_t at = 0; at < length && !result; at += sizeof(zeros))
+        result = qcow2_pwrite(q->image, zeros, offset + at, MIN(length - at, sizeof(zeros)));
+    return result;
+}
+
 /* A piece of a cluster: written, unless it reads as zeros already. */
 static int zero_piece(struct qcow2 *q, uint64_t offset, uint64_t length)
 {
@@ -284,10 +293,7 @@ static int zero_piece(struct qcow2 *q, uint64_t offset, uint64_t length)
         return result;
     if (run.kind == QCOW2_UNALLOCATED && !q->image->backing)
         return 0;
-    static const uint8_t zeros[65536];
-    for (uint64_t at = 0; at < length && !result; at += sizeof(zeros))
-        result = qcow2_pwrite(q->image, zeros, offset + at, MIN(length - at, sizeof(zeros)));
-    return result;
+    return write_zeros(q, offset, length);
 }
 
 int qcow2_zero(struct image *image, uint64_t offset, uint64_t length, bool unmap)
@@ -298,7 +304,7 @@ int qcow2_zero(struct image *image, uint64_t offset, uint64_t length, bool unmap
     uint64_t first = (offset + mask) & ~mask,
              last = end == image->size ? (end + mask) & ~mask : end & ~mask;
     if (q->version < 3 && image->backing)
-        return -ENOTSUP;
+        return write_zeros(q, offset, length);
     int result = first > offset ? zero_piece(q, offset, MIN(length, first - offset)) : 0;
     if (!result && first < last)
         result = zero_clusters(q, first, (last - first) >> q->cluster_bits, unmap);

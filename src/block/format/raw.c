@@ -83,6 +83,7 @@ static const char *const options[] = {"preallocation", NULL};
 
 const struct block_driver image_raw = {
     .name = "raw",
+    .parallel = true,
     .create_options = options,
     .probe = raw_probe,
     .open = raw_open,

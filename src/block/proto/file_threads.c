@@ -69,7 +69,7 @@ static void work(void *opaque)
     struct block_queue *queue = step->queue;
     struct threads *threads = queue->engine;
     uint64_t one = 1;
-    step->result = queue->block->image ? block_image_step(queue->block, &step->step)
+    step->result = queue->block->image ? block_image_step(queue->block->image, &step->step)
                                        : carry_out(queue->block->fd, &step->step);
     /* Signalled under the lock: after it the queue may be drained and freed. */
     lock_take(&threads->lock);

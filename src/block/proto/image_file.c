@@ -1,7 +1,7 @@
 /*
  * The bottom of every image: a file or a block device behind a descriptor.
  *
- * One thread at a time, which it blocks.
+ * Any number of threads, which it blocks.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -22,6 +22,15 @@ struct file_state {
     bool device;
     bool no_punch, no_zero_range;
 };
+
+/* A write ended here: the file is at least so long. */
+static void grown(struct image *image, uint64_t end)
+{
+    uint64_t size = image_size(image);
+    while (size < end && !__atomic_compare_exchange_n(&image->size, &size, end, true,
+                                                      __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+        ;
+}
 
 static int file_pread(struct image *image, void *buffer, uint64_t offset, uint64_t length)
 {
@@ -57,7 +66,7 @@ static int file_pwrite(struct image *image, const void *buffer, uint64_t offset,
         at += put;
         offset += (uint64_t)put;
         length -= (uint64_t)put;
-        image->size = MAX(image->size, offset);
+        grown(image, offset);
     }
     return 0;
 }
@@ -77,13 +86,16 @@ static bool refused(int error)
 
 static int change(struct file_state *state, int mode, uint64_t offset, uint64_t length, bool *no)
 {
-    if (*no)
+    if (__atomic_load_n(no, __ATOMIC_RELAXED))
         return -ENOTSUP;
     while (fallocate(state->fd, mode, (off_t)offset, (off_t)length) < 0) {
         if (errno == EINTR)
             continue;
-        *no = refused(errno);
-        return *no ? -ENOTSUP : -errno;
+        int error = errno;
+        if (!refused(error))
+            return -error;
+        __atomic_store_n(no, true, __ATOMIC_RELAXED);
+        return -ENOTSUP;
     }
     return 0;
 }
@@ -92,22 +104,23 @@ static int file_zero(struct image *image, uint64_t offset, uint64_t length, bool
 {
     struct file_state *state = image->state;
     int result = -ENOTSUP;
-    if (unmap && offset + length <= image->size)
+    if (unmap && offset + length <= image_size(image))
         result = change(state, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length,
                         &state->no_punch);
     if (result == -ENOTSUP)
         result = change(state, FALLOC_FL_ZERO_RANGE, offset, length, &state->no_zero_range);
     if (!result)
-        image->size = MAX(image->size, offset + length);
+        grown(image, offset + length);
     return result;
 }
 
 static int file_discard(struct image *image, uint64_t offset, uint64_t length)
 {
     struct file_state *state = image->state;
-    if (offset >= image->size)
+    uint64_t size = image_size(image);
+    if (offset >= size)
         return 0;
-    length = MIN(length, image->size - offset);
+    length = MIN(length, size - offset);
     return change(state, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length,
                   &state->no_punch);
 }
@@ -156,21 +169,20 @@ static struct err *file_resize(struct image *image, uint64_t size)
     return NULL;
 }
 
-int image_truncate(struct image *file, uint64_t size)
+static int file_truncate(struct image *file, uint64_t size)
 {
     struct file_state *state = file->state;
-    if (!file->writable)
-        return -EROFS;
     if (state->device)
         return size <= file->size ? 0 : -ENOSPC;
     if (ftruncate(state->fd, (off_t)size) < 0)
         return -errno;
-    file->size = size;
+    __atomic_store_n(&file->size, size, __ATOMIC_RELEASE);
     return 0;
 }
 
 const struct block_driver image_file_driver = {
     .name = "file",
+    .parallel = true,
     .close = file_close,
     .pread = file_pread,
     .pwrite = file_pwrite,
@@ -179,6 +191,7 @@ const struct block_driver image_file_driver = {
     .discard = file_discard,
     .extent = file_extent,
     .resize = file_resize,
+    .truncate = file_truncate,
 };
 
 static struct err *learn(int fd, struct file_state *state, uint64_t *size)
@@ -209,12 +222,10 @@ struct err *image_open_fd(int take_fd, unsigned flags, struct image **out)
         return err;
     }
     state->fd = take_fd;
-    struct image *image = xcalloc(1, sizeof(*image));
-    image->driver = &image_file_driver;
+    struct image *image = image_new(&image_file_driver, flags);
     image->state = state;
     image->size = size;
-    image->flags = flags;
-    image->writable = flags & IMAGE_OPEN_WRITABLE;
+    image->grows = true;
     *out = image;
     return NULL;
 }

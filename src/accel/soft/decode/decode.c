@@ -443,6 +443,14 @@ static enum decode_result parse_immediates(struct cursor *c, struct insn *insn)
     return DECODE_OK;
 }
 
+/* Control register 1 and 5 to 7, and debug registers from 8, are nowhere: #UD at any privilege. */
+static bool is_register(const struct insn *insn, unsigned id)
+{
+    if (id == I_MOVCR_R || id == I_MOVCR_W)
+        return insn->reg == 8 || (insn->reg <= 4 && insn->reg != 1);
+    return (id != I_MOVDR_R && id != I_MOVDR_W) || insn->reg < 8;
+}
+
 /* What the table row rules out. */
 static bool row_allows(const struct cursor *c, const struct insn *insn, uint64_t features)
 {
@@ -451,7 +459,7 @@ static bool row_allows(const struct cursor *c, const struct insn *insn, uint64_t
     bool vex = insn->prefix & INSN_VEX;
     if ((attr & A_NO64 && insn->mode == INSN_64) || (attr & A_ONLY64 && insn->mode != INSN_64))
         return false;
-    if (attr & A_MEM && !insn->is_mem)
+    if ((attr & A_MEM && !insn->is_mem) || !is_register(insn, row->id))
         return false;
     if (attr & A_VEX && !vex)
         return false;

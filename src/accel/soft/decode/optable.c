@@ -170,10 +170,11 @@ static const struct oprow group7_mem[8] = {
 };
 static const struct oprow group7_r0[8] = {{0}, OP(VMCALL, A_MODRM)};
 static const struct oprow group7_r2[8] = {
-    OPF(XGETBV, A_MODRM, FEAT_XSAVE, 0), OPF(XSETBV, A_MODRM | A_PRIV | A_END, FEAT_XSAVE, 0)};
+    NO_PREFIX(OPF(XGETBV, A_MODRM, FEAT_XSAVE, 0)),
+    NO_PREFIX(OPF(XSETBV, A_MODRM | A_PRIV | A_END, FEAT_XSAVE, 0))};
 static const struct oprow group7_r3[8] = {{0}, OP(VMCALL, A_MODRM)};
 static const struct oprow group7_r5[8] = {
-    OPF(SERIALIZE, A_MODRM | A_END | A_STATE, FEAT_SERIALIZE, 0)};
+    NO_PREFIX(OPF(SERIALIZE, A_MODRM | A_END | A_STATE, FEAT_SERIALIZE, 0))};
 static const struct oprow group7_r7[8] = {
     OP(SWAPGS, A_MODRM | A_PRIV | A_ONLY64), OPF(RDTSCP, A_MODRM, FEAT_RDTSCP, 0)};
 static const struct oprow group7_reg[8] = {
@@ -207,9 +208,11 @@ static const struct oprow prefix_ae_6[4] = {OPF(XSAVEOPT, A_W | A_NOSIZE, FEAT_X
 static const struct oprow prefix_ae_7[4] = {OPF(CLFLUSH, A_NOSIZE, FEAT_CLFLUSH, O_M),
                                             OPF(CLFLUSH, A_NOSIZE, FEAT_CLFLUSHOPT, O_M)};
 static const struct oprow group15_mem[8] = {
-    OPF(FXSAVE, A_W | A_NOSIZE, FEAT_FXSR, O_M), OPF(FXRSTOR, A_NOSIZE, FEAT_FXSR, O_M),
-    OPF(LDMXCSR, 0, FEAT_SSE, O_Ed), OPF(STMXCSR, A_W, FEAT_SSE, O_Ed),
-    OPF(XSAVE, A_W | A_NOSIZE, FEAT_XSAVE, O_M), OPF(XRSTOR, A_NOSIZE, FEAT_XSAVE, O_M),
+    NO_PREFIX(OPF(FXSAVE, A_W | A_NOSIZE, FEAT_FXSR, O_M)),
+    NO_PREFIX(OPF(FXRSTOR, A_NOSIZE, FEAT_FXSR, O_M)),
+    NO_PREFIX(OPF(LDMXCSR, 0, FEAT_SSE, O_Ed)), NO_PREFIX(OPF(STMXCSR, A_W, FEAT_SSE, O_Ed)),
+    NO_PREFIX(OPF(XSAVE, A_W | A_NOSIZE, FEAT_XSAVE, O_M)),
+    NO_PREFIX(OPF(XRSTOR, A_NOSIZE, FEAT_XSAVE, O_M)),
     SUB(PREFIX, prefix_ae_6), SUB(PREFIX, prefix_ae_7)};
 #define FSGS(name) {{0}, {0}, OPF(name, A_ONLY64, FEAT_FSGSBASE, O_Rv), {0}}
 static const struct oprow prefix_ae_r0[4] = FSGS(RDFSBASE), prefix_ae_r1[4] = FSGS(RDGSBASE),
@@ -257,7 +260,7 @@ const struct oprow optable_0f[256] = {
     [0x34] = OPF(SYSENTER, A_END | A_STATE, FEAT_SEP, 0),
     [0x35] = OPF(SYSEXIT, A_PRIV | A_END | A_STATE, FEAT_SEP, 0),
     CMOVS(0x40), CMOVS(0x48), SIMD_0F_10_TO_7F,
-    [0x77] = {I_EMMS, 0, ROW_INSN, FEAT_MMX, {{0}}, NULL},
+    [0x77] = NO_PREFIX(OPF(EMMS, 0, FEAT_MMX, 0)),
     ZROWS(0x80, JCC, A_F64, O_Jz), ZROWS(0x88, JCC, A_F64, O_Jz),
     ZROWS(0x90, SETCC, A_B | A_W, O_Eb), ZROWS(0x98, SETCC, A_B | A_W, O_Eb),
     [0xa0] = OP(PUSHSEG, A_D64, O_FS), [0xa1] = OP(POPSEG, A_D64, O_FS),

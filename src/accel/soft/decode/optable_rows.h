@@ -13,6 +13,8 @@
 #define OP(name, attr, ...) {I_##name, attr, ROW_INSN, FEAT_NONE, {{__VA_ARGS__}}, NULL}
 #define OPF(name, attr, feature, ...) {I_##name, attr, ROW_INSN, feature, {{__VA_ARGS__}}, NULL}
 #define SUB(how, table) {0, 0, ROW_##how, FEAT_NONE, {{0}}, table}
+/* A row without a mandatory prefix, where 66, F3 and F2 are #UD. */
+#define NO_PREFIX(...) SUB(PREFIX, ((const struct oprow[4]){__VA_ARGS__}))
 /* A SIMD instruction: feature, memory access, size code for no prefix, 66, F3, F2. */
 #define S(feature, attr, np, p66, pf3, pf2)                                                        \
     {I_SIMD, (attr) | A_MODRM, ROW_SIMD, FEAT_##feature,                                           \

@@ -176,7 +176,8 @@ void exec_lods(struct soft_vcpu *v, const struct insn *insn)
     again(v, insn, count);
 }
 
-/* REPE goes on while equal, REPNE while not. */
+/* REPE goes on while equal, REPNE while not. Flags change with the last comparison only: after a
+   fault before that the program sees those from before the instruction (SDM vol. 2, REP). */
 static bool goes_on(const struct insn *insn, bool equal)
 {
     return insn->rep == INSN_REP ? equal : !equal;
@@ -186,16 +187,19 @@ void exec_scas(struct soft_vcpu *v, const struct insn *insn)
 {
     unsigned n = insn->opsize;
     uint64_t count = count_of(v, insn), a = zero_extend(v->r[X86_RAX], n);
+    uint64_t b = 0;
     int64_t step = step_of(v, insn);
-    for (unsigned visit = 0; count && visit < 4096; visit++) {
-        uint64_t b = soft_load(v, target(v, insn, ACC_READ), n);
-        alu_sub(v, a, b, n);
+    bool last = !count;
+    for (unsigned visit = 0; !last && visit < 4096; visit++) {
+        b = soft_load(v, target(v, insn, ACC_READ), n);
         advance(v, insn, X86_RDI, step);
         set_count(v, insn, --count);
-        if (insn->rep && !goes_on(insn, a == b))
-            return;
+        last = !count || !goes_on(insn, a == b);
+        if (last)
+            alu_sub(v, a, b, n);
     }
-    again(v, insn, count);
+    if (!last)
+        again(v, insn, count);
 }
 
 void exec_cmps(struct soft_vcpu *v, const struct insn *insn)
@@ -203,17 +207,19 @@ void exec_cmps(struct soft_vcpu *v, const struct insn *insn)
     unsigned n = insn->opsize;
     uint64_t count = count_of(v, insn);
     int64_t step = step_of(v, insn);
-    for (unsigned visit = 0; count && visit < 4096; visit++) {
+    bool last = !count;
+    for (unsigned visit = 0; !last && visit < 4096; visit++) {
         uint64_t a = soft_load(v, source(v, insn), n);
         uint64_t b = soft_load(v, target(v, insn, ACC_READ), n);
-        alu_sub(v, a, b, n);
         advance(v, insn, X86_RSI, step);
         advance(v, insn, X86_RDI, step);
         set_count(v, insn, --count);
-        if (insn->rep && !goes_on(insn, a == b))
-            return;
+        last = !count || !goes_on(insn, a == b);
+        if (last)
+            alu_sub(v, a, b, n);
     }
-    again(v, insn, count);
+    if (!last)
+        again(v, insn, count);
 }
 
 void exec_ins(struct soft_vcpu *v, const struct insn *insn)

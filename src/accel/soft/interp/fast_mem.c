@@ -32,6 +32,9 @@ __attribute__((used)) void soft_op_store(struct soft_vcpu *v, const struct op *o
                                          unsigned size, uint64_t value)
 {
     enter(v, op);
+    /* Their operand is what they read; they write to the stack. */
+    if (op->fn == fast_push_m || op->fn == fast_call_m || op->fn == fast_call_r)
+        v->stack_access = true;
     soft_store(v, linear, size, value);
 }
 

@@ -188,6 +188,8 @@ void simd_emit_init(struct simd *simd);
 
 /* simd_x87.c */
 bool simd_is_mmx(const struct insn *insn);
+/* TOP becomes 0 and the registers stay: the image counts them from TOP. */
+void simd_x87_zero_top(uint8_t *image);
 simd_exec_fn simd_exec_maskmovq, simd_exec_x87;
 void simd_plan_x87(const struct insn *insn, struct simd_plan *plan);
 /* Unmasked x87 exception pending: #MF. */

@@ -10,6 +10,17 @@
  */
 #include "accel/soft/simd/simd.h"
 
+void simd_x87_zero_top(uint8_t *image)
+{
+    uint8_t st[8 * 16];
+    uint16_t fsw = get_le16(image + XS_FSW);
+    unsigned top = fsw >> 11 & 7;
+    memcpy(st, image + XS_ST, sizeof(st));
+    for (unsigned i = 0; i < 8; i++)
+        memcpy(image + XS_ST + 16 * ((i + top) & 7), st + 16 * i, 16);
+    put_le16(image + XS_FSW, fsw & ~0x3800);
+}
+
 bool simd_is_mmx(const struct insn *insn)
 {
     uint8_t op = insn->opcode, pp = insn->pp;
@@ -127,6 +138,7 @@ static bool exec_control(struct soft_vcpu *v, const struct insn *insn, uint64_t 
         put_le16(x + XS_FSW, get_le16(x + XS_FSW) & 0x7f00);
         return true;
     } else if (insn->opcode == 0xdb && insn->modrm == 0xe3) { /* FNINIT */
+        simd_x87_zero_top(x);
         memset(x, 0, XS_MXCSR);
         put_le16(x + XS_FCW, 0x37f);
         return true;

@@ -347,6 +347,7 @@ static void exec_emms(struct soft_vcpu *v, const struct insn *insn)
 {
     if (!(insn->prefix & INSN_VEX)) {
         simd_check_mmx(v);
+        simd_x87_zero_top(v->xsave);
         v->xsave[XS_FTW] = 0;
         return;
     }

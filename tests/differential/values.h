@@ -1,0 +1,16 @@
+/*
+ * Random values as operands of a case: random bits, corners, and floating-point numbers of all
+ * kinds.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef TENON_TESTS_VALUES_H
+#define TENON_TESTS_VALUES_H
+
+#include "differential.h"
+
+void values_memory(struct random *random, uint8_t *bytes, unsigned len);
+/* Everything but rip. */
+void values_state(struct random *random, struct machine_state *state);
+
+#endif

@@ -1,6 +1,6 @@
 # A small front for meson: the two commands of the README, and what developers call most.
 #
-#   make run     build, make the demonstration guest, boot it
+#   make run     build, make the Debian guest, boot it
 #   make check   every test that fits into a coffee break, with sanitizers, ends with a count
 #
 # BUILD is the release build, ASAN the same sources under the address and undefined-behaviour
@@ -13,7 +13,7 @@ PREFIX ?= /usr/local
 
 MESON = meson setup
 
-.PHONY: all deps run check bench lab fuzz format install clean
+.PHONY: all deps run check bench lab soak fuzz format install clean
 
 all: deps $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
@@ -50,6 +50,12 @@ bench: all
 lab: all
 	@tools/install-deps lab
 	@tests/lab/all $(ARGS)
+
+# Real programs inside Debian, on the software engine, with 1 and 4 CPUs: an hour or so.
+soak: all
+	@tools/debian-guest --full
+	@tools/debian-guest --full --kernel generic
+	@TENON_BUILD=$(BUILD) /usr/bin/python3 -m pytest -p no:cacheprovider -v -m soak tests/e2e $(ARGS)
 
 # A minute for each fuzz target; TIME=3600 for an hour.
 TIME ?= 60

@@ -65,6 +65,17 @@ ECHO = (b'\x66\xba\xfd\x03'      # 1: mov dx, 0x3fd
         ) + debug_exit(0) + HALT
 
 
+def pytest_configure(config):
+    config.addinivalue_line('markers', 'soak: long; only on request, by -m soak')
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.option.markexpr:
+        long = [item for item in items if item.get_closest_marker('soak')]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
+
+
 class Tenon:
     """The command, with a mark in the environment that finds every process it leaves."""
 
@@ -190,6 +201,14 @@ def read_until(process, text, timeout=30):
         return text.encode() in seen
     wait_for(more, timeout, lambda: '%r in %r' % (text, seen[-2000:]))
     return seen.decode(errors='replace')
+
+
+def e2fsprogs(*words):
+    """The outcome of a command of package e2fsprogs, or a skipped test."""
+    environment = dict(os.environ, PATH=os.environ.get('PATH', '') + ':/usr/sbin:/sbin')
+    if not shutil.which(words[0], path=environment['PATH']):
+        pytest.skip('%s is missing (package e2fsprogs)' % words[0])
+    return subprocess.run(words, capture_output=True, text=True, env=environment)
 
 
 class Qmp:

@@ -9,7 +9,6 @@ import http.server
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,17 +16,10 @@ import threading
 
 import pytest
 
-from conftest import ROOT, read_until, wait_for
+from conftest import ROOT, e2fsprogs, read_until, wait_for
 
 PAGE = os.urandom(1 << 20)
 TIMEOUT = int(os.environ.get('TENON_DEMO_TIMEOUT', '240'))
-
-
-def tool(*words):
-    environment = dict(os.environ, PATH=os.environ.get('PATH', '') + ':/usr/sbin:/sbin')
-    if not shutil.which(words[0], path=environment['PATH']):
-        pytest.skip('%s is missing (package e2fsprogs)' % words[0])
-    return subprocess.run(words, capture_output=True, text=True, env=environment)
 
 
 @pytest.fixture
@@ -75,9 +67,9 @@ def test_demo_guest(tenon, demo, server, board, cpus):
     fetched = re.search(r'demo: fetched (\d+) bytes sha256 (\w{64})', text)
     assert fetched and fetched.group(2) == hashlib.sha256(PAGE).hexdigest(), text
     assert seen == ['/page']
-    stored = tool('debugfs', '-R', 'cat /checksum.sha256', str(disk)).stdout.split()
+    stored = e2fsprogs('debugfs', '-R', 'cat /checksum.sha256', str(disk)).stdout.split()
     assert stored and stored[0] == said.group(1)
-    check = tool('e2fsck', '-fn', str(disk))
+    check = e2fsprogs('e2fsck', '-fn', str(disk))
     assert check.returncode == 0, check.stdout
     report = json.loads((tenon.directory / 'r.json').read_text())
     assert report['result'] == 'poweroff' and report['engine'] == 'soft'
@@ -132,5 +124,5 @@ def test_sigterm_powers_debian_down(tenon, demo, board):
     process.send_signal(signal.SIGTERM)
     read_until(process, 'demo: power button', 60)
     assert process.wait(60) == 0
-    assert tool('e2fsck', '-fn', str(disk)).returncode == 0
+    assert e2fsprogs('e2fsck', '-fn', str(disk)).returncode == 0
     tenon.expect_nothing_left()

@@ -3,6 +3,7 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
+#include <math.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -293,9 +294,9 @@ static void test_tsc(void **state)
     assert_true(soft_tsc(b) >= 5000 * second);
 }
 
-static void test_host_frequency(void **state)
+/* How far the guest's TSC is from its stated frequency, in ppm, over 20 ms of the host's clock. */
+static double measured_ppm(struct world *w)
 {
-    struct world *w = *state;
     struct timespec start, end, pause = {.tv_nsec = 20000000};
     clock_gettime(CLOCK_MONOTONIC_RAW, &start);
     uint64_t tsc = soft_tsc(&w->cpu[0]);
@@ -303,10 +304,20 @@ static void test_host_frequency(void **state)
     uint64_t ticks = soft_tsc(&w->cpu[0]) - tsc;
     clock_gettime(CLOCK_MONOTONIC_RAW, &end);
     double ns = (double)(end.tv_sec - start.tv_sec) * 1e9 + (double)(end.tv_nsec - start.tv_nsec);
-    double measured = (double)ticks * 1e6 / ns;
-    double off = (measured - w->vm.tsc_khz) / w->vm.tsc_khz * 1e6;
-    print_message("TSC %u kHz, measured %.0f: %.1f ppm apart\n", w->vm.tsc_khz, measured, off);
-    assert_true(off < 1000 && off > -1000);
+    return ((double)ticks * 1e6 / ns - w->vm.tsc_khz) / w->vm.tsc_khz * 1e6;
+}
+
+static void test_host_frequency(void **state)
+{
+    struct world *w = *state;
+    /* A preemption between the two clocks spoils a measurement, so the best of many counts. */
+    double best = measured_ppm(w);
+    for (unsigned i = 0; i < 100 && fabs(best) >= 1000; i++) {
+        double ppm = measured_ppm(w);
+        best = fabs(ppm) < fabs(best) ? ppm : best;
+    }
+    print_message("TSC %u kHz, %.1f ppm apart\n", w->vm.tsc_khz, best);
+    assert_true(fabs(best) < 1000);
     uint64_t before = clock_now_ns();
     tsc_host_khz();
     print_message("found in %.1f us\n", (double)(clock_now_ns() - before) / 1000);

@@ -11,7 +11,7 @@ import subprocess
 from common import ROOT
 
 HOME = ROOT / '.cache/qemu10'
-PACKAGES = ['qemu-system-x86', 'qemu-system-common', 'qemu-system-data', 'seabios']
+PACKAGES = ['qemu-system-x86', 'qemu-utils', 'qemu-system-common', 'qemu-system-data', 'seabios']
 SOURCE = ('deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] '
           'http://deb.debian.org/debian bookworm-backports main\n')
 

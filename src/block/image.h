@@ -91,6 +91,8 @@ struct image_create {
     const struct image_option *option;         /* -o name=value, checked against create_options */
     unsigned option_count;
     const struct image_files *files; /* for formats of several files; may be NULL */
+    const void *key;                 /* passphrase of an encrypted image; borrowed */
+    size_t key_length;
 };
 
 /* How formats of several files reach the others. The names come from the image: be suspicious. */
@@ -180,5 +182,28 @@ void image_snapshot_get(const struct image *image, unsigned index, struct image_
 struct err *image_snapshot_create(struct image *image, const char *name);
 struct err *image_snapshot_apply(struct image *image, const char *name_or_id);
 struct err *image_snapshot_delete(struct image *image, const char *name_or_id);
+/* From now on an image that was opened for reading shows the snapshot. */
+struct err *image_snapshot_load(struct image *image, const char *name_or_id);
+
+/* Encrypted, and nobody has given its passphrase: its bytes answer -ENOKEY. */
+bool image_locked(const struct image *image);
+struct err *image_unlock(struct image *image, const void *key, size_t length);
+/* Would image_create() need a key? */
+bool image_wants_key(const struct block_driver *driver, const struct image_create *create);
+
+/* Another backing file's name in the image, NULL: none. The node that is open stays. */
+struct err *image_set_backing_name(struct image *image, const char *name, const char *format);
+/* Changes options of an image that exists. */
+struct err *image_amend(struct image *image, const struct image_option *option, unsigned count);
+/* The layer has nothing any more: its backing shows everywhere. */
+struct err *image_empty(struct image *image);
+
+/* What a new image would take in its file. */
+struct image_measure {
+    uint64_t metadata; /* bytes, with all of the disk allocated */
+    uint64_t unit;     /* bytes; in such pieces the disk is allocated; 0: all of it, always */
+};
+struct err *image_measure(const struct block_driver *driver, const struct image_create *create,
+                          struct image_measure *measure);
 
 #endif

@@ -34,6 +34,9 @@ extern const struct command command_doctor;
 extern const struct command command_image;
 extern const struct command command_timeline;
 
+/* main() of a `tenon` that is called qemu-img: its words, its exit status. */
+int image_as_qemu_img(int argc, char **argv);
+
 /*
  * Reads one argument of `argv` at *index. An option sets *spec, *value (NULL for a switch) and
  * moves *index past what it used; anything else sets *spec to NULL and *value to the argument. For

@@ -153,6 +153,8 @@ int main(int argc, char **argv)
     int status = 0;
 
     open_standard_fds();
+    if (argc > 0 && !strcmp(basename(argv[0]), "qemu-img"))
+        return image_as_qemu_img(argc, argv);
     err = dispatch(argc, argv, started_ns, &status);
     if (err) {
         status = (int)err_kind(err);

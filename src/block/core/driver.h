@@ -39,6 +39,7 @@ struct image {
 struct block_driver {
     const char *name; /* as qemu-img says it: "raw", "qcow2", "vpc", "vhdx", "vmdk", "vdi" */
     bool parallel;    /* data calls may come from several threads at once */
+    bool in_place;    /* writes go where they belong: their order does not change the layout */
     const char *const *create_options; /* names that create understands; NULL-terminated; or NULL */
 
     /* How sure: 0 no, 100 its magic is there. `head` are the first bytes (up to IMAGE_PROBE_SIZE).
@@ -75,6 +76,18 @@ struct block_driver {
     struct err *(*snapshot_create)(struct image *image, const char *name);
     struct err *(*snapshot_apply)(struct image *image, const char *name_or_id);
     struct err *(*snapshot_delete)(struct image *image, const char *name_or_id);
+    struct err *(*snapshot_load)(struct image *image, const char *name_or_id);
+
+    /* Encryption (image_change.c); all may be NULL. */
+    bool (*locked)(const struct image *image);
+    struct err *(*unlock)(struct image *image, const void *key, size_t length);
+    bool (*wants_key)(const struct image_create *create);
+
+    /* Changes of an image that exists (image_change.c); each may be NULL. */
+    struct err *(*set_backing_name)(struct image *image, const char *name, const char *format);
+    struct err *(*amend)(struct image *image, const struct image_option *option, unsigned count);
+    struct err *(*empty)(struct image *image);
+    struct err *(*measure)(const struct image_create *create, struct image_measure *measure);
 };
 
 extern const struct block_driver image_file_driver; /* the bottom: no format */

@@ -297,11 +297,11 @@ static void qcow2_info(struct image *image, struct image_info *info)
     info->dirty = q->incompatible & QCOW2_INCOMPAT_DIRTY;
     info->corrupt = q->incompatible & QCOW2_INCOMPAT_CORRUPT;
     image_info_text(info, "compat", q->version >= 3 ? "1.1" : "0.10");
+    image_info_text(info, "compression-type", q->compression ? "zstd" : "zlib");
+    image_info_number(info, "refcount-bits", 1ull << q->refcount_order);
     if (q->version < 3)
         return;
-    image_info_text(info, "compression-type", q->compression ? "zstd" : "zlib");
     image_info_bool(info, "lazy-refcounts", q->compatible & QCOW2_COMPAT_LAZY);
-    image_info_number(info, "refcount-bits", 1ull << q->refcount_order);
     image_info_bool(info, "corrupt", info->corrupt);
     image_info_bool(info, "extended-l2", false);
     if (q->bitmaps)
@@ -332,4 +332,9 @@ const struct block_driver image_qcow2 = {
     .snapshot_create = qcow2_snapshot_create,
     .snapshot_apply = qcow2_snapshot_apply,
     .snapshot_delete = qcow2_snapshot_delete,
+    .snapshot_load = qcow2_snapshot_load,
+    .set_backing_name = qcow2_set_backing_name,
+    .amend = qcow2_amend,
+    .empty = qcow2_empty,
+    .measure = qcow2_measure,
 };

@@ -163,6 +163,7 @@ int qcow2_extent(struct image *image, uint64_t offset, uint64_t length, struct i
 /* qcow2_create.c */
 struct err *qcow2_create(struct image *file, const struct image_create *create);
 extern const char *const qcow2_create_options[];
+struct err *qcow2_measure(const struct image_create *create, struct image_measure *measure);
 struct err *qcow2_resize(struct image *image, uint64_t size);
 
 /* qcow2_check.c */
@@ -176,6 +177,12 @@ void qcow2_snapshot_get(const struct image *image, unsigned index, struct image_
 struct err *qcow2_snapshot_create(struct image *image, const char *name);
 struct err *qcow2_snapshot_apply(struct image *image, const char *name);
 struct err *qcow2_snapshot_delete(struct image *image, const char *name);
+struct err *qcow2_snapshot_load(struct image *image, const char *name);
+
+/* qcow2_amend.c */
+struct err *qcow2_set_backing_name(struct image *image, const char *name, const char *format);
+struct err *qcow2_amend(struct image *image, const struct image_option *option, unsigned count);
+struct err *qcow2_empty(struct image *image);
 
 /* qcow2.c */
 /* Rewrites fields of the header in place. */

@@ -167,6 +167,26 @@ struct err *qcow2_create(struct image *file, const struct image_create *create)
     return err ? err : result ? err_errno(-result, "cannot write") : NULL;
 }
 
+/* As if every cluster of the disk were allocated, tables that may be needed included. */
+struct err *qcow2_measure(const struct image_create *create, struct image_measure *measure)
+{
+    struct plan plan;
+    TRY(choose(create, &plan));
+    uint64_t cluster = 1ull << plan.cluster_bits, per_table = cluster / 8;
+    uint64_t data = (plan.size + cluster - 1) >> plan.cluster_bits;
+    uint64_t l2 = (data + per_table - 1) / per_table, l1 = (l2 + per_table - 1) / per_table;
+    uint64_t per_block = cluster * 8 >> plan.refcount_order, clusters = 1 + l1 + l2 + data;
+    uint64_t blocks = 0, tables = 0, before;
+    do { /* the reference blocks count themselves too */
+        before = blocks + tables;
+        blocks = (clusters + before + per_block - 1) / per_block;
+        tables = (blocks + per_table - 1) / per_table;
+    } while (blocks + tables != before);
+    measure->unit = cluster;
+    measure->metadata = (1 + l1 + l2 + blocks + tables) << plan.cluster_bits;
+    return NULL;
+}
+
 static int move_l1(struct qcow2 *q, uint32_t entries)
 {
     uint64_t clusters = ((uint64_t)entries * 8 + q->cluster_size - 1) >> q->cluster_bits, at;

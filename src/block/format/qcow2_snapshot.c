@@ -436,3 +436,26 @@ struct err *qcow2_snapshot_apply(struct image *image, const char *name)
     free(old);
     return result ? err_errno(-result, "cannot free what was before") : NULL;
 }
+
+struct err *qcow2_snapshot_load(struct image *image, const char *name)
+{
+    struct qcow2 *q = image->state;
+    int index = find(q, name);
+    if (index < 0)
+        return err_new("there is no snapshot '%s'", name);
+    const struct qcow2_snapshot *snapshot = &q->snapshot[index];
+    uint64_t *l1, covers = 1ull << (2 * q->cluster_bits - 3);
+    if (snapshot->say.disk_size > covers * snapshot->l1_size)
+        return err_new("the snapshot's disk is larger than its tables");
+    int result = read_l1(q, snapshot->l1_offset, snapshot->l1_size, &l1);
+    if (result) {
+        free(l1);
+        return err_errno(-result, "cannot read the snapshot's table");
+    }
+    free(q->l1);
+    q->l1 = l1;
+    q->l1_size = snapshot->l1_size;
+    q->l1_offset = snapshot->l1_offset;
+    image->size = snapshot->say.disk_size;
+    return NULL;
+}

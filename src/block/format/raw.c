@@ -79,11 +79,20 @@ static struct err *raw_resize(struct image *image, uint64_t size)
     return NULL;
 }
 
+/* A raw image is as long as its disk, whatever is in it. */
+static struct err *raw_measure(const struct image_create *create, struct image_measure *measure)
+{
+    (void)create;
+    (void)measure;
+    return NULL;
+}
+
 static const char *const options[] = {"preallocation", NULL};
 
 const struct block_driver image_raw = {
     .name = "raw",
     .parallel = true,
+    .in_place = true,
     .create_options = options,
     .probe = raw_probe,
     .open = raw_open,
@@ -95,4 +104,5 @@ const struct block_driver image_raw = {
     .discard = raw_discard,
     .extent = raw_extent,
     .resize = raw_resize,
+    .measure = raw_measure,
 };

@@ -7,26 +7,37 @@
 
 #include "cmd/image/image.h"
 
+#define CANNOT_CHECK 63 /* what qemu-img says of formats without checks */
+
 static void say(void *opaque, const char *line)
 {
     (void)opaque;
     fprintf(stderr, "%s\n", line);
 }
 
+/* As qemu-img prints it: what is nothing is left out. */
 static json_t *check_json(const char *path, const char *format, const struct image_check *check)
 {
+    const struct {
+        const char *name;
+        uint64_t value;
+    } counts[] = {
+        {"image-end-offset", check->end_offset},
+        {"total-clusters", check->total_clusters},
+        {"allocated-clusters", check->allocated_clusters},
+        {"fragmented-clusters", check->fragmented_clusters},
+        {"compressed-clusters", check->compressed_clusters},
+        {"leaks", check->leaks},
+        {"corruptions", check->corruptions},
+        {"leaks-fixed", check->leaks_fixed},
+        {"corruptions-fixed", check->corruptions_fixed},
+    };
     json_t *json =
-        json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "format", format, "check-errors",
-                  (json_int_t)check->errors, "image-end-offset", (json_int_t)check->end_offset,
-                  "total-clusters", (json_int_t)check->total_clusters, "allocated-clusters",
-                  (json_int_t)check->allocated_clusters, "fragmented-clusters",
-                  (json_int_t)check->fragmented_clusters, "compressed-clusters",
-                  (json_int_t)check->compressed_clusters, "leaks", (json_int_t)check->leaks);
-    json_object_set_new(json, "corruptions", json_integer((json_int_t)check->corruptions));
-    json_object_set_new(json, "leaks-fixed", json_integer((json_int_t)check->leaks_fixed));
-    json_object_set_new(json, "corruptions-fixed",
-                        json_integer((json_int_t)check->corruptions_fixed));
+        json_pack("{s:s,s:I}", "format", format, "check-errors", (json_int_t)check->errors);
     json_object_set_new(json, "filename", image_text_json(path));
+    for (size_t i = 0; i < ARRAY_SIZE(counts); i++)
+        if (counts[i].value)
+            json_object_set_new(json, counts[i].name, json_integer((json_int_t)counts[i].value));
     return json;
 }
 
@@ -76,6 +87,8 @@ struct err *image_check_run(const struct image_args *args, int *status)
     }
     if (!err)
         err = image_check(image, args->repair != REPAIR_NONE, &check);
+    if (err && err_kind(err) == ERR_USAGE)
+        *status = CANNOT_CHECK;
     const char *format = image_driver_name(image_driver(image));
     int result = image_close(image);
     if (!err && result)

@@ -13,19 +13,6 @@
 #include "base/clock.h"
 #include "cmd/image/image.h"
 
-static const char *backing_of(const struct image_args *args, const char **format)
-{
-    const char *name = args->backing;
-    *format = args->backing_format;
-    for (unsigned i = 0; i < args->option_count; i++) {
-        if (!strcmp(args->option[i].name, "backing_file"))
-            name = args->option[i].value;
-        if (!strcmp(args->option[i].name, "backing_fmt"))
-            *format = args->option[i].value;
-    }
-    return name;
-}
-
 /* The size of a new overlay is its backing image's; and that must be there. */
 static struct err *backing_size(const struct image_args *args, const char *path, const char *name,
                                 const char *format, uint64_t *size)
@@ -53,7 +40,7 @@ static struct err *create_at(const struct image_args *args, const struct block_d
     create->files = &files;
     struct err *err = image_new_begin(path, args->force, &file, &image);
     if (!err)
-        err = err_wrap(image_create(image, driver, create), "'%s'", path);
+        err = err_wrap(image_create_locked(args, path, image, driver, create), "'%s'", path);
     int result = image_close(image);
     if (!err && result)
         err = err_errno(-result, "cannot write '%s'", path);
@@ -64,32 +51,78 @@ static struct err *create_at(const struct image_args *args, const struct block_d
     return err;
 }
 
-struct err *image_create_run(const struct image_args *args, int *status)
+/* The words by which scripts of qemu-img know it. */
+static void say_formatting(const struct image_args *args, const char *path, const char *format,
+                           const struct image_create *create)
 {
-    const char *path = args->word[0], *backing_format;
-    const char *backing = backing_of(args, &backing_format);
-    struct image_create create = {.option = args->option, .option_count = args->option_count};
+    printf("Formatting '%s', fmt=%s", path, format);
+    printf(" size=%llu", (unsigned long long)create->size);
+    if (create->backing_name)
+        printf(" backing_file=%s", create->backing_name);
+    if (create->backing_format)
+        printf(" backing_fmt=%s", create->backing_format);
+    for (unsigned i = 0; i < args->option_count; i++)
+        printf(" %s=%s", args->option[i].name, args->option[i].value);
+    printf("\n");
+}
+
+static void say_created(const struct image_args *args, const char *format,
+                        const struct image_create *create)
+{
+    char text[24];
+    if (args->qemu) {
+        say_formatting(args, args->word[0], format, create);
+        return;
+    }
+    image_size_text(text, sizeof(text), create->size);
+    printf("Created '%s': %s, %s\n", args->word[0], format, text);
+}
+
+static struct err *option_size(struct image_args *args, uint64_t *size, bool *has)
+{
+    unsigned kept = 0;
+    for (unsigned i = 0; i < args->option_count; i++) {
+        if (!strcmp(args->option[i].name, "size")) {
+            TRY(image_parse_size(args->option[i].value, size));
+            *has = true;
+        } else {
+            args->option[kept++] = args->option[i];
+        }
+    }
+    args->option_count = kept;
+    return NULL;
+}
+
+struct err *image_create_run(const struct image_args *given, int *status)
+{
+    struct image_args args = *given;
+    const char *path = args.word[0];
+    struct image_create create = {0};
+    bool sized = args.word_count > 1;
     struct err *err = NULL;
-    const struct block_driver *driver = image_format(args->format ? args->format : "raw", &err);
+    const struct block_driver *driver = image_format(args.format ? args.format : "raw", &err);
     (void)status;
     TRY(err);
-    if (args->word_count > 1)
-        TRY(image_parse_size(args->word[1], &create.size));
-    else if (!backing)
+    image_backing_options(&args);
+    TRY(option_size(&args, &create.size, &sized));
+    if (args.word_count > 1)
+        TRY(image_parse_size(args.word[1], &create.size));
+    else if (!args.backing && !sized)
         return err_of(ERR_USAGE, "a size is needed: tenon image create %s 10G", path);
-    if (backing && !(args->unchecked && args->word_count > 1)) {
+    if (args.backing && !args.backing[0])
+        args.backing = NULL;
+    if (args.backing && !(args.unchecked && sized)) {
         uint64_t size = 0;
-        TRY(backing_size(args, path, backing, backing_format, &size));
-        if (args->word_count == 1)
+        TRY(backing_size(&args, path, args.backing, args.backing_format, &size));
+        if (!sized)
             create.size = size;
     }
-    create.backing_name = backing;
-    create.backing_format = backing_format;
-    TRY(create_at(args, driver, &create));
-    if (!args->quiet) {
-        char text[24];
-        image_size_text(text, sizeof(text), create.size);
-        printf("Created '%s': %s, %s\n", path, image_driver_name(driver), text);
-    }
+    create.option = args.option;
+    create.option_count = args.option_count;
+    create.backing_name = args.backing;
+    create.backing_format = args.backing_format;
+    TRY(create_at(&args, driver, &create));
+    if (!args.quiet)
+        say_created(&args, image_driver_name(driver), &create);
     return NULL;
 }

@@ -9,27 +9,46 @@
 #include <jansson.h>
 
 #include "block/image.h"
+#include "block/job/parallel.h"
 #include "cmd/command.h"
 
 #define IMAGE_OPTIONS_MAX 32
 #define IMAGE_CHAIN_MAX 64
+#define IMAGE_SECRETS_MAX 8
+
+/* A passphrase that --object or --key-file gave. */
+struct image_secret {
+    const char *id;
+    char *bytes; /* owned */
+    size_t length;
+};
 
 /* The words of one call. A letter means what its verb says: args.c has the table. */
 struct image_args {
     const char *verb;
+    bool qemu;                       /* called as qemu-img: its words, its ways */
     const char *format, *out_format; /* -f, -O (compare: -F is backing_format) */
     const char *backing, *backing_format;
     struct image_option option[IMAGE_OPTIONS_MAX];
-    char *option_text[IMAGE_OPTIONS_MAX]; /* owned copies behind `option` */
-    unsigned option_count;
+    char *text[IMAGE_OPTIONS_MAX]; /* owned copies behind `option` and others */
+    unsigned option_count, text_count;
     bool compress, progress, quiet, no_create, json, force, unlocked, backing_chain, strict;
-    bool shrink, unchecked;
+    bool shrink, unchecked, salvage, target_is_zero, verify, write_zeros, drop, write, opts;
     enum { REPAIR_NONE, REPAIR_LEAKS, REPAIR_ALL } repair;
-    const char *snapshot; /* name, for -c -a -d of `snapshot` */
+    const char *snapshot; /* name, for -c -a -d of `snapshot`, -l of convert */
     char snapshot_action;
-    const char *sparse;
+    const char *cache;      /* -t, of what is written */
+    uint32_t sparse_size;   /* bytes; 0: the format's own */
+    uint64_t rate;          /* bytes a second; 0: no limit */
+    uint64_t size;          /* measure --size */
+    uint64_t start, length; /* map: bytes; length 0: all */
     unsigned workers;
-    char **word; /* what is no option */
+    uint64_t count, depth, step, buffer, pattern, flush_interval; /* bench */
+    const char *key_file;
+    struct image_secret secret[IMAGE_SECRETS_MAX];
+    unsigned secret_count;
+    const char *key_secret; /* of the image that is opened, by --image-opts */
+    char **word;            /* what is no option */
     int word_count;
 };
 
@@ -37,14 +56,33 @@ struct image_verb {
     const char *name, *usage, *summary;
     int words_min, words_max;
     struct err *(*run)(const struct image_args *args, int *status);
+    int failed; /* exit status of a failure as qemu-img; 0: 1 */
 };
 
 /* args.c: the words behind the verb. image_args_fini() on error too. */
 struct err *image_args_parse(struct image_args *args, const struct image_verb *verb, int argc,
                              char **argv);
 void image_args_fini(struct image_args *args);
+/* Text that lives as long as `args`; taken. NULL: too many. */
+char *image_args_keep(struct image_args *args, char *take_text);
 /* Bytes with an optional k, M, G, T, P; "+" before it is the caller's. */
 struct err *image_parse_size(const char *text, uint64_t *size);
+/* Moves -o backing_file= and backing_fmt= to where -b and -F are. */
+void image_backing_options(struct image_args *args);
+/* May what is written be lost in a power cut? */
+bool image_args_unsafe(const struct image_args *args);
+
+/* secret.c: passphrases of encrypted images. */
+struct err *image_secret_object(struct image_args *args, const char *definition);
+/* Unlocks an image that is encrypted; `id` is the secret's, or NULL. */
+struct err *image_unlock_open(const struct image_args *args, const char *path, const char *id,
+                              struct image *image);
+/* image_create(), with a passphrase where the options ask for encryption. */
+struct err *image_create_locked(const struct image_args *args, const char *path, struct image *file,
+                                const struct block_driver *driver, struct image_create *create);
+
+/* opts.c: --image-opts driver=qcow2,file.filename=x */
+struct err *image_opts_parse(struct image_args *args, char **word, const char **format);
 
 /* open.c */
 const struct block_driver *image_format(const char *name, struct err **err);
@@ -64,6 +102,18 @@ struct err *image_open_error(const char *path, int error);
 /* How drivers reach the other files of an image at `path`. */
 void image_files_init(struct image_files *files, const struct image_args *args, const char *path);
 void image_files_fini(struct image_files *files);
+/* The same chain, opened once for each worker; `first` (borrowed, may be NULL) is the first. */
+struct image_readers {
+    struct image *image[JOB_WORKERS_MAX];
+    unsigned count;
+    bool borrowed; /* the first */
+};
+struct err *image_readers_open(struct image_readers *readers, const struct image_args *args,
+                               const char *path, const char *format, struct image *first,
+                               unsigned count);
+void image_readers_close(struct image_readers *readers);
+/* Flushes and closes what was written, unless `err`; either error, about `path`. */
+struct err *image_finish(struct image *image, struct err *take_err, const char *path);
 
 /* new.c: a file that does not exist yet under its name, created without one. */
 struct image_new {
@@ -91,21 +141,28 @@ void image_size_text(char *out, size_t room, uint64_t bytes);
 
 /* progress.c */
 struct image_progress {
-    bool on, line;
+    bool on, line, json;
     uint64_t total, started_ns, shown_ns;
 };
 void image_progress_begin(struct image_progress *progress, const struct image_args *args,
                           uint64_t total);
-void image_progress_at(struct image_progress *progress, uint64_t done);
+/* `progress` is a struct image_progress: fits a job's callback. */
+void image_progress_at(void *progress, uint64_t done);
 void image_progress_end(struct image_progress *progress);
 
 /* A file a verb. */
+struct err *image_amend_run(const struct image_args *args, int *status);
+struct err *image_bench_run(const struct image_args *args, int *status);
 struct err *image_check_run(const struct image_args *args, int *status);
+struct err *image_commit_run(const struct image_args *args, int *status);
 struct err *image_compare_run(const struct image_args *args, int *status);
 struct err *image_convert_run(const struct image_args *args, int *status);
 struct err *image_create_run(const struct image_args *args, int *status);
+struct err *image_dd_run(const struct image_args *args, int *status);
 struct err *image_info_run(const struct image_args *args, int *status);
 struct err *image_map_run(const struct image_args *args, int *status);
+struct err *image_measure_run(const struct image_args *args, int *status);
+struct err *image_rebase_run(const struct image_args *args, int *status);
 struct err *image_resize_run(const struct image_args *args, int *status);
 struct err *image_snapshot_run(const struct image_args *args, int *status);
 

@@ -48,13 +48,16 @@ struct err *image_map_run(const struct image_args *args, int *status)
     struct image *image;
     struct image_extent held = {0}, extent;
     unsigned held_depth = 0, depth;
-    uint64_t start = 0, at = 0;
+    uint64_t start = 0, at = args->start, end;
     bool first = true;
     int result = 0;
     (void)status;
     TRY(image_open_chain(args, args->word[0], args->format, 0, &image));
-    while (at < image_size(image)) {
-        result = image_extent_chain(image, at, image_size(image) - at, &extent, &depth);
+    end = image_size(image);
+    if (args->length && at < end)
+        end = MIN(end, at + MIN(args->length, end - at));
+    while (at < end) {
+        result = image_extent_chain(image, at, end - at, &extent, &depth);
         if (result)
             break;
         if (held.length && same_kind(&held, held_depth, &extent, depth)) {

@@ -84,6 +84,8 @@ static struct err *open_layer(const struct image_args *args, const char *path, c
     image_files_init(&files, args, path);
     err = err_wrap(image_open(file, driver, flags, &files, image), "'%s'", path);
     image_files_fini(&files);
+    if (!err && !(flags & IMAGE_OPEN_CHECK))
+        err = image_unlock_open(args, path, named ? NULL : args->key_secret, *image);
     return err;
 }
 
@@ -178,6 +180,39 @@ struct err *image_open_chain(const struct image_args *args, const char *path, co
         *image = NULL;
     }
     return err;
+}
+
+struct err *image_readers_open(struct image_readers *readers, const struct image_args *args,
+                               const char *path, const char *format, struct image *first,
+                               unsigned count)
+{
+    struct image_args own = *args;
+    own.unlocked = true; /* the first has the lock */
+    *readers = (struct image_readers){.image = {first}, .count = first != NULL, .borrowed = first};
+    while (readers->count < count) {
+        struct image **next = &readers->image[readers->count];
+        TRY(image_open_chain(readers->count ? &own : args, path, format, 0, next));
+        readers->count++;
+        if (args->snapshot && first)
+            TRY(image_snapshot_load(*next, args->snapshot));
+    }
+    return NULL;
+}
+
+void image_readers_close(struct image_readers *readers)
+{
+    for (unsigned i = readers->borrowed; i < readers->count; i++)
+        image_close(readers->image[i]);
+    readers->count = 0;
+}
+
+struct err *image_finish(struct image *image, struct err *take_err, const char *path)
+{
+    int result = take_err ? 0 : image_flush(image);
+    int closed = image_close(image);
+    if (!take_err && (result || closed))
+        take_err = err_errno(result ? -result : -closed, "cannot write");
+    return err_wrap(take_err, "'%s'", path);
 }
 
 struct others {

@@ -17,20 +17,29 @@ void image_progress_begin(struct image_progress *progress, const struct image_ar
                           uint64_t total)
 {
     bool terminal = isatty(STDOUT_FILENO);
-    *progress = (struct image_progress){.on = !args->quiet && (args->progress || terminal),
-                                        .line = terminal,
-                                        .total = MAX(total, (uint64_t)1),
-                                        .started_ns = clock_now_ns()};
+    *progress = (struct image_progress){
+        .on = !args->quiet && (args->progress || args->json || (terminal && !args->qemu)),
+        .line = terminal && !args->qemu,
+        .json = args->json,
+        .total = MAX(total, (uint64_t)1),
+        .started_ns = clock_now_ns()};
     image_progress_at(progress, 0);
 }
 
-void image_progress_at(struct image_progress *progress, uint64_t done)
+void image_progress_at(void *opaque, uint64_t done)
 {
+    struct image_progress *progress = opaque;
     uint64_t now = clock_now_ns();
     if (!progress->on || (done < progress->total && now - progress->shown_ns < PERIOD_NS))
         return;
     progress->shown_ns = now;
     double part = (double)done / (double)progress->total;
+    if (progress->json) {
+        printf("{\"done\": %llu, \"total\": %llu}\n", (unsigned long long)done,
+               (unsigned long long)progress->total);
+        fflush(stdout);
+        return;
+    }
     if (!progress->line) { /* the words of qemu-img */
         printf("    (%.2f/100%%)\r", part * 100);
         fflush(stdout);
@@ -53,6 +62,7 @@ void image_progress_end(struct image_progress *progress)
 {
     if (progress->on) {
         image_progress_at(progress, progress->total);
-        printf("\n");
+        if (!progress->json)
+            printf("\n");
     }
 }

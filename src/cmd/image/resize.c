@@ -11,27 +11,27 @@
 struct err *image_resize_run(const struct image_args *args, int *status)
 {
     const char *path = args->word[0], *text = args->word[1];
-    bool more = text[0] == '+';
+    bool more = text[0] == '+', less = text[0] == '-';
     uint64_t size;
     struct image *image;
     (void)status;
-    TRY(image_parse_size(text + more, &size));
+    TRY(image_parse_size(text + (more || less), &size));
     TRY(image_open_chain(args, path, args->format, IMAGE_OPEN_WRITABLE, &image));
     struct err *err = NULL;
     if (!args->format && image_driver(image) == image_driver_find("raw") && !args->quiet)
         fprintf(stderr, "tenon: '%s' has no known format: resized as raw\n", path);
     if (more && !checked_add(size, image_size(image), &size))
         err = err_of(ERR_USAGE, "the size is beyond what a file can be");
+    if (less && size > image_size(image))
+        err = err_of(ERR_USAGE, "it has fewer bytes than that");
+    else if (less)
+        size = image_size(image) - size;
     if (!err && size < image_size(image) && !args->shrink)
-        err = err_of(ERR_USAGE, "'%s' would lose its end: add --shrink if that is what you want",
-                     path);
+        err = err_of(ERR_USAGE, "it would lose its end: add --shrink if that is what you want");
     if (!err)
-        err = err_wrap(image_resize(image, size), "'%s'", path);
-    int result = err ? 0 : image_flush(image);
-    int closed = image_close(image);
-    if (!err && (result || closed))
-        err = err_errno(result ? -result : -closed, "cannot write '%s'", path);
-    if (!err && !args->quiet)
+        err = image_resize(image, size);
+    TRY(image_finish(image, err, path));
+    if (!args->quiet)
         printf("Image resized.\n");
-    return err;
+    return NULL;
 }

@@ -23,7 +23,8 @@ enum lock_rank {
     LOCK_ACCEL = 60,   /* accelerator tables: routes, memory slots */
     LOCK_LAPIC = 70,   /* one a local APIC of the software engine */
     LOCK_GMEM = 80,    /* region list, dirty-log switch */
-    LOCK_BLOCK = 90,   /* block nodes and request queues */
+    LOCK_BLOCK = 90,   /* request queues */
+    LOCK_NODE = 95,    /* one a block node: its tables; never held into another that has one */
     LOCK_NET = 100,    /* network ports */
     LOCK_STREAM = 110, /* character streams */
     LOCK_LOOP = 120,   /* loop timers and posts; anybody may post */

@@ -131,10 +131,10 @@ static struct err *read_backing(struct qcow2 *q, uint64_t offset, uint32_t lengt
 static struct err *read_header(struct qcow2 *q)
 {
     uint8_t head[112] = {0};
-    int result = image_read(q->file, head, 0, MIN(sizeof(head), q->file->size));
+    int result = image_read(q->file, head, 0, MIN(sizeof(head), image_size(q->file)));
     if (result)
         return err_errno(-result, "cannot read its header");
-    if (q->file->size < V2_HEADER || get_be32(head) != QCOW2_MAGIC)
+    if (image_size(q->file) < V2_HEADER || get_be32(head) != QCOW2_MAGIC)
         return err_new("it is not a qcow2 image");
     q->version = get_be32(head + 4);
     if (q->version < 2 || q->version > 3)
@@ -173,7 +173,7 @@ static struct err *read_table(struct qcow2 *q, const char *what, uint64_t offset
 {
     if (offset % q->cluster_size || (entries && !offset))
         return err_new("its %s is not at the start of a cluster", what);
-    if (!range_within(offset, entries * 8, q->file->size))
+    if (!range_within(offset, entries * 8, image_size(q->file)))
         return err_new("its %s lies beyond the end of the file", what);
     uint64_t *words = calloc(MAX(entries, (uint64_t)1), 8);
     if (!words)
@@ -238,6 +238,7 @@ static struct err *open_parts(struct qcow2 *q)
         qcow2_cache_init(&q->refs, q->slice_size, REFS_CACHE))
         return err_new("no memory for its tables");
     TRY(read_tables(q));
+    q->virgin = ALIGN_UP(image_size(q->file), q->cluster_size);
     if (q->image->writable && !(q->image->flags & IMAGE_OPEN_CHECK))
         return prepare_writing(q);
     return NULL;
@@ -249,6 +250,7 @@ static void state_free(struct qcow2 *q)
     qcow2_packed_fini(q);
     qcow2_cache_fini(&q->l2);
     qcow2_cache_fini(&q->refs);
+    qcow2_ops_fini(q);
     free(q->cluster);
     free(q->l1);
     free(q->reftable);
@@ -262,6 +264,7 @@ static struct err *qcow2_open(struct image *image, const struct image_files *fil
     q->image = image;
     q->file = image->file;
     lock_init(&q->spare_lock, LOCK_LEAF);
+    qcow2_ops_init(q);
     image->state = q;
     struct err *err = open_parts(q);
     if (err) {
@@ -269,11 +272,6 @@ static struct err *qcow2_open(struct image *image, const struct image_files *fil
         image->state = NULL;
     }
     return err;
-}
-
-static int qcow2_flush(struct image *image)
-{
-    return qcow2_flush_all(image->state);
 }
 
 static int qcow2_close(struct image *image)
@@ -310,6 +308,7 @@ static void qcow2_info(struct image *image, struct image_info *info)
 
 const struct block_driver image_qcow2 = {
     .name = "qcow2",
+    .parallel = true,
     .create_options = qcow2_create_options,
     .probe = qcow2_probe,
     .open = qcow2_open,

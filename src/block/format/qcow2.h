@@ -7,11 +7,15 @@
  * entry that was taken away: until then the cluster is in `gone` and nobody gets it. (3) Tables
  * that move (L1, reference table) are complete and flushed before the header names them.
  *
+ * Tables are looked up and changed under `lock`; the data of clusters moves outside of it: see
+ * qcow2_ops.c. Calls that have the node alone (open, check, resize, snapshots, close) take no lock.
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #ifndef TENON_BLOCK_FORMAT_QCOW2_H
 #define TENON_BLOCK_FORMAT_QCOW2_H
 
+#include "base/list.h"
 #include "base/lock.h"
 #include "block/core/driver.h"
 
@@ -22,9 +26,9 @@
 #define QCOW2_ZERO 1ull
 #define QCOW2_L1_MAX MIB(32)      /* bytes */
 #define QCOW2_REFTABLE_MAX MIB(8) /* bytes */
-#define QCOW2_GONE_MAX 4096
+#define QCOW2_GONE_MAX 4096       /* more wait for calls that are under way only */
 #define QCOW2_SNAPSHOTS_MAX 65536
-#define QCOW2_SPARE_MAX 16
+#define QCOW2_SPARE_MAX 16u
 
 #define QCOW2_INCOMPAT_DIRTY (1ull << 0)
 #define QCOW2_INCOMPAT_CORRUPT (1ull << 1)
@@ -57,6 +61,29 @@ struct qcow2_snapshot {
     uint8_t *extra; /* beyond what we know; kept */
 };
 
+/* A data call under way, on its stack. */
+struct qcow2_op {
+    struct list link;
+    uint64_t began;      /* q->sequence then */
+    uint64_t first, end; /* guest bytes of the clusters that it gives a place; end 0: none */
+};
+
+/* A cluster that loses a reference after the next flush. */
+struct qcow2_gone {
+    uint64_t cluster;  /* its number; 0: done */
+    uint64_t sequence; /* calls that began before may still use it */
+};
+
+/* What one thread needs to unpack a cluster. */
+struct qcow2_unpacker {
+    bool busy;
+    uint64_t used;
+    uint8_t *plain; /* the cluster that it unpacked last ... */
+    uint64_t entry; /* ... from this L2 entry; 0: none */
+    uint8_t *packed;
+    void *inflater, *unzstd;
+};
+
 /* What an L2 entry says. */
 enum qcow2_kind {
     QCOW2_UNALLOCATED,
@@ -69,6 +96,14 @@ enum qcow2_kind {
 struct qcow2 {
     struct image *image;
     struct image *file;
+    struct lock lock;        /* LOCK_NODE */
+    pthread_cond_t progress; /* a claim was released, a flush went on */
+    struct list ops;         /* in the order of their beginning */
+    uint64_t sequence;
+    bool frozen;   /* a flush makes stable what the L2 slices name: they stay as they are */
+    bool flushing; /* a flush is under way */
+    uint64_t flush_begun, flush_ended;
+    int flush_result;
     unsigned version, cluster_bits, refcount_order;
     uint64_t cluster_size;
     uint32_t slice_size;
@@ -85,16 +120,16 @@ struct qcow2 {
     uint64_t *reftable;     /* host order */
 
     struct qcow2_cache l2, refs;
-    uint64_t hint;                 /* no free cluster before this number */
-    uint64_t pack_next;            /* byte where the next compressed cluster may go; 0: none */
-    uint64_t gone[QCOW2_GONE_MAX]; /* cluster numbers that lose a reference after the next flush */
-    unsigned gone_count;
+    uint64_t hint;      /* no free cluster before this number */
+    uint64_t virgin;    /* from this byte the file was never written: it reads as zeros */
+    uint64_t pack_next; /* byte where the next compressed cluster may go; 0: none */
+    struct qcow2_gone *gone;
+    size_t gone_count, gone_room;
 
-    uint8_t *cluster;     /* a cluster of scratch, for copies */
-    uint8_t *plain;       /* the cluster that was unpacked last ... */
-    uint64_t plain_entry; /* ... from this L2 entry; 0: none */
-    uint8_t *packed;      /* its compressed bytes */
-    void *inflater, *unzstd;
+    uint8_t *cluster;                  /* a cluster of scratch, under the lock */
+    uint8_t *scratch[QCOW2_SPARE_MAX]; /* others that no call uses */
+    unsigned scratch_count;
+    struct qcow2_unpacker unpacker[QCOW2_SPARE_MAX];
     struct lock spare_lock; /* LOCK_LEAF; guards the compressors that no thread uses */
     void *spare[QCOW2_SPARE_MAX];
 
@@ -115,16 +150,37 @@ void qcow2_forget(struct qcow2 *q, uint64_t offset, uint64_t length);
 int qcow2_sync(struct qcow2 *q); /* the file, if order matters */
 int qcow2_write_refs(struct qcow2 *q);
 int qcow2_write_l2(struct qcow2 *q);
-/* Everything, in order; then the clusters that are gone become free. */
+/* Everything, in order; then the clusters that are gone become free. Without leaving the lock. */
 int qcow2_flush_all(struct qcow2 *q);
+/* The same under the lock, which it leaves while the disk works. One at a time. */
+int qcow2_flush_shared(struct qcow2 *q);
+
+/* qcow2_ops.c, under the lock but for qcow2_flush */
+void qcow2_ops_init(struct qcow2 *q);
+void qcow2_ops_fini(struct qcow2 *q);
+void qcow2_op_begin(struct qcow2 *q, struct qcow2_op *op);
+void qcow2_op_end(struct qcow2 *q, struct qcow2_op *op);
+/* Before tables change: until nobody gives places to these clusters. True: it left the lock. */
+bool qcow2_wait_for_claims(struct qcow2 *q, uint64_t offset, uint64_t length);
+void qcow2_claim(struct qcow2_op *op, uint64_t first, uint64_t length);
+void qcow2_release(struct qcow2 *q, struct qcow2_op *op);
+uint64_t qcow2_oldest_op(const struct qcow2 *q);
+/* A cluster of memory; NULL: there is none. */
+uint8_t *qcow2_scratch_take(struct qcow2 *q);
+void qcow2_scratch_give(struct qcow2 *q, uint8_t *take_scratch);
+int qcow2_flush(struct image *image);
+/* Before a call that changes tables, outside of the lock: a flush when many clusters wait for one.
+ */
+int qcow2_bound_gone(struct qcow2 *q);
 
 /* qcow2_refs.c */
 int qcow2_ref_get(struct qcow2 *q, uint64_t cluster, uint64_t *count);
 int qcow2_ref_add(struct qcow2 *q, uint64_t cluster, int delta);
 int qcow2_ref_set(struct qcow2 *q, uint64_t cluster, uint64_t count);
 uint64_t qcow2_ref_max(const struct qcow2 *q);
-/* Up to `wanted` clusters in a row with a count of one: *got of them from byte *offset. */
-int qcow2_alloc(struct qcow2 *q, uint64_t wanted, uint64_t *offset, uint64_t *got);
+/* Up to `wanted` clusters in a row with a count of one: *got of them from byte *offset; *virgin:
+ * nothing was ever written there. */
+int qcow2_alloc(struct qcow2 *q, uint64_t wanted, uint64_t *offset, uint64_t *got, bool *virgin);
 /* Exactly `count` clusters in a row. */
 int qcow2_alloc_run(struct qcow2 *q, uint64_t count, uint64_t *offset);
 /* They were never referred to: free at once. */
@@ -133,7 +189,11 @@ void qcow2_unalloc(struct qcow2 *q, uint64_t offset, uint64_t count);
 int qcow2_gone(struct qcow2 *q, uint64_t offset);
 /* The host clusters of an L2 entry. */
 int qcow2_gone_entry(struct qcow2 *q, uint64_t entry);
-int qcow2_commit_gone(struct qcow2 *q);
+/* The first `count` of the list become free, as far as no call may use them. `shared`: leaves the
+ * lock while it punches holes. */
+int qcow2_commit_gone(struct qcow2 *q, size_t count, bool shared);
+/* Whether these clusters were never written, which they will be now. */
+bool qcow2_take_virgin(struct qcow2 *q, uint64_t offset, uint64_t length);
 bool qcow2_overlaps_metadata(const struct qcow2 *q, uint64_t offset, uint64_t length);
 
 /* qcow2_map.c */
@@ -147,15 +207,29 @@ void qcow2_packed_range(const struct qcow2 *q, uint64_t entry, uint64_t *offset,
 int qcow2_write_l1_entry(struct qcow2 *q, uint64_t index);
 
 /* qcow2_packed.c */
-int qcow2_unpack(struct qcow2 *q, uint64_t entry, const uint8_t **plain);
+/* Under the lock, which it leaves meanwhile: `length` bytes from byte `inside` of a cluster. */
+int qcow2_unpack(struct qcow2 *q, uint64_t entry, void *out, uint64_t inside, uint64_t length);
+/* Nothing that was unpacked before holds. */
+void qcow2_unpacked_forget(struct qcow2 *q);
 uint32_t qcow2_compress_unit(const struct image *image);
 int qcow2_compress(struct image *image, const void *unit, void *out, size_t *out_length);
 int qcow2_write_packed(struct image *image, uint64_t offset, const void *data, size_t length);
 void qcow2_packed_fini(struct qcow2 *q);
 
+/* What a stretch of the disk is; the lookups of one run of clusters. Under the lock. */
+struct qcow2_run {
+    enum qcow2_kind kind;
+    uint64_t entry;  /* of its first cluster */
+    uint64_t host;   /* of the asked byte, if it has one */
+    uint64_t length; /* bytes from the asked offset */
+    bool copied;     /* all its clusters are ours alone */
+};
+int qcow2_find_run(struct qcow2 *q, uint64_t offset, uint64_t length, struct qcow2_run *run);
+
 /* qcow2_io.c */
 int qcow2_pread(struct image *image, void *buffer, uint64_t offset, uint64_t length);
 int qcow2_pwrite(struct image *image, const void *buffer, uint64_t offset, uint64_t length);
+/* qcow2_zero.c */
 int qcow2_zero(struct image *image, uint64_t offset, uint64_t length, bool unmap);
 int qcow2_discard(struct image *image, uint64_t offset, uint64_t length);
 int qcow2_extent(struct image *image, uint64_t offset, uint64_t length, struct image_extent *out);

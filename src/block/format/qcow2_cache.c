@@ -77,7 +77,32 @@ int qcow2_flush_all(struct qcow2 *q)
         result = qcow2_write_l2(q);
     if (!result)
         result = qcow2_sync(q);
-    return result ? result : qcow2_commit_gone(q);
+    return result ? result : qcow2_commit_gone(q, q->gone_count, false);
+}
+
+static int sync_unlocked(struct qcow2 *q)
+{
+    lock_drop(&q->lock);
+    int result = qcow2_sync(q);
+    lock_take(&q->lock);
+    return result;
+}
+
+int qcow2_flush_shared(struct qcow2 *q)
+{
+    int result = qcow2_write_refs(q);
+    if (!result && q->l2.dirty) { /* what they name has to be stable before they are written */
+        q->frozen = true;
+        result = sync_unlocked(q);
+        if (!result)
+            result = write_all(q, &q->l2);
+        q->frozen = false;
+        pthread_cond_broadcast(&q->progress);
+    }
+    size_t gone = q->gone_count; /* what comes now is of the next flush */
+    if (!result)
+        result = sync_unlocked(q);
+    return result ? result : qcow2_commit_gone(q, gone, true);
 }
 
 static unsigned set_of(const struct qcow2 *q, const struct qcow2_cache *cache, uint64_t offset)

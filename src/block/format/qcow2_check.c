@@ -149,7 +149,7 @@ static void walk_l1(struct counting *c, const uint64_t *l1, uint32_t size, uint6
         uint64_t table = l1[i] & QCOW2_OFFSET_MASK;
         if (!table)
             continue;
-        if (table % q->cluster_size || !range_within(table, q->cluster_size, q->file->size)) {
+        if (table % q->cluster_size || !range_within(table, q->cluster_size, image_size(q->file))) {
             if (!flags)
                 corrupt(c, "an L2 table that cannot be there", table);
             continue;
@@ -272,7 +272,7 @@ struct err *qcow2_check(struct image *image, bool repair, struct image_check *ch
         return err_new("it has dirty bitmaps, which cannot be checked");
     if (image->writable && qcow2_flush_all(q))
         return err_new("cannot write its tables");
-    c.clusters = (q->file->size + q->cluster_size - 1) >> q->cluster_bits;
+    c.clusters = (image_size(q->file) + q->cluster_size - 1) >> q->cluster_bits;
     if (c.clusters > CLUSTERS_MAX)
         return err_new("the file is too large to be checked");
     c.count = calloc(c.clusters, sizeof(*c.count));

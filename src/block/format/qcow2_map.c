@@ -35,7 +35,8 @@ void qcow2_packed_range(const struct qcow2 *q, uint64_t entry, uint64_t *offset,
 
 static bool table_good(const struct qcow2 *q, uint64_t table)
 {
-    return table % q->cluster_size == 0 && range_within(table, q->cluster_size, q->file->size);
+    return table % q->cluster_size == 0 &&
+           range_within(table, q->cluster_size, image_size(q->file));
 }
 
 static int locate(struct qcow2 *q, uint64_t table, uint64_t offset, uint8_t **slice,

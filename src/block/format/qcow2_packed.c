@@ -18,63 +18,104 @@
 
 #define DEFLATE_LEVEL 5 /* smaller output than zlib at its level 6 */
 #define ZSTD_LEVEL 3
+#define UNPACKERS_BYTES MIB(4) /* of plain clusters in memory, but four at least */
 
-static int inflate_cluster(struct qcow2 *q, uint64_t length)
+static int inflate_cluster(const struct qcow2 *q, struct qcow2_unpacker *u, uint64_t length)
 {
     if (q->compression == 1) {
-        if (!q->unzstd)
-            q->unzstd = ZSTD_createDCtx();
-        if (!q->unzstd)
+        if (!u->unzstd)
+            u->unzstd = ZSTD_createDCtx();
+        if (!u->unzstd)
             return -ENOMEM;
-        size_t frame = ZSTD_findFrameCompressedSize(q->packed, length);
+        size_t frame = ZSTD_findFrameCompressedSize(u->packed, length);
         if (ZSTD_isError(frame))
             return -EIO;
-        size_t got = ZSTD_decompressDCtx(q->unzstd, q->plain, q->cluster_size, q->packed, frame);
+        size_t got = ZSTD_decompressDCtx(u->unzstd, u->plain, q->cluster_size, u->packed, frame);
         return got == q->cluster_size ? 0 : -EIO;
     }
     size_t used, got = 0;
-    if (!q->inflater)
-        q->inflater = libdeflate_alloc_decompressor();
-    if (!q->inflater)
+    if (!u->inflater)
+        u->inflater = libdeflate_alloc_decompressor();
+    if (!u->inflater)
         return -ENOMEM;
     enum libdeflate_result result = libdeflate_deflate_decompress_ex(
-        q->inflater, q->packed, length, q->plain, q->cluster_size, &used, &got);
+        u->inflater, u->packed, length, u->plain, q->cluster_size, &used, &got);
     return result == LIBDEFLATE_SUCCESS && got == q->cluster_size ? 0 : -EIO;
 }
 
-int qcow2_unpack(struct qcow2 *q, uint64_t entry, const uint8_t **plain)
+/* The one that has this cluster, or the one that was used longest ago. */
+static struct qcow2_unpacker *unpacker_take(struct qcow2 *q, uint64_t entry)
+{
+    struct qcow2_unpacker *best = NULL;
+    unsigned count = MIN(MAX((unsigned)(UNPACKERS_BYTES >> q->cluster_bits), 4u), QCOW2_SPARE_MAX);
+    for (;;) {
+        for (unsigned i = 0; i < count; i++) {
+            struct qcow2_unpacker *u = &q->unpacker[i];
+            if (u->busy || (best && best->entry == entry))
+                continue;
+            if (!best || u->entry == entry || u->used < best->used)
+                best = u;
+        }
+        if (best)
+            break;
+        pthread_cond_wait(&q->progress, &q->lock.mutex);
+    }
+    best->busy = true;
+    best->used = ++q->sequence;
+    return best;
+}
+
+static int fetch(struct qcow2 *q, struct qcow2_unpacker *u, uint64_t entry)
 {
     uint64_t offset, length;
-    *plain = q->plain;
-    if (q->plain_entry == entry)
-        return 0;
-    if (!q->plain)
-        q->plain = malloc(q->cluster_size);
-    if (!q->packed)
-        q->packed = malloc(q->cluster_size * 2 + 512);
-    if (!q->plain || !q->packed)
+    if (!u->plain)
+        u->plain = malloc(q->cluster_size);
+    if (!u->packed)
+        u->packed = malloc(q->cluster_size * 2 + 512);
+    if (!u->plain || !u->packed)
         return -ENOMEM;
     qcow2_packed_range(q, entry, &offset, &length);
-    if (offset >= q->file->size || length > q->cluster_size * 2)
+    if (offset >= image_size(q->file) || length > q->cluster_size * 2)
         return -EIO;
-    q->plain_entry = 0;
-    int result = image_read(q->file, q->packed, offset, length);
+    int result = image_read(q->file, u->packed, offset, length);
+    return result ? result : inflate_cluster(q, u, length);
+}
+
+int qcow2_unpack(struct qcow2 *q, uint64_t entry, void *out, uint64_t inside, uint64_t length)
+{
+    struct qcow2_unpacker *u = unpacker_take(q, entry);
+    bool has = u->entry == entry;
+    u->entry = 0;
+    lock_drop(&q->lock);
+    int result = has ? 0 : fetch(q, u, entry);
     if (!result)
-        result = inflate_cluster(q, length);
-    if (!result)
-        q->plain_entry = entry;
-    *plain = q->plain;
+        memcpy(out, u->plain + inside, length);
+    lock_take(&q->lock);
+    u->entry = result ? 0 : entry;
+    u->busy = false;
+    pthread_cond_broadcast(&q->progress);
     return result;
+}
+
+void qcow2_unpacked_forget(struct qcow2 *q)
+{
+    for (unsigned i = 0; i < QCOW2_SPARE_MAX; i++)
+        q->unpacker[i].entry = 0;
+}
+
+static void unpacker_fini(struct qcow2_unpacker *u)
+{
+    free(u->plain);
+    free(u->packed);
+    if (u->inflater)
+        libdeflate_free_decompressor(u->inflater);
+    ZSTD_freeDCtx(u->unzstd);
 }
 
 void qcow2_packed_fini(struct qcow2 *q)
 {
-    free(q->plain);
-    free(q->packed);
-    if (q->inflater)
-        libdeflate_free_decompressor(q->inflater);
-    ZSTD_freeDCtx(q->unzstd);
     for (unsigned i = 0; i < QCOW2_SPARE_MAX; i++) {
+        unpacker_fini(&q->unpacker[i]);
         if (q->compression == 1)
             ZSTD_freeCCtx(q->spare[i]);
         else if (q->spare[i])
@@ -163,9 +204,8 @@ static int pack_room(struct qcow2 *q, size_t length, uint64_t *at)
     return 0;
 }
 
-int qcow2_write_packed(struct image *image, uint64_t offset, const void *data, size_t length)
+static int write_packed_locked(struct qcow2 *q, uint64_t offset, const void *data, size_t length)
 {
-    struct qcow2 *q = image->state;
     uint8_t *slice;
     unsigned index;
     uint64_t at = 0, end;
@@ -176,7 +216,7 @@ int qcow2_write_packed(struct image *image, uint64_t offset, const void *data, s
         result = image_write(q->file, data, at, length);
     /* Readers fetch whole sectors. */
     end = ALIGN_UP(at + length, (uint64_t)512);
-    if (!result && q->file->size < end)
+    if (!result && image_size(q->file) < end)
         result = image_truncate(q->file, end);
     if (!result)
         result = qcow2_map(q, offset, &slice, &index);
@@ -188,4 +228,17 @@ int qcow2_write_packed(struct image *image, uint64_t offset, const void *data, s
     put_be64(slice + index * 8, QCOW2_COMPRESSED | sectors << x | at);
     qcow2_cache_dirty(q, &q->l2, slice);
     return qcow2_gone_entry(q, before);
+}
+
+int qcow2_write_packed(struct image *image, uint64_t offset, const void *data, size_t length)
+{
+    struct qcow2 *q = image->state;
+    int result = qcow2_bound_gone(q);
+    if (result)
+        return result;
+    lock_take(&q->lock);
+    qcow2_wait_for_claims(q, offset, q->cluster_size);
+    result = write_packed_locked(q, offset, data, length);
+    lock_drop(&q->lock);
+    return result;
 }

@@ -33,7 +33,7 @@ static int locate(struct qcow2 *q, uint64_t cluster, uint8_t **slice, unsigned *
     if (index >= q->reftable_size || !(q->reftable[index] & QCOW2_OFFSET_MASK))
         return 0;
     uint64_t block = q->reftable[index] & QCOW2_OFFSET_MASK;
-    if (block % q->cluster_size || !range_within(block, q->cluster_size, q->file->size))
+    if (block % q->cluster_size || !range_within(block, q->cluster_size, image_size(q->file)))
         return -EIO;
     uint64_t bit = (cluster & ((1ull << block_bits(q)) - 1)) << q->refcount_order;
     uint64_t byte = bit / 8;
@@ -138,6 +138,7 @@ static int grow_reftable(struct qcow2 *q, uint64_t index)
     uint64_t table_at = at + (blocks << q->cluster_bits);
     if (qcow2_overlaps_metadata(q, at, (blocks + tables) << q->cluster_bits))
         return -EIO;
+    qcow2_take_virgin(q, at, (blocks + tables) << q->cluster_bits);
     uint64_t *table = calloc(entries, 8);
     uint8_t *bytes = calloc(entries, 8);
     int result = table && bytes ? write_zeros(q, at, blocks << q->cluster_bits) : -ENOMEM;
@@ -192,6 +193,7 @@ static int new_block(struct qcow2 *q, uint64_t index)
     uint8_t bytes[8];
     if (qcow2_overlaps_metadata(q, at, q->cluster_size))
         return -EIO;
+    qcow2_take_virgin(q, at, q->cluster_size);
     int result = write_zeros(q, at, q->cluster_size);
     if (result)
         return result;
@@ -279,7 +281,7 @@ static int find(struct qcow2 *q, uint64_t least, uint64_t most, uint64_t *first,
         if (!yes && run >= least)
             break;
         /* Counts of clusters far behind the end of the file are not to be believed. */
-        if (!yes && cluster > (q->file->size >> q->cluster_bits) + BEYOND_END_MAX)
+        if (!yes && cluster > (image_size(q->file) >> q->cluster_bits) + BEYOND_END_MAX)
             return -EIO;
         run = yes ? run + 1 : 0;
         if (run == most) {
@@ -292,9 +294,10 @@ static int find(struct qcow2 *q, uint64_t least, uint64_t most, uint64_t *first,
     return 0;
 }
 
-static int take(struct qcow2 *q, uint64_t least, uint64_t most, uint64_t *offset, uint64_t *got)
+static int take(struct qcow2 *q, uint64_t least, uint64_t most, uint64_t *offset, uint64_t *got,
+                bool *virgin)
 {
-    uint64_t first;
+    uint64_t first = 0;
     int result = find(q, least, most, &first, got);
     if (result)
         return result;
@@ -310,18 +313,20 @@ static int take(struct qcow2 *q, uint64_t least, uint64_t most, uint64_t *offset
     if (q->hint == first)
         q->hint = first + *got;
     *offset = first << q->cluster_bits;
+    *virgin = qcow2_take_virgin(q, *offset, *got << q->cluster_bits);
     return 0;
 }
 
-int qcow2_alloc(struct qcow2 *q, uint64_t wanted, uint64_t *offset, uint64_t *got)
+int qcow2_alloc(struct qcow2 *q, uint64_t wanted, uint64_t *offset, uint64_t *got, bool *virgin)
 {
-    return take(q, 1, wanted, offset, got);
+    return take(q, 1, wanted, offset, got, virgin);
 }
 
 int qcow2_alloc_run(struct qcow2 *q, uint64_t count, uint64_t *offset)
 {
     uint64_t got;
-    return take(q, count, count, offset, &got);
+    bool virgin;
+    return take(q, count, count, offset, &got, &virgin);
 }
 
 void qcow2_unalloc(struct qcow2 *q, uint64_t offset, uint64_t count)
@@ -332,12 +337,21 @@ void qcow2_unalloc(struct qcow2 *q, uint64_t offset, uint64_t count)
 
 int qcow2_gone(struct qcow2 *q, uint64_t offset)
 {
-    if (q->gone_count == QCOW2_GONE_MAX) {
+    if (q->gone_count >= QCOW2_GONE_MAX && list_empty(&q->ops) && !q->flushing) {
         int result = qcow2_flush_all(q);
         if (result)
             return result;
     }
-    q->gone[q->gone_count++] = offset >> q->cluster_bits;
+    if (q->gone_count == q->gone_room) {
+        size_t room = MAX(2 * q->gone_room, (size_t)64);
+        struct qcow2_gone *more = reallocarray(q->gone, room, sizeof(*more));
+        if (!more)
+            return -ENOMEM;
+        q->gone = more;
+        q->gone_room = room;
+    }
+    q->gone[q->gone_count++] =
+        (struct qcow2_gone){.cluster = offset >> q->cluster_bits, .sequence = ++q->sequence};
     return 0;
 }
 
@@ -360,28 +374,76 @@ int qcow2_gone_entry(struct qcow2 *q, uint64_t entry)
     }
 }
 
-int qcow2_commit_gone(struct qcow2 *q)
+/* Takes away references that are not the last; nothing may come into the others any more. */
+static int drop_shared(struct qcow2 *q, size_t count)
 {
     int first_error = 0;
-    unsigned count = q->gone_count;
-    q->gone_count = 0;
-    for (unsigned i = 0; i < count; i++) {
-        uint64_t cluster = q->gone[i], left = 1, hint = q->hint;
-        int result = qcow2_ref_add(q, cluster, -1);
-        if (!result)
-            result = qcow2_ref_get(q, cluster, &left);
-        if (!result && !left) {
-            uint64_t at = cluster << q->cluster_bits;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t left, at = q->gone[i].cluster << q->cluster_bits;
+        int result = qcow2_ref_get(q, q->gone[i].cluster, &left);
+        if (!result && left == 1) {
             qcow2_forget(q, at, q->cluster_size);
             if (q->pack_next > at && q->pack_next <= at + q->cluster_size)
                 q->pack_next = 0;
-            q->plain_entry = 0;
-            q->hint = MIN(hint, cluster);
-            if (q->image->flags & IMAGE_OPEN_DISCARD)
-                image_discard(q->file, at, q->cluster_size);
+            continue;
         }
+        if (!result)
+            result = qcow2_ref_add(q, q->gone[i].cluster, -1);
+        q->gone[i].cluster = 0;
         if (result && !first_error)
             first_error = result;
     }
     return first_error;
+}
+
+/* The room of what is about to be free, before anybody can get it. */
+static void punch(struct qcow2 *q, size_t count, bool shared)
+{
+    for (size_t i = 0, end; i < count; i = end) {
+        uint64_t first = q->gone[i].cluster;
+        for (end = i + 1; first && end < count; end++)
+            if (q->gone[end].cluster != first + (end - i))
+                break;
+        if (!first)
+            continue;
+        if (shared)
+            lock_drop(&q->lock);
+        image_discard(q->file, first << q->cluster_bits, (end - i) << q->cluster_bits);
+        if (shared)
+            lock_take(&q->lock);
+    }
+}
+
+int qcow2_commit_gone(struct qcow2 *q, size_t count, bool shared)
+{
+    uint64_t oldest = qcow2_oldest_op(q), hint = UINT64_MAX;
+    size_t ready = 0;
+    while (ready < count && q->gone[ready].sequence < oldest)
+        ready++;
+    if (!ready)
+        return 0;
+    int first_error = drop_shared(q, ready);
+    qcow2_unpacked_forget(q);
+    if (q->image->flags & IMAGE_OPEN_DISCARD)
+        punch(q, ready, shared);
+    for (size_t i = 0; i < ready; i++) {
+        if (!q->gone[i].cluster)
+            continue;
+        int result = qcow2_ref_add(q, q->gone[i].cluster, -1);
+        if (result && !first_error)
+            first_error = result;
+        if (!result)
+            hint = MIN(hint, q->gone[i].cluster);
+    }
+    q->hint = MIN(q->hint, hint);
+    q->gone_count -= ready;
+    memmove(q->gone, q->gone + ready, q->gone_count * sizeof(*q->gone));
+    return first_error;
+}
+
+bool qcow2_take_virgin(struct qcow2 *q, uint64_t offset, uint64_t length)
+{
+    bool virgin = offset >= q->virgin;
+    q->virgin = MAX(q->virgin, offset + length);
+    return virgin;
 }

@@ -22,7 +22,7 @@ static struct err *load_one(struct qcow2 *q, struct qcow2_snapshot *snapshot, ui
 {
     uint8_t head[ENTRY_HEAD], extra[EXTRA_KNOWN] = {0};
     int result = image_read(q->file, head, *at, sizeof(head));
-    if (result || !range_within(*at, sizeof(head), q->file->size))
+    if (result || !range_within(*at, sizeof(head), image_size(q->file)))
         return err_new("its snapshot table lies beyond the end of the file");
     uint16_t id = get_be16(head + 12), name = get_be16(head + 14);
     snapshot->l1_offset = get_be64(head);
@@ -37,7 +37,7 @@ static struct err *load_one(struct qcow2 *q, struct qcow2_snapshot *snapshot, ui
         name >= sizeof(snapshot->say.name))
         return err_new("a snapshot's name or data are too long");
     if (snapshot->l1_size > QCOW2_L1_MAX / 8 || snapshot->l1_offset % q->cluster_size ||
-        !range_within(snapshot->l1_offset, (uint64_t)snapshot->l1_size * 8, q->file->size))
+        !range_within(snapshot->l1_offset, (uint64_t)snapshot->l1_size * 8, image_size(q->file)))
         return err_new("a snapshot's L1 table cannot be there");
     *at += ENTRY_HEAD;
     result = image_read(q->file, extra, *at, MIN(snapshot->extra_size, EXTRA_KNOWN));
@@ -67,7 +67,8 @@ struct err *qcow2_snapshots_load(struct qcow2 *q)
         return NULL;
     if (count > QCOW2_SNAPSHOTS_MAX)
         return err_new("it has %u snapshots; %u are the most", count, QCOW2_SNAPSHOTS_MAX);
-    if (at % q->cluster_size || !range_within(at, (uint64_t)count * ENTRY_HEAD, q->file->size))
+    if (at % q->cluster_size ||
+        !range_within(at, (uint64_t)count * ENTRY_HEAD, image_size(q->file)))
         return err_new("its snapshot table cannot be there");
     q->snapshot = xcalloc(count, sizeof(*q->snapshot));
     for (; q->snapshot_count < count; q->snapshot_count++) {
@@ -212,7 +213,7 @@ static int change_tree(struct qcow2 *q, const uint64_t *l1, uint32_t size, int d
         uint64_t at = l1[i] & QCOW2_OFFSET_MASK;
         if (!at)
             continue;
-        if (at % q->cluster_size || !range_within(at, q->cluster_size, q->file->size))
+        if (at % q->cluster_size || !range_within(at, q->cluster_size, image_size(q->file)))
             result = -EIO;
         if (!result)
             result = image_read(q->file, table, at, q->cluster_size);

@@ -7,6 +7,7 @@
  */
 #include <string.h>
 
+#include "hw/disk/nvme.h"
 #include "hw/virtio/virtio_blk.h"
 #include "hw/virtio/virtio_console.h"
 #include "hw/virtio/virtio_net.h"
@@ -49,15 +50,16 @@ static struct err *add_blk(struct board *board, unsigned index)
     return board_add_pci(board, &blk->virtio.pci, -1);
 }
 
-/* One controller for all disks of bus scsi: they are its units 0, 1, ... in their order. */
-static struct err *add_scsi(struct board *board)
+/* The controller that disk `first` begins: its disks are units or namespaces in their order. */
+static struct err *add_scsi(struct board *board, unsigned first)
 {
+    const struct vm_config *config = board->config;
     struct virtio_scsi *scsi =
-        (struct virtio_scsi *)device_new(&virtio_scsi_class, board->env, "scsi0");
+        (struct virtio_scsi *)device_new(&virtio_scsi_class, board->env, config->disk[first].id);
 
-    for (unsigned i = 0; i < board->config->disk_count; i++) {
-        const struct vm_disk *disk = &board->config->disk[i];
-        if (disk->bus != VM_DISK_SCSI)
+    for (unsigned i = first; i < config->disk_count; i++) {
+        const struct vm_disk *disk = &config->disk[i];
+        if (vm_disk_controller(config, i) != first)
             continue;
         scsi->disk[scsi->disk_count++] =
             (struct virtio_scsi_disk){board->block[i], disk->id, disk->serial};
@@ -68,19 +70,38 @@ static struct err *add_scsi(struct board *board)
     return board_add_pci(board, &scsi->virtio.pci, -1);
 }
 
-static struct err *add_disks(struct board *board)
+static struct err *add_nvme(struct board *board, unsigned first)
 {
     const struct vm_config *config = board->config;
-    bool scsi = false;
+    struct nvme *nvme = (struct nvme *)device_new(&nvme_class, board->env, config->disk[first].id);
 
-    for (unsigned i = 0; i < config->disk_count; i++) {
-        const char *id = config->disk[i].id;
-        TRY(err_wrap(open_block(board, i), "disk '%s'", id));
-        if (config->disk[i].bus == VM_DISK_VIRTIO)
-            TRY(err_wrap(add_blk(board, i), "disk '%s'", id));
-        scsi |= config->disk[i].bus == VM_DISK_SCSI;
+    for (unsigned i = first; i < config->disk_count; i++) {
+        if (vm_disk_controller(config, i) != first)
+            continue;
+        if (nvme->ns_count < NVME_NAMESPACES_MAX)
+            nvme->ns[nvme->ns_count].block = board->block[i];
+        nvme->ns_count++; /* too many: refused by the device */
+        nvme->queues = MAX(nvme->queues, config->disk[i].queues);
     }
-    return scsi ? add_scsi(board) : NULL;
+    nvme->serial = config->disk[first].serial;
+    nvme->io_loops = &board->wiring.io_loop;
+    nvme->io_loop_count = 1;
+    return board_add_pci(board, &nvme->pci, -1);
+}
+
+static struct err *add_disks(struct board *board)
+{
+    static struct err *(*const add[])(struct board *, unsigned) = {
+        [VM_DISK_VIRTIO] = add_blk, [VM_DISK_SCSI] = add_scsi, [VM_DISK_NVME] = add_nvme};
+    const struct vm_config *config = board->config;
+
+    for (unsigned i = 0; i < config->disk_count; i++)
+        TRY(err_wrap(open_block(board, i), "disk '%s'", config->disk[i].id));
+    for (unsigned i = 0; i < config->disk_count; i++) {
+        if (vm_disk_controller(config, i) == i)
+            TRY(err_wrap(add[config->disk[i].bus](board, i), "disk '%s'", config->disk[i].id));
+    }
+    return NULL;
 }
 
 /* The peers of a card's queue pairs. */

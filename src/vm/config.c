@@ -238,15 +238,25 @@ static char *standard_append(const struct vm_config *config)
     return xstrdup("");
 }
 
+unsigned vm_disk_controller(const struct vm_config *config, unsigned index)
+{
+    const struct vm_disk *disk = &config->disk[index];
+
+    for (unsigned i = 0; i < index && disk->bus != VM_DISK_VIRTIO; i++) {
+        const struct vm_disk *other = &config->disk[i];
+        if (other->bus == disk->bus &&
+            (disk->bus == VM_DISK_SCSI || !strcmp(other->serial, disk->serial)))
+            return i;
+    }
+    return index;
+}
+
 static struct err *check_slots(const struct vm_config *config)
 {
-    unsigned devices = config->net_count + config->rng, scsi = 0;
+    unsigned devices = config->net_count + config->rng;
 
-    for (unsigned i = 0; i < config->disk_count; i++) {
-        devices += config->disk[i].bus != VM_DISK_SCSI;
-        scsi |= config->disk[i].bus == VM_DISK_SCSI;
-    }
-    devices += scsi;
+    for (unsigned i = 0; i < config->disk_count; i++)
+        devices += vm_disk_controller(config, i) == i;
     for (unsigned i = 0; i < config->console_count; i++)
         devices += config->console[i].device == VM_CONSOLE_VIRTIO;
     if (devices > PCI_DEVICES_MAX)

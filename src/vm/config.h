@@ -27,7 +27,7 @@ enum vm_accel {
 };
 enum vm_board { VM_BOARD_MICRO, VM_BOARD_Q35 };
 enum vm_on_reset { VM_RESET_REBOOT, VM_RESET_EXIT };
-enum vm_disk_bus { VM_DISK_VIRTIO, VM_DISK_SCSI };
+enum vm_disk_bus { VM_DISK_VIRTIO, VM_DISK_SCSI, VM_DISK_NVME };
 enum vm_net_kind { VM_NET_USER, VM_NET_TAP, VM_NET_NONE };
 enum vm_console_device { VM_CONSOLE_SERIAL, VM_CONSOLE_VIRTIO, VM_CONSOLE_DEBUG };
 enum vm_console_backend {
@@ -99,6 +99,11 @@ struct vm_config {
     int control_fd; /* connected socket to the tenon command; -1: none */
 };
 
+/*
+ * The first disk of the controller that disk `index` is at, often itself: SCSI disks share one,
+ * NVMe disks with the same serial do, each virtio disk has its own. After schema_finish().
+ */
+unsigned vm_disk_controller(const struct vm_config *config, unsigned index);
 /* Defaults, all descriptors -1. */
 void vm_config_init(struct vm_config *config);
 /* Frees strings and closes the descriptors that are still its own (not -1). */

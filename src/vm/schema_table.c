@@ -12,7 +12,7 @@ static const char *const accel_names[] = {"auto", "kvm", "soft", NULL, "none"};
 static const char *const board_names[] = {"micro", "q35", NULL};
 static const char *const reset_names[] = {"reboot", "exit", NULL};
 static const char *const cache_names[] = {"writeback", "none", "writethrough", "unsafe", NULL};
-static const char *const bus_names[] = {"virtio", "scsi", NULL};
+static const char *const bus_names[] = {"virtio", "scsi", "nvme", NULL};
 static const char *const net_names[] = {"user", "tap", "none", NULL};
 static const char *const proto_names[] = {"tcp", "udp", NULL};
 static const char *const console_names[] = {"serial", "virtio", "debug", NULL};
@@ -32,8 +32,8 @@ static const struct schema_field disk_fields[] = {
              "agree on, raw if they tell nothing."},
     {.key = "bus", .kind = SCHEMA_CHOICE, .offset = offsetof(struct vm_disk, bus),
      .choices = bus_names, .standard = "virtio",
-     .help = "How the guest sees it: virtio (virtio-blk, vda...) or scsi (virtio-scsi, sda...; one controller "
-             "for all such disks)."},
+     .help = "How the guest sees it: virtio (virtio-blk, vda...), scsi (virtio-scsi, sda...; one controller for "
+             "all such disks) or nvme (nvme0n1...; disks with the same serial are namespaces of one controller)."},
     {.key = "readonly", .kind = SCHEMA_SWITCH, .offset = offsetof(struct vm_disk, readonly),
      .standard = "false", .help = "The guest cannot write; several VMs may share the file."},
     {.key = "cache", .kind = SCHEMA_CHOICE, .offset = offsetof(struct vm_disk, cache),

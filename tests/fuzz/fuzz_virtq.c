@@ -7,29 +7,15 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#include <stdlib.h>
-#include <string.h>
-
 #include "../unit/hw/virtio_echo.h"
-#include "base/bytes.h"
-#include "base/log.h"
+#include "fuzz_machine.h"
 #include "hw/virtio/virtq.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define REGION KIB(64) /* two of them side by side, then nothing */
-#define ECAM 0xb0000000ull
 #define QUEUE_AREAS 0x3000u
 #define OPERATIONS_MAX 400
 
-struct input {
-    const uint8_t *at;
-    size_t left;
-};
-
 struct target {
-    struct hw_env env;
-    struct pci_bus *bus;
+    struct fuzz_machine machine;
     struct echo *echo;
     uint64_t bar;
     uint16_t size;
@@ -49,63 +35,16 @@ enum operation {
     OP_COUNT,
 };
 
-static uint64_t take(struct input *input, unsigned bytes)
-{
-    uint8_t raw[8] = {0};
-    unsigned here = (unsigned)MIN((size_t)bytes, input->left);
-    memcpy(raw, input->at, here);
-    input->at += here;
-    input->left -= here;
-    return get_le64(raw);
-}
-
-static void must(struct err *err)
-{
-    if (err)
-        abort();
-}
-
-static void no_log(void *opaque, enum log_level level, const char *line)
-{
-    (void)opaque;
-    (void)level;
-    (void)line;
-}
-
-static void no_msi(void *opaque, uint64_t address, uint32_t data)
-{
-    (void)opaque;
-    (void)address;
-    (void)data;
-}
-
-static const struct hw_env_ops env_ops = {.msi_send = no_msi};
-
 static void target_open(struct target *target)
 {
-    log_set_sink(no_log, NULL);
-    target->env.ops = &env_ops;
-    target->env.opaque = target;
-    must(loop_new("fuzz", &target->env.loop));
-    target->env.gmem = gmem_new();
-    must(gmem_add_ram(target->env.gmem, "low", 0, REGION));
-    must(gmem_add_ram(target->env.gmem, "high", REGION, REGION));
-    target->env.pio = io_bus_new("pio");
-    target->env.mmio = io_bus_new("mmio");
-    struct pci_bus_config config = {.env = &target->env,
-                                    .ecam_base = ECAM,
-                                    .ecam_buses = 1,
-                                    .mmio32_base = 0xc0000000,
-                                    .mmio32_size = 0x10000000};
-    must(pci_bus_new(&config, &target->bus));
-    target->echo = (struct echo *)device_new(&echo_class, &target->env, "e0");
-    must(pci_bus_attach(target->bus, &target->echo->virtio.pci, 1 << 3));
-    must(device_realize(&target->echo->virtio.pci.device));
+    fuzz_machine_open(&target->machine);
+    target->echo = (struct echo *)device_new(&echo_class, &target->machine.env, "e0");
+    fuzz_machine_add(&target->machine, &target->echo->virtio.pci);
 }
 
 static void put(struct target *target, unsigned offset, unsigned size, uint64_t value)
 {
-    io_bus_write(target->env.mmio, target->bar + offset, size, value);
+    io_bus_write(target->machine.env.mmio, target->bar + offset, size, value);
 }
 
 /* A reset, features and two rings, as a good driver would. */
@@ -135,15 +74,6 @@ static void set_up(struct target *target, struct input *input)
     put(target, 0x14, 1, 15);
 }
 
-static void memory(struct target *target, struct input *input)
-{
-    uint64_t gpa = take(input, 2) * 2;
-    size_t len = MIN((size_t)take(input, 1), input->left);
-    gmem_write(target->env.gmem, gpa, input->at, len);
-    input->at += len;
-    input->left -= len;
-}
-
 static void descriptor(struct target *target, struct input *input)
 {
     static const uint64_t places[] = {0x8000,     0xff00, REGION - 8,  2 * REGION - 8,
@@ -154,8 +84,8 @@ static void descriptor(struct target *target, struct input *input)
     put_le32(bytes + 8, (uint32_t)take(input, 2));
     put_le16(bytes + 12, (uint16_t)take(input, 2));
     put_le16(bytes + 14, (uint16_t)take(input, 2));
-    gmem_write(target->env.gmem, QUEUE_AREAS * (queue + 1) + slot % target->size * 16, bytes,
-               sizeof(bytes));
+    gmem_write(target->machine.env.gmem, QUEUE_AREAS * (queue + 1) + slot % target->size * 16,
+               bytes, sizeof(bytes));
 }
 
 static void make_available(struct target *target, struct input *input)
@@ -163,26 +93,9 @@ static void make_available(struct target *target, struct input *input)
     unsigned queue = (unsigned)take(input, 1) % 2, more = (unsigned)take(input, 1);
     uint64_t at = QUEUE_AREAS * (queue + 1) + 0x1000 + 2;
     uint16_t index;
-    if (gmem_load_le16(target->env.gmem, at, &index) == 0)
-        gmem_store_le16(target->env.gmem, at,
+    if (gmem_load_le16(target->machine.env.gmem, at, &index) == 0)
+        gmem_store_le16(target->machine.env.gmem, at,
                         (uint16_t)(index + (more < 250 ? more % 8 : more * 99)));
-}
-
-/* What was saved from a living device must be accepted again. */
-static void save_and_load(struct target *target)
-{
-    struct device *device = &target->echo->virtio.pci.device;
-    struct state_writer writer;
-    struct state_reader reader;
-    device_quiesce(device);
-    state_writer_init(&writer);
-    device_save(device, &writer);
-    state_writer_end(&writer);
-    must(state_reader_init(&reader, writer.out.data, writer.out.len));
-    must(device_load(device, &reader));
-    must(state_reader_end(&reader));
-    state_writer_fini(&writer);
-    device_resume(device);
 }
 
 static void operate(struct target *target, struct input *input)
@@ -190,17 +103,17 @@ static void operate(struct target *target, struct input *input)
     unsigned size, offset;
     switch ((enum operation)(take(input, 1) % OP_COUNT)) {
     case OP_MEMORY:
-        memory(target, input);
+        fuzz_memory(&target->machine, input);
         break;
     case OP_KICK:
         put(target, 0x3000 + 4 * (unsigned)(take(input, 1) % ECHO_QUEUES), 2, 0);
-        loop_once(target->env.loop, 0);
+        loop_once(target->machine.env.loop, 0);
         break;
     case OP_REGISTER:
         offset = (unsigned)take(input, 2) % 0x4000;
         size = 1u << take(input, 1) % 4;
         put(target, offset, size, take(input, size));
-        io_bus_read(target->env.mmio, target->bar + offset, size);
+        io_bus_read(target->machine.env.mmio, target->bar + offset, size);
         break;
     case OP_AVAIL:
         make_available(target, input);
@@ -215,7 +128,7 @@ static void operate(struct target *target, struct input *input)
         set_up(target, input);
         break;
     case OP_SAVE:
-        save_and_load(target);
+        fuzz_save_and_load(&target->echo->virtio.pci.device);
         break;
     case OP_UNPOP:
         target->echo->unpop = take(input, 1) & 1;
@@ -223,8 +136,8 @@ static void operate(struct target *target, struct input *input)
     case OP_CONFIG:
         offset = (unsigned)take(input, 1);
         size = 1u << take(input, 1) % 3;
-        io_bus_write(target->env.mmio, ECAM + (1 << 15) + offset, size, take(input, size));
-        io_bus_read(target->env.mmio, ECAM + (1 << 15) + offset, size);
+        io_bus_write(target->machine.env.mmio, DEVICE_CONFIG + offset, size, take(input, size));
+        io_bus_read(target->machine.env.mmio, DEVICE_CONFIG + offset, size);
         break;
     case OP_COUNT:
         break;
@@ -240,12 +153,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         target_open(target);
     }
     struct device *device = &target->echo->virtio.pci.device;
-    device_reset(device);
-    must(pci_bus_assign(target->bus));
-    io_bus_write(target->env.mmio, ECAM + (1 << 15) + 4, 2, 6);
+    fuzz_machine_reset(&target->machine, &target->echo->virtio.pci);
     target->bar = target->echo->virtio.pci.bar[4].region.base;
     target->echo->hold = target->echo->unpop = false;
-    gmem_fill(target->env.gmem, 0, 0, 2 * REGION);
     set_up(target, &input);
     for (unsigned i = 0; i < OPERATIONS_MAX && input.left; i++)
         operate(target, &input);

@@ -9,10 +9,10 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <termios.h>
 #include <unistd.h>
 
+#include "cmd/listen.h"
 #include "cmd/run.h"
 
 static struct err *open_stdio(struct run *run, struct vm_console *console)
@@ -50,54 +50,10 @@ static struct err *open_pty(struct run *run, unsigned index, struct vm_console *
     return NULL;
 }
 
-/* Does somebody listen on a socket that exists already? */
-static bool is_alive(const struct sockaddr_un *address)
-{
-    scoped(fd_cleanup) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-    return fd < 0 || connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 ||
-           errno != ECONNREFUSED;
-}
-
-static struct err *bind_at(int fd, const char *path, const struct sockaddr_un *address)
-{
-    struct stat status;
-
-    if (bind(fd, (const struct sockaddr *)address, sizeof(*address)) == 0)
-        return NULL;
-    if (errno == EADDRINUSE) {
-        if (lstat(path, &status) != 0 || !S_ISSOCK(status.st_mode))
-            return err_new("'%s' exists and is no socket: remove it or choose another path", path);
-        if (is_alive(address))
-            return err_of(ERR_BUSY, "somebody listens on '%s': choose another path", path);
-        if (unlink(path) == 0 && bind(fd, (const struct sockaddr *)address, sizeof(*address)) == 0)
-            return NULL;
-    }
-    return err_errno(errno, "cannot listen on '%s'", path);
-}
-
 struct err *run_listen(struct run *run, const char *what, const char *path, int *result)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    scoped(fd_cleanup) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-    if (fd < 0)
-        return err_errno(errno, "%s: cannot create a socket", what);
-    if (strlen(path) >= sizeof(address.sun_path))
-        return err_of(ERR_USAGE, "%s: the path '%s' is longer than the %zu characters of a socket",
-                      what, path, sizeof(address.sun_path) - 1);
-    strcpy(address.sun_path, path);
-    /* Whoever may connect controls the guest: the owner alone. */
-    mode_t mask = umask(0177);
-    struct err *err = bind_at(fd, path, &address);
-    umask(mask);
-    if (err)
-        return err_wrap(err, "%s", what);
+    TRY(err_wrap(listen_unix(path, result), "%s", what));
     run->socket_path[run->socket_count++] = xstrdup(path);
-    if (listen(fd, 32) != 0)
-        return err_errno(errno, "%s: cannot listen on '%s'", what, path);
-    *result = fd;
-    fd = -1;
     return NULL;
 }
 

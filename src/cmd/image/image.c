@@ -63,6 +63,8 @@ static struct err *run(int argc, char **argv, bool qemu, int *status)
     const struct image_verb *verb = NULL;
     if (argc < 2)
         return err_of(ERR_USAGE, "image: no verb: see `tenon help image`");
+    if (!strcmp(argv[1], "serve"))
+        return image_serve(argc - 1, argv + 1);
     *status = 1;
     TRY(find_verb(argv[1], &verb));
     *status = 0;
@@ -143,6 +145,7 @@ static void help_more(struct buf *out)
     buf_text(out, "\nVerbs:\n");
     for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
         buf_printf(out, "  %s\n      %s.\n", verbs[i].usage, verbs[i].summary);
+    image_serve_help(out);
     buf_text(out, "\nFormats:");
     for (unsigned i = 0; image_driver_at(i); i++)
         buf_printf(out, " %s", image_driver_name(image_driver_at(i)));

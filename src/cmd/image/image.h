@@ -150,6 +150,10 @@ void image_progress_begin(struct image_progress *progress, const struct image_ar
 void image_progress_at(void *progress, uint64_t done);
 void image_progress_end(struct image_progress *progress);
 
+/* serve.c: a verb with options of its own; serves until a signal. */
+struct err *image_serve(int argc, char **argv);
+void image_serve_help(struct buf *out);
+
 /* A file a verb. */
 struct err *image_amend_run(const struct image_args *args, int *status);
 struct err *image_bench_run(const struct image_args *args, int *status);

@@ -1,0 +1,273 @@
+/*
+ * tenon image serve: images as NBD exports, until a signal.
+ *
+ * The command opens everything (images, socket, credentials), then forks: the child serves,
+ * confined and with nothing to open; the parent waits for a signal and takes the socket's name
+ * away. Between them is a socket pair: whichever ends, the other notices.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "block/export/nbd.h"
+#include "cmd/image/image.h"
+#include "cmd/listen.h"
+#include "sandbox/sandbox.h"
+
+#define EXPORTS_MAX 64
+#define CLIENTS_STANDARD 64u
+
+static const struct option_spec options[] = {
+    {"socket", "PATH", "Listen on a unix socket."},
+    {"listen", "[ADDRESS:]PORT", "Listen on TCP; without an address, on 127.0.0.1."},
+    {"read-only", NULL, "Clients cannot write; other readers may share the files."},
+    {"format", "FORMAT", "What the images are; without it, their first bytes tell."},
+    {"clients", "N", "Connections at once; others wait. Default: 64."},
+    {"tls-certificates", "DIR",
+     "TLS with server-cert.pem and server-key.pem of that folder; nobody gets in without."},
+    {"tls-verify", NULL, "Clients must show a certificate that ca-cert.pem of that folder signed."},
+    {"tls-psk", "FILE", "TLS with pre-shared keys: lines name:hexadecimal-key, as psktool writes."},
+    {NULL, NULL, NULL},
+};
+
+struct serve {
+    const char *socket, *listen, *format, *certificates, *psk;
+    bool readonly, verify;
+    unsigned clients;
+    const char *word[EXPORTS_MAX];
+    struct nbd_export export[EXPORTS_MAX];
+    char *name[EXPORTS_MAX]; /* owned */
+    unsigned count;
+    struct nbd_tls *tls;
+    int listen_fd;
+    unsigned port;
+};
+
+static struct err *take_option(struct serve *serve, const char *name, const char *value)
+{
+    char *end;
+    if (!strcmp(name, "socket"))
+        serve->socket = value;
+    else if (!strcmp(name, "listen"))
+        serve->listen = value;
+    else if (!strcmp(name, "read-only"))
+        serve->readonly = true;
+    else if (!strcmp(name, "format"))
+        serve->format = value;
+    else if (!strcmp(name, "tls-certificates"))
+        serve->certificates = value;
+    else if (!strcmp(name, "tls-verify"))
+        serve->verify = true;
+    else if (!strcmp(name, "tls-psk"))
+        serve->psk = value;
+    else {
+        unsigned long clients = strtoul(value, &end, 10);
+        if (*end || !clients || clients > 4096)
+            return err_of(ERR_USAGE, "--clients is a number from 1 to 4096, not '%s'", value);
+        serve->clients = (unsigned)clients;
+    }
+    return NULL;
+}
+
+/* FILE, which clients get that name no export, or NAME=FILE. */
+static struct err *open_export(struct serve *serve, unsigned index)
+{
+    const char *word = serve->word[index];
+    const struct image_args args = {.verb = "serve"};
+    const char *equals = strchr(word, '='), *slash = strchr(word, '/');
+    bool named = equals && equals != word && (!slash || equals < slash);
+    unsigned flags = serve->readonly ? 0 : (unsigned)(IMAGE_OPEN_WRITABLE | IMAGE_OPEN_DISCARD);
+    struct nbd_export *export = &serve->export[index];
+    char *name = named ? xasprintf("%.*s", (int)(equals - word), word) : xstrdup("");
+    serve->name[index] = name;
+    *export = (struct nbd_export){.name = name};
+    for (unsigned i = 0; i < index; i++) {
+        if (!strcmp(serve->name[i], name))
+            return err_of(ERR_USAGE,
+                          *name ? "two exports are named '%s': rename one"
+                                : "two exports have no name%s: write NAME=FILE",
+                          name);
+    }
+    return image_open_chain(&args, named ? equals + 1 : word, serve->format, flags, &export->image);
+}
+
+static struct err *take_word(struct serve *serve, const char *word)
+{
+    if (serve->count == EXPORTS_MAX)
+        return err_of(ERR_USAGE, "more than %d exports", EXPORTS_MAX);
+    serve->word[serve->count++] = word;
+    return NULL;
+}
+
+static struct err *parse(struct serve *serve, int argc, char **argv)
+{
+    for (int i = 1; i < argc;) {
+        struct option_arg arg;
+        struct err *err = option_next(argc, argv, &i, options, NULL, NULL, &arg);
+        if (!err)
+            err = arg.spec ? take_option(serve, arg.spec->name, arg.value)
+                           : take_word(serve, arg.value);
+        option_arg_fini(&arg);
+        TRY(err);
+    }
+    if (!serve->count)
+        return err_of(ERR_USAGE, "what is to be served? Write FILE, or NAME=FILE");
+    if (!serve->socket == !serve->listen)
+        return err_of(ERR_USAGE, "where to listen? Give --socket PATH or --listen PORT");
+    if (serve->certificates && serve->psk)
+        return err_of(ERR_USAGE, "--tls-certificates and --tls-psk exclude each other");
+    if (serve->verify && !serve->certificates)
+        return err_of(ERR_USAGE, "--tls-verify needs --tls-certificates DIR");
+    return NULL;
+}
+
+static struct err *prepare(struct serve *serve)
+{
+    for (unsigned i = 0; i < serve->count; i++)
+        TRY(open_export(serve, i));
+    if (serve->certificates)
+        TRY(nbd_tls_load_certificates(serve->certificates, serve->verify, &serve->tls));
+    if (serve->psk)
+        TRY(nbd_tls_load_psk(serve->psk, &serve->tls));
+    return serve->socket ? listen_unix(serve->socket, &serve->listen_fd)
+                         : listen_tcp(serve->listen, &serve->listen_fd, &serve->port);
+}
+
+/* The images are written back before the process ends; the status says whether that worked. */
+static struct err *close_images(struct serve *serve)
+{
+    struct err *err = NULL;
+    for (unsigned i = 0; i < serve->count; i++) {
+        int result = image_close(serve->export[i].image);
+        serve->export[i].image = NULL;
+        if (result < 0 && !err)
+            err = err_errno(result, "export '%s': its last writes failed", serve->name[i]);
+    }
+    return err;
+}
+
+static struct err *confine(void)
+{
+    static const struct sandbox_rule rules[] = {
+        SANDBOX_ALLOW(accept4),    SANDBOX_ALLOW(sendto),    SANDBOX_ALLOW(sendmsg),
+        SANDBOX_ALLOW(recvfrom),   SANDBOX_ALLOW(recvmsg),   SANDBOX_ALLOW(setsockopt),
+        SANDBOX_ALLOW(getsockopt), SANDBOX_ALLOW(fdatasync), SANDBOX_ALLOW(fsync),
+        SANDBOX_ALLOW(fallocate),  SANDBOX_ALLOW(ftruncate),
+    };
+    const struct sandbox_policy policy = {
+        .name = "tenon image serve",
+        .base = true,
+        .threads = true,
+        .rules = rules,
+        .rule_count = ARRAY_SIZE(rules),
+    };
+    return sandbox_enter(&policy);
+}
+
+/* In the child, where the parent's signals stay blocked. */
+static int serve_confined(struct serve *serve, int stop_fd)
+{
+    const struct nbd_server_config config = {
+        .export = serve->export,
+        .export_count = serve->count,
+        .tls = serve->tls,
+        .listen_fd = serve->listen_fd,
+        .stop_fd = stop_fd,
+        .clients_max = serve->clients,
+    };
+    signal(SIGPIPE, SIG_IGN);
+    struct err *err = confine();
+    if (!err)
+        err = nbd_serve(&config);
+    struct err *closed = close_images(serve);
+    if (!err)
+        err = closed;
+    else
+        err_free(closed);
+    if (!err)
+        return 0;
+    fprintf(stderr, "tenon: %s\n", err_text(err));
+    int status = (int)err_kind(err);
+    err_free(err);
+    return status;
+}
+
+/* In the parent: until a signal, or the child's end. */
+static struct err *wait_for(pid_t child, int signal_fd, int stop_fd)
+{
+    struct pollfd fds[2] = {{.fd = signal_fd, .events = POLLIN}, {.fd = stop_fd, .events = POLLIN}};
+    int status;
+    while (poll(fds, 2, -1) < 0 && errno == EINTR)
+        ;
+    close(stop_fd);
+    while (waitpid(child, &status, 0) < 0) {
+        if (errno != EINTR)
+            return err_errno(errno, "cannot wait for the server");
+    }
+    if (WIFSIGNALED(status))
+        return err_new("the server ended by signal %d", WTERMSIG(status));
+    return WEXITSTATUS(status) ? err_of((enum err_kind)WEXITSTATUS(status),
+                                        "the server ended; what it said is above")
+                               : NULL;
+}
+
+static struct err *run(struct serve *serve)
+{
+    sigset_t signals;
+    int pair[2];
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGHUP);
+    sigprocmask(SIG_BLOCK, &signals, NULL);
+    scoped(fd_cleanup) int signal_fd = signalfd(-1, &signals, SFD_CLOEXEC);
+    if (signal_fd < 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
+        return err_errno(errno, "cannot create the server's sockets");
+    if (serve->socket)
+        printf("tenon: serving at %s\n", serve->socket);
+    else
+        printf("tenon: serving at port %u\n", serve->port);
+    fflush(stdout);
+    pid_t child = fork();
+    if (child < 0)
+        return err_errno(errno, "cannot start the server");
+    if (!child) {
+        close(pair[0]);
+        _exit(serve_confined(serve, pair[1]));
+    }
+    close(pair[1]);
+    return wait_for(child, signal_fd, pair[0]);
+}
+
+void image_serve_help(struct buf *out)
+{
+    buf_text(out, "  serve [OPTIONS] FILE | NAME=FILE ...\n"
+                  "      Serve images to NBD clients. Its options:\n");
+    options_help(out, options);
+}
+
+struct err *image_serve(int argc, char **argv)
+{
+    struct serve serve = {.listen_fd = -1, .clients = CLIENTS_STANDARD};
+    struct err *err = parse(&serve, argc, argv);
+    if (!err)
+        err = prepare(&serve);
+    if (!err)
+        err = run(&serve);
+    if (serve.socket && serve.listen_fd >= 0)
+        unlink(serve.socket);
+    fd_cleanup(&serve.listen_fd);
+    nbd_tls_free(serve.tls);
+    for (unsigned i = 0; i < serve.count; i++)
+        free(serve.name[i]);
+    return err;
+}

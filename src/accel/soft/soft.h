@@ -22,6 +22,7 @@
 
 #include "accel/accel.h"
 #include "accel/soft/decode/decode.h"
+#include "accel/soft/xlate/frame.h"
 #include "base/lock.h"
 
 struct lapic;
@@ -161,11 +162,17 @@ struct soft_jc {
     struct block *block;
 };
 
+/* For the C that translated code calls, and for signals. */
+#define SPACE_STACK KIB(64)
+
 /*
  * Private TLBs, so that a change of CR3 or CPL is one of a pointer: a space for the supervisor, and
  * one for the user of each address space. A change of CR3 leaves the supervisor's global pages.
  */
 struct soft_space {
+    uint8_t stack[SPACE_STACK]; /* of translated code: below its frame */
+    struct xlate_frame frame __attribute__((aligned(16)));
+    struct soft_sites sites[2]; /* to read, to write */
     struct soft_tlbe read[TLB_SIZE];
     struct soft_tlbe write[TLB_SIZE];
     struct soft_tlbe exec[TLBX_SIZE];
@@ -174,6 +181,7 @@ struct soft_space {
        of them than fit: all slots. */
     uint16_t log_read[TLB_LOG], log_write[TLB_LOG], log_exec[TLB_LOG], log_jc[TLB_LOG];
     uint32_t n_read, n_write, n_exec, n_jc;
+    uint64_t global[2][TLB_SIZE / 64];    /* the same of read and write */
     uint64_t exec_global[TLBX_SIZE / 64]; /* slots of exec that hold a supervisor's global page */
     uint64_t exec_seen[64];               /* pages that jc may hold: a bit a page, hashed */
     /* Fragments of large pages lie in slots of their own. The biggest page that has some, or 0, and

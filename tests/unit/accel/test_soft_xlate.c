@@ -602,6 +602,20 @@ static void differ(struct fixture *f, const struct outcome *a, const struct outc
              a->reads + a->writes, b->reads + b->writes);
 }
 
+/* Blocks are translated once more, with some accesses through the hashed TLB, or without groups. */
+static void translate_again(struct fixture *f)
+{
+    struct soft_vcpu *v = f->rig->v;
+    for (unsigned i = 0; i < ARRAY_SIZE(v->code->hash); i++)
+        for (struct block *block = v->code->hash[i]; block; block = block->hash_next) {
+            block->hashed[0] = next_random(f);
+            block->hashed[1] = next_random(f);
+            block->lone = below(f, 2);
+            if (block->mode == INSN_64 && block->gpa2 == UINT64_MAX)
+                xlate_again(v, block);
+        }
+}
+
 static struct accel_vcpu *watched; /* of the one fixture: for the signal handler */
 static volatile sig_atomic_t expired;
 
@@ -678,9 +692,11 @@ static void test_programs(void **state)
         shutdowns += a->reason == VM_EXIT_SHUTDOWN;
         v->vm->xlate_after = 1 + below(f, 2);
         soft_code_flush(v);
-        for (unsigned i = 0; i < 3; i++) { /* the later ones through bound jumps */
+        for (unsigned i = 0; i < 4; i++) { /* the later ones through bound jumps */
             if (programs % 4 == 0)
                 soft_tlb_flush(v);
+            if (i == 2)
+                translate_again(f);
             watch(900);
             run(f, rip, b);
             watch(0);

@@ -44,10 +44,13 @@ _Static_assert(sizeof(struct op) == 32, "two ops a cache line");
 struct block {
     uint64_t gpa; /* of the first byte */
     struct block *hash_next, *page_next, *page2_next;
-    /* xlate.h: where translated code enters, with flags in the frame or in the host's register;
-       jumps that are bound to it. */
-    const uint8_t *code, *code_flags;
+    /* xlate.h: where translated code enters, with flags in the frame or in the host's register; the
+       same without a look for events, for jumps forward; jumps that are bound to it. */
+    const uint8_t *code, *code_flags, *ahead, *ahead_flags;
     struct xlate_site *bound;
+    /* For its next translation, xlate_miss.c: ops that look into the hashed TLB; no groups. */
+    uint64_t hashed[2];
+    bool lone;
     uint64_t gpa2; /* page that the last instruction crosses into, or UINT64_MAX */
     uint16_t op_count;
     uint16_t bytes;
@@ -136,10 +139,8 @@ const uint8_t *soft_fetch_ptr(struct soft_vcpu *v, uint64_t linear, uint64_t *gp
 /* For atomics: a host address that may be written, or NULL (MMIO, ROM, code page, crossing) after
    the rights were checked. */
 void *soft_write_ptr(struct soft_vcpu *v, uint64_t linear, unsigned size);
-/* Makes the TLB hit for an access, if it may, without raising: 1 when it will hit. 64-bit code
-   only. An `aligned` access that is not never hits. */
-#define TLB_FILL(size, aligned, write) ((uint32_t)(size) << 2 | (uint32_t)(aligned) << 1 | (write))
-uint64_t soft_tlb_fill(struct soft_vcpu *v, uint64_t linear, uint64_t how);
+/* Brings the page of `linear` into the TLB, if it may be there, without raising. 64-bit code. */
+bool soft_tlb_fill(struct soft_vcpu *v, uint64_t linear, bool write);
 void soft_space_free(struct soft_vcpu *v);
 void soft_tlb_flush_writes(struct soft_vcpu *v);
 void soft_tlb_flush_pcid(struct soft_vcpu *v, uint64_t pcid);

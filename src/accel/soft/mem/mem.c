@@ -38,7 +38,10 @@ static void fill(struct soft_vcpu *v, struct soft_space *space, enum soft_access
     uint16_t *log = access == ACC_READ ? space->log_read : space->log_write;
     if (access == ACC_WRITE)
         tlb_write_dropped(v, index, e);
+    uint64_t bit = 1ull << index % 64, *global = &space->global[access == ACC_WRITE][index / 64];
+    *global |= bit;
     if (!walk->global || space != v->supervisor) {
+        *global &= ~bit;
         if (*n < TLB_LOG)
             log[*n] = index;
         ++*n;
@@ -85,19 +88,16 @@ static uint8_t *resolve(struct soft_vcpu *v, struct soft_space *space, bool user
     return resolve_walked(v, space, linear, access, &walk);
 }
 
-uint64_t soft_tlb_fill(struct soft_vcpu *v, uint64_t linear, uint64_t how)
+bool soft_tlb_fill(struct soft_vcpu *v, uint64_t linear, bool write)
 {
-    enum soft_access access = how & 1 ? ACC_WRITE : ACC_READ;
-    unsigned size = how >> 2;
+    enum soft_access access = write ? ACC_WRITE : ACC_READ;
     struct soft_space *space = v->space;
-    const struct soft_tlbe *e =
-        access == ACC_WRITE ? &space->write[tlb_index(linear)] : &space->read[tlb_index(linear)];
+    const struct soft_tlbe *e = (write ? space->write : space->read) + tlb_index(linear);
     struct walk walk;
-    if (!soft_canonical(linear) || (linear & 0xfff) + size > GUEST_PAGE_SIZE ||
-        (how & 2 && linear & (size - 1)) || !soft_walk_try(v, linear, access, is_user(v), &walk))
-        return 0;
+    if (!soft_canonical(linear) || !soft_walk_try(v, linear, access, is_user(v), &walk))
+        return false;
     resolve_walked(v, space, linear, access, &walk);
-    return (linear ^ e->tag) <= GUEST_PAGE_SIZE - size;
+    return (linear ^ e->tag) <= 0xfff;
 }
 
 /* One part of an access that crosses pages: from the TLB, or by a walk. */

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 #include "accel/soft/interp/block.h"
+#include "accel/soft/mem/site.h"
 
 static void reset_table(struct soft_tlbe *table, unsigned size, const uint16_t *log, uint32_t *n)
 {
@@ -62,7 +63,16 @@ static void flush_writes(struct soft_vcpu *v, struct soft_space *space)
     if (unlikely(v->vm->dirty_log))
         for (unsigned i = 0; i < TLB_SIZE; i++)
             tlb_write_dropped(v, i, &space->write[i]);
+    soft_sites_flush(v, space, true);
     reset_table(space->write, TLB_SIZE, space->log_write, &space->n_write);
+}
+
+static void flush_sites(struct soft_vcpu *v, struct soft_space *space)
+{
+    if (space == v->supervisor)
+        space->sites[0].n = space->sites[1].n = SITE_LOG + 1;
+    soft_sites_flush(v, space, false);
+    soft_sites_flush(v, space, true);
 }
 
 /* Drops what the logs name, or everything where they overflowed. */
@@ -70,6 +80,7 @@ static void flush_logged(struct soft_vcpu *v, struct soft_space *space)
 {
     if (!space)
         return;
+    soft_sites_flush(v, space, false);
     reset_table(space->read, TLB_SIZE, space->log_read, &space->n_read);
     flush_writes(v, space);
     reset_table(space->exec, TLBX_SIZE, space->log_exec, &space->n_exec);
@@ -82,6 +93,7 @@ static void flush_space(struct soft_vcpu *v, struct soft_space *space)
         return;
     if (space == v->supervisor)
         space->n_read = space->n_write = space->n_exec = space->n_jc = TLB_LOG + 1;
+    flush_sites(v, space);
     flush_logged(v, space);
     memset(space->exec_seen, 0, sizeof(space->exec_seen));
     space->large = space->large_near = 0;
@@ -125,6 +137,7 @@ void soft_tlb_flush_writes(struct soft_vcpu *v)
 {
     if (v->supervisor) {
         v->supervisor->n_write = TLB_LOG + 1;
+        v->supervisor->sites[1].n = SITE_LOG + 1;
         flush_writes(v, v->supervisor);
     }
     for (unsigned i = 0; i < SOFT_ASIDS; i++)
@@ -143,6 +156,8 @@ static void drop_write(struct soft_vcpu *v, struct soft_space *space, unsigned i
 
 void soft_tlb_drop_write(struct soft_vcpu *v, const uint8_t *page)
 {
+    if (v->supervisor)
+        soft_sites_drop_host(v, v->supervisor, (uintptr_t)page);
     for (unsigned i = 0; i < TLB_SIZE; i++)
         if (v->supervisor)
             drop_write(v, v->supervisor, i, (uintptr_t)page);
@@ -150,6 +165,7 @@ void soft_tlb_drop_write(struct soft_vcpu *v, const uint8_t *page)
         struct soft_space *space = v->user[slot];
         if (!space)
             continue;
+        soft_sites_drop_host(v, space, (uintptr_t)page);
         bool logged = space->n_write <= TLB_LOG;
         for (unsigned i = 0; i < (logged ? space->n_write : TLB_SIZE); i++)
             drop_write(v, space, logged ? space->log_write[i] : i, (uintptr_t)page);
@@ -206,6 +222,7 @@ static void drop_jumps(struct soft_vcpu *v, struct soft_space *space, uint64_t l
 /* Entries of a large page lie in any slot: compare all tags within it. */
 static void flush_large(struct soft_vcpu *v, struct soft_space *space, uint64_t linear)
 {
+    flush_sites(v, space);
     uint64_t mask = space->large >= GIB(1) ? ~(GIB(1) - 1) : ~(MIB(4) - 1);
     for (unsigned i = 0; i < TLB_SIZE; i++) {
         if (!((space->read[i].tag ^ linear) & mask))
@@ -230,6 +247,7 @@ static void flush_page_in(struct soft_vcpu *v, struct soft_space *space, uint64_
         flush_large(v, space, linear);
         return;
     }
+    soft_sites_drop_page(v, space, linear);
     unsigned i = tlb_index(linear), x = i & (TLBX_SIZE - 1);
     if ((space->read[i].tag ^ linear) <= 0xfff)
         space->read[i].tag = tlb_empty_tag(i);

@@ -11,7 +11,8 @@
 #include "accel/soft/xlate/xlate_emit.h"
 
 #define CODE_SIZE MIB(64)
-#define SITE_COUNT (KIB(1) * 512)
+#define JUMP_COUNT (KIB(1) * 512)
+#define ACCESS_COUNT (KIB(1) * 512)
 
 /* ---- the buffer ---- */
 
@@ -21,19 +22,24 @@ static void *map_code(int fd, int protection)
     return at == MAP_FAILED ? NULL : at;
 }
 
+static void *map_records(size_t bytes)
+{
+    void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return at == MAP_FAILED ? NULL : at;
+}
+
 struct xlate *xlate_new(void)
 {
     struct xlate *xlate = xcalloc(1, sizeof(*xlate));
     scoped(fd_cleanup) int fd = memfd_create("tenon-code", MFD_CLOEXEC);
-    void *sites = mmap(NULL, SITE_COUNT * sizeof(struct xlate_site), PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (sites != MAP_FAILED)
-        xlate->sites = sites;
+    xlate->sites = map_records(JUMP_COUNT * sizeof(struct xlate_site));
+    xlate->accesses = map_records(ACCESS_COUNT * sizeof(struct xlate_access));
     if (fd >= 0 && !ftruncate(fd, CODE_SIZE)) {
         xlate->write = map_code(fd, PROT_READ | PROT_WRITE);
         xlate->exec = map_code(fd, PROT_READ | PROT_EXEC);
     }
-    if (!xlate->sites || !xlate->write || !xlate->exec) {
+    if (!xlate->sites || !xlate->accesses || !xlate->write || !xlate->exec) {
         xlate_free(xlate);
         return NULL;
     }
@@ -50,7 +56,9 @@ void xlate_free(struct xlate *xlate)
     if (xlate->exec)
         munmap((void *)(uintptr_t)xlate->exec, CODE_SIZE);
     if (xlate->sites)
-        munmap(xlate->sites, SITE_COUNT * sizeof(struct xlate_site));
+        munmap(xlate->sites, JUMP_COUNT * sizeof(struct xlate_site));
+    if (xlate->accesses)
+        munmap(xlate->accesses, ACCESS_COUNT * sizeof(struct xlate_access));
     free(xlate);
 }
 
@@ -60,6 +68,7 @@ void xlate_flush(struct xlate *xlate)
         return;
     xlate->used = xlate->fixed;
     xlate->site_count = 0;
+    xlate->access_count = 0;
 }
 
 /* ---- blocks ---- */
@@ -67,7 +76,8 @@ void xlate_flush(struct xlate *xlate)
 void xlate_block_init(struct soft_vcpu *v, struct block *block)
 {
     if (v->code->xlate)
-        block->code = block->code_flags = v->code->xlate->leave_block;
+        block->code = block->code_flags = block->ahead = block->ahead_flags =
+            v->code->xlate->leave_block;
 }
 
 static void bind(struct xlate *xlate, struct xlate_site *site, const uint8_t *to)
@@ -84,26 +94,49 @@ void xlate_block_drop(struct soft_vcpu *v, struct block *block)
     block->bound = NULL;
 }
 
+void xlate_again(struct soft_vcpu *v, struct block *block)
+{
+    if (block->dead)
+        return;
+    xlate_block_drop(v, block);
+    for (unsigned i = 1; i < block->op_count; i++)
+        if (block->ops[i].fn == xlate_op_native)
+            block->ops[i].fn = xlate_op_entry;
+    block->ops[0].fn = xlate_op_hot;
+    block->ops[0].imm = v->vm->xlate_after;
+}
+
 static struct block *block_of(const struct op *first)
 {
     return (struct block *)((uintptr_t)first - offsetof(struct block, ops));
 }
 
-/* Translated code came to a jump that leads nowhere yet: binds it if it can. */
+/* Translated code came to a jump that leads nowhere yet: binds it if it can. The interpreter does a
+   call over; any other jump is done but for its way, and its flags may be gone. */
 static const struct op *take_site(struct soft_vcpu *v, struct xlate_site *site)
 {
     const struct op *op = site->op;
-    v->icount -= op->n; /* which the op will add again */
     struct xlate *xlate = v->code->xlate;
-    if (op->fn == op_dead)
-        return op;
-    struct block *target = op->link;
+    struct block *target = op->fn == op_dead ? NULL : op->link;
     if (target && !target->dead && target->code != xlate->leave_block) {
-        bind(xlate, site, site->flags_live ? target->code_flags : target->code);
+        if (site->ahead)
+            bind(xlate, site, site->flags_live ? target->ahead_flags : target->ahead);
+        else
+            bind(xlate, site, site->flags_live ? target->code_flags : target->code);
         site->next = target->bound;
         target->bound = site;
     }
-    return op;
+    if (site->call) {
+        v->icount -= op->n; /* which the op will add again */
+        return op;
+    }
+    uint64_t rip = v->r[R_BLOCK] + op->disp;
+    if (op->fn == op_dead)
+        return soft_lookup(v, rip);
+    if (!target)
+        return soft_link(v, op, rip);
+    v->r[R_BLOCK] = rip;
+    return target->ops;
 }
 
 const struct op *xlate_op_native(struct soft_vcpu *v, const struct op *op)
@@ -123,7 +156,8 @@ const struct op *xlate_op_native(struct soft_vcpu *v, const struct op *op)
 
 static bool has_room(const struct xlate *xlate)
 {
-    return xlate->used + XLATE_BLOCK_MAX < CODE_SIZE && xlate->site_count + 256 < SITE_COUNT;
+    return xlate->used + XLATE_BLOCK_MAX < CODE_SIZE && xlate->site_count + 256 < JUMP_COUNT &&
+           xlate->access_count + 256 < ACCESS_COUNT;
 }
 
 const struct op *xlate_op_hot(struct soft_vcpu *v, const struct op *op)

@@ -21,12 +21,12 @@ static bool decode_ops(struct xlate_build *b, const uint8_t *page)
     for (unsigned i = 0; i < block->op_count; i++) {
         const struct op *op = &block->ops[i];
         struct xlate_op *x = &b->ops[i];
-        if (op->fn == xlate_op_hot || op->fn == xlate_op_entry) {
-            x->kind = XLATE_ENTRY;
-            continue;
-        }
         if (op->fn == op_fallthrough) {
             x->kind = XLATE_FALL;
+            continue;
+        }
+        if (!op->len) {
+            x->kind = XLATE_ENTRY;
             continue;
         }
         unsigned at = b->in_page + op->off;
@@ -73,12 +73,13 @@ static void liveness(struct xlate_build *b, const uint8_t *page)
     for (unsigned i = b->block->op_count; i-- > 0;) {
         struct xlate_op *x = &b->ops[i];
         const struct op *op = &b->block->ops[i];
-        if (x->kind == XLATE_INSN && x->insn.id == I_JCC)
-            live |= live_after_jump(b, page, i);
-        else if (x->kind == XLATE_INSN && x->insn.flags & INSN_F_END)
-            live = live_after_jump(b, page, i);
-        else if (x->kind == XLATE_FALL)
+        if (x->kind == XLATE_INSN && (x->insn.id == I_JCC || x->insn.flags & INSN_F_END)) {
+            x->live_taken = live_after_jump(b, page, i);
+            live = x->live_taken | (x->insn.id == I_JCC ? live : 0);
+        } else if (x->kind == XLATE_FALL) {
             live = op->a ? live_at(b, page, (int64_t)b->in_page + op->disp) : FL_ARITH;
+            x->live_taken = live;
+        }
         x->live_out = live;
         live = x->use.reads | (live & ~x->use.writes);
         if (x->kind == XLATE_OTHER)
@@ -132,7 +133,9 @@ static void first_entry(struct xlate_build *b)
     emit_rm(e, false, 0x83, 7, HOST_T0, offsetof(struct soft_vcpu, events)); /* cmp, 0 */
     emit1(e, 0);
     xlate_stub(b, emit_jcc(e, 5), 0, STUB_POLL);
+    block->ahead = emit_here(e);
     entry(b, 0);
+    block->ahead_flags = emit_here(e);
 }
 
 static void emit_block(struct xlate_build *b)
@@ -175,12 +178,14 @@ bool xlate_block(struct soft_vcpu *v, struct block *block)
     b.xlate = xlate;
     b.block = block;
     b.in_page = gpa & 0xfff;
-    b.stub_count = 0;
+    b.stub_count = b.site_count = 0;
+    memset(b.groups, 0, sizeof(b.groups));
     memset(b.ops, 0, block->op_count * sizeof(b.ops[0]));
     const uint8_t *page = host - b.in_page;
     if (!decode_ops(&b, page))
         return false;
     liveness(&b, page);
+    xlate_plan_memory(&b);
     if (block->dead)
         return false;
     b.e.at = xlate->write + xlate->used;

@@ -15,11 +15,29 @@ struct xlate_stub {
     uint8_t kind;
     struct xlate_site *site; /* STUB_SITE */
     const uint8_t *retry;    /* STUB_MISS: the probe's start; STUB_SIMD: behind the check */
-    uint32_t how;            /* STUB_MISS: of soft_tlb_fill; STUB_SIMD: the wanted bit */
+    const uint8_t *done;     /* STUB_MISS: behind the instruction */
+    struct xlate_access *access;
+    bool relative; /* STUB_MISS: T0 is relative to the site's start */
+    uint8_t simd;  /* STUB_SIMD: the wanted bit */
 };
 enum { STUB_LEAVE, STUB_POLL, STUB_JCC, STUB_SITE, STUB_MISS, STUB_SIMD };
 
 #define XLATE_STUBS 400
+
+/* Accesses through one register that are checked together: xlate_mem.c. */
+struct xlate_group {
+    bool valid;
+    uint16_t version, site;
+    int64_t low, high; /* offsets that are checked */
+    uint8_t align;     /* less one: known of the offset aligned_at */
+    int64_t aligned_at;
+};
+
+/* Where a memory operand is: host registers; index 4 is none. */
+struct xlate_place {
+    uint8_t base, index;
+    int32_t disp;
+};
 
 struct xlate_build {
     struct emitter e;
@@ -30,6 +48,9 @@ struct xlate_build {
     /* Where the flags are now: the host's register, or the frame. Live flags are right there. */
     bool host_flags;
     uint8_t simd; /* bits of soft_simd_enter that are known to be in the frame */
+    struct xlate_group groups[INSN_REG_RIP + 1][2]; /* to read, to write */
+    uint16_t sites[BLOCK_OPS_MAX * 2 + 4];          /* in use: index * 2 + write */
+    unsigned site_count;
     unsigned stub_count;
     struct xlate_stub stubs[XLATE_STUBS];
     struct xlate_op ops[BLOCK_OPS_MAX + 4];
@@ -46,16 +67,37 @@ void xlate_stub(struct xlate_build *b, uint8_t *at, unsigned op, unsigned kind);
 /* Host flags must go to the frame if they are live, before something clobbers them. */
 void xlate_spill_flags(struct xlate_build *b, uint32_t live);
 void xlate_need_flags(struct xlate_build *b);
-/* T0 = host address of the access at linear address T0. T1 is lost, flags too; a miss leaves. With
-   `aligned` a misaligned access is a miss. */
-void xlate_probe(struct xlate_build *b, unsigned i, bool write, unsigned size, bool aligned);
-/* T0 = linear address of the memory operand. T1 is lost; flags too with FS or GS. */
-void xlate_address(struct xlate_build *b, unsigned i);
+/* General registers of the guest that the op writes: a bit each. */
+uint32_t xlate_writes(const struct xlate_op *x);
+/* An instruction with a ModRM operand. */
+void xlate_with_operand(struct xlate_build *b, unsigned i);
+/* The end of an instruction with its memory operand in T0 (no other place is as good for stubs). */
+void xlate_body(struct xlate_build *b, unsigned i, struct xlate_place *place);
 
+/* xlate_mem.c */
 bool xlate_good_address(const struct insn *insn);
+/* Finds what each op accesses. */
+void xlate_plan_memory(struct xlate_build *b);
+/* The ModRM operand. */
+struct xlate_want xlate_operand(const struct xlate_build *b, unsigned i);
+/* LEA of the operand to host register `to`; no segment base. */
+void xlate_lea(struct xlate_build *b, const struct xlate_want *want, bool wide, unsigned to);
+/* Where the op's access is, by T0 and T1; flags are lost unless it is known to hit. */
+struct xlate_place xlate_access(struct xlate_build *b, unsigned i);
+/* The same of the ModRM operand of an indirect call or jump. */
+struct xlate_place xlate_access_operand(struct xlate_build *b, unsigned i);
+/* Moves the place away from T1. */
+void xlate_free_t1(struct xlate_build *b, struct xlate_place *place);
+/* ModRM and what follows it; REX needs the place's registers. */
+void xlate_modrm(struct emitter *e, unsigned reg, const struct xlate_place *place);
+/* A 64-bit instruction with the place as operand. */
+void xlate_place_op(struct xlate_build *b, unsigned opcode, unsigned reg,
+                    const struct xlate_place *place);
+void xlate_miss_stub(struct xlate_build *b, const struct xlate_stub *stub);
 
-/* xlate_simd.c: emits SIMD instruction ops[i]. */
+/* xlate_simd.c: emits SIMD instruction ops[i]; its end. */
 void xlate_simd(struct xlate_build *b, unsigned i);
+void xlate_simd_body(struct xlate_build *b, unsigned i, struct xlate_place *place);
 
 /* xlate_jump.c */
 /* Gives op i to the interpreter; live flags are in the frame. */

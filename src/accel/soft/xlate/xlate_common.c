@@ -27,15 +27,19 @@ static void emit_enter(struct emitter *e)
         unsigned reg = kept_registers[i];
         emit_opcode(e, false, 0x50 | (reg & 7), 0, 0, reg);
     }
-    emit_alu_imm(e, true, 5, HOST_STACK, sizeof(struct xlate_frame));
+    emit_load(e, rax, rdi, offsetof(struct soft_vcpu, space));
+    emit_store(e, rax, XLATE_FRAME_AT + FRAME(host), HOST_STACK);
+    emit_lea(e, HOST_STACK, rax, XLATE_FRAME_AT);
     emit_store(e, HOST_STACK, FRAME(vcpu), rdi);
     emit_rr(e, false, 0x89, rdx, rdx); /* clears the upper half */
     emit_store(e, HOST_STACK, FRAME(flags), rdx);
     emit_rr(e, false, 0x31, rax, rax);
     emit_store(e, HOST_STACK, FRAME(simd), rax);
     emit_mov(e, HOST_T0, rsi);
-    emit_load(e, rax, rdi, offsetof(struct soft_vcpu, space));
-    emit_store(e, HOST_STACK, FRAME(space), rax);
+    for (unsigned i = 0; i < 2; i++) {
+        emit_load(e, rax, rdi, V_REG(R_SEG + X86_FS + i));
+        emit_store(e, HOST_STACK, FRAME(seg) + 8 * (int32_t)i, rax);
+    }
     emit_load(e, rax, rdi, V_REG(R_BLOCK));
     emit_alu_imm(e, true, 4, rax, -(int32_t)GUEST_PAGE_SIZE);
     emit_store(e, HOST_STACK, FRAME(page), rax);
@@ -162,7 +166,7 @@ static void emit_leave(struct emitter *e, bool avx)
     emit_vectors_out(e, avx);
     emit_patch(e, skip, emit_here(e));
     emit_mov(e, rax, HOST_T0);
-    emit_alu_imm(e, true, 0, HOST_STACK, sizeof(struct xlate_frame));
+    emit_load(e, HOST_STACK, HOST_STACK, FRAME(host));
     for (unsigned i = ARRAY_SIZE(kept_registers); i-- > 0;) {
         unsigned reg = kept_registers[i];
         emit_opcode(e, false, 0x58 | (reg & 7), 0, 0, reg);
@@ -181,8 +185,8 @@ static void emit_leave_block(struct emitter *e, const uint8_t *leave)
 
 /* ---- calls of C ---- */
 
-/* An even number: the stack is aligned for C inside a called routine (see emit_enter). */
-static const uint8_t c_registers[] = {0, 1, 2, 6, 7, 8, HOST_T0, HOST_GUEST_RSP};
+/* An odd number: with the return address of a called routine, the stack is aligned for C. */
+static const uint8_t c_registers[] = {0, 1, 2, 6, 7, 8, HOST_T0, HOST_T1, HOST_GUEST_RSP};
 
 /* Offset of the frame from RSP once the registers that C clobbers are on the stack. */
 #define C_FRAME (8 + 8 * (int32_t)ARRAY_SIZE(c_registers))
@@ -221,19 +225,42 @@ static void emit_vectors_if_live(struct emitter *e, bool avx, bool out)
     emit_patch(e, skip, emit_here(e));
 }
 
-/* Called: keeps all guest registers and T0. The flags are in the frame or dead. */
-static void emit_fill(struct emitter *e, bool avx)
+/* rdi, rsi, rdx = v, and T0 and T1 as they were when the registers were saved. */
+static void emit_miss_arguments(struct emitter *e)
 {
-    const unsigned rax = 0, rdx = 2, rsi = 6;
+    const unsigned rdx = 2, rsi = 6, rdi = 7;
+    emit_load(e, rdi, HOST_STACK, C_FRAME + FRAME(vcpu));
+    emit_load(e, rsi, HOST_STACK, 16); /* as c_registers has them */
+    emit_load(e, rdx, HOST_STACK, 8);
+}
+
+/* Called: keeps all guest registers. The flags are in the frame or dead. */
+static void emit_miss(struct emitter *e, bool avx)
+{
+    const unsigned rax = 0;
     emit_save_for_c(e);
+    emit_miss_arguments(e);
+    emit_call_c(e, (uintptr_t)xlate_miss);
+    emit_alu_imm(e, false, 7, rax, MISS_WALK);
+    uint8_t *done = emit_jcc(e, 5);
     emit_vectors_if_live(e, avx, true);
-    emit_mov(e, rsi, HOST_T0);
-    emit_mov(e, rdx, HOST_T1);
-    emit_call_c(e, (uintptr_t)soft_tlb_fill);
-    emit_mov(e, HOST_T1, rax);
+    emit_miss_arguments(e);
+    emit_call_c(e, (uintptr_t)xlate_walk);
     emit_vectors_if_live(e, avx, false);
+    emit_patch(e, done, emit_here(e));
+    emit_alu_imm(e, false, 7, rax, MISS_RETRY);
     emit_restore_after_c(e);
-    emit_rr(e, false, 0x85, HOST_T1, HOST_T1);
+    emit1(e, 0xc3);
+}
+
+/* Called: keeps all registers. */
+static void emit_cross_back(struct emitter *e)
+{
+    const unsigned rdi = 7;
+    emit_save_for_c(e);
+    emit_load(e, rdi, HOST_STACK, C_FRAME + FRAME(vcpu));
+    emit_call_c(e, (uintptr_t)xlate_cross_back);
+    emit_restore_after_c(e);
     emit1(e, 0xc3);
 }
 
@@ -262,11 +289,10 @@ static void emit_simd_in(struct emitter *e, bool avx)
     emit_rr(e, false, 0x31, rbx, rbx);
     emit_patch(e, refused, emit_here(e));
     emit_patch(e, done, emit_here(e));
-    emit_mov(e, HOST_T1, rbx);
+    emit_rr(e, false, 0x85, rbx, rbx);
     emit_opcode(e, false, 0x58 | rbx, 0, 0, rbx);
     emit_opcode(e, false, 0x58 | rbx, 0, 0, rbx);
     emit_restore_after_c(e);
-    emit_rr(e, false, 0x85, HOST_T1, HOST_T1);
     emit1(e, 0xc3);
 }
 
@@ -280,8 +306,10 @@ void xlate_common(struct xlate *xlate)
     emit_leave(&e, avx);
     xlate->leave_block = emit_here(&e);
     emit_leave_block(&e, xlate->leave);
-    xlate->fill = emit_here(&e);
-    emit_fill(&e, avx);
+    xlate->miss = emit_here(&e);
+    emit_miss(&e, avx);
+    xlate->cross_back = emit_here(&e);
+    emit_cross_back(&e);
     xlate->simd_in = emit_here(&e);
     emit_simd_in(&e, avx);
     xlate->fixed = xlate->used = ALIGN_UP((size_t)(e.at - xlate->write), 64);

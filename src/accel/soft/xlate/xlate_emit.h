@@ -125,18 +125,18 @@ static inline void emit_shift_imm(struct emitter *e, bool wide, unsigned digit, 
 }
 
 /* A three-byte VEX prefix; the opcode follows. */
-static inline void emit_vex_w(struct emitter *e, unsigned map, unsigned pp, bool w, bool l,
-                              unsigned vvvv, unsigned reg, unsigned rm)
+static inline void emit_vex_full(struct emitter *e, unsigned map, unsigned pp, bool w, bool l,
+                                 unsigned vvvv, unsigned reg, unsigned index, unsigned base)
 {
     emit1(e, 0xc4);
-    emit1(e, (reg > 7 ? 0 : 0x80) | 0x40 | (rm > 7 ? 0 : 0x20) | map);
+    emit1(e, (reg > 7 ? 0 : 0x80) | (index > 7 ? 0 : 0x40) | (base > 7 ? 0 : 0x20) | map);
     emit1(e, w << 7 | (~vvvv & 15) << 3 | l << 2 | pp);
 }
 
 static inline void emit_vex(struct emitter *e, unsigned map, unsigned pp, bool l, unsigned vvvv,
                             unsigned reg, unsigned rm)
 {
-    emit_vex_w(e, map, pp, false, l, vvvv, reg, rm);
+    emit_vex_full(e, map, pp, false, l, vvvv, reg, 0, rm);
 }
 
 static inline void emit_vzeroupper(struct emitter *e)

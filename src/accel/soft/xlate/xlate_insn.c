@@ -46,11 +46,6 @@ static bool stolen(unsigned guest)
 
 /* ---- what can be translated ---- */
 
-bool xlate_good_address(const struct insn *insn)
-{
-    return insn->has_modrm && insn->addrsize == 8 && insn->disp == (int32_t)insn->disp;
-}
-
 /* AH, CH, DH and BH exist only without a REX prefix. */
 static bool high_byte(const struct insn *insn, uint8_t kind, unsigned reg)
 {
@@ -213,96 +208,18 @@ void xlate_need_flags(struct xlate_build *b)
     b->host_flags = true;
 }
 
-/* ---- memory ---- */
-
-/* lea to, [base + index * 2^scale + disp]; index 4 is none, base 16 none. */
-static void emit_lea_full(struct xlate_build *b, bool wide, unsigned to, unsigned base,
-                          unsigned index, unsigned scale, int32_t disp)
-{
-    struct emitter *e = &b->e;
-    if (base != INSN_REG_NONE && index == 4) {
-        emit_rm(e, wide, 0x8d, to, base, disp);
-        return;
-    }
-    bool none = base == INSN_REG_NONE;
-    emit_opcode(e, wide, 0x8d, to, index, none ? 0 : base);
-    emit1(e, (none ? 0x00 : 0x80) | (to & 7) << 3 | 4);
-    emit1(e, scale << 6 | (index & 7) << 3 | (none ? 5 : base & 7));
-    emit4(e, disp);
-}
-
-/* LEA of the memory operand to host register `to`. */
-static void emit_ea(struct xlate_build *b, unsigned i, bool wide, unsigned to)
-{
-    const struct insn *insn = &b->ops[i].insn;
-    if (insn->base == INSN_REG_RIP) {
-        int32_t at = b->in_page + b->block->ops[i].off + insn->len;
-        emit_load(&b->e, HOST_T0, HOST_STACK, FRAME(page));
-        /* In two steps: the sum might not fit 32 bits. */
-        emit_lea(&b->e, HOST_T0, HOST_T0, at);
-        emit_rm(&b->e, wide, 0x8d, to, HOST_T0, insn->disp);
-        return;
-    }
-    unsigned base = INSN_REG_NONE, index = 4;
-    if (insn->base != INSN_REG_NONE)
-        base = xlate_reg(b, insn->base, HOST_T0);
-    if (insn->index != INSN_REG_NONE)
-        index = xlate_reg(b, insn->index, HOST_T1);
-    emit_lea_full(b, wide, to, base, index, insn->scale, insn->disp);
-}
-
-void xlate_address(struct xlate_build *b, unsigned i)
-{
-    const struct insn *insn = &b->ops[i].insn;
-    emit_ea(b, i, true, HOST_T0);
-    if (insn->seg != X86_FS && insn->seg != X86_GS)
-        return;
-    emit_load(&b->e, HOST_T1, HOST_STACK, FRAME(vcpu));
-    emit_rm(&b->e, true, 0x03, HOST_T0, HOST_T1,
-            offsetof(struct soft_vcpu, r) + 8 * (R_SEG + insn->seg));
-}
-
 void xlate_stub(struct xlate_build *b, uint8_t *at, unsigned op, unsigned kind)
 {
     b->stubs[b->stub_count++] = (struct xlate_stub){.at = at, .op = op, .kind = kind};
-}
-
-_Static_assert(sizeof(struct soft_tlbe) == 16 && TLB_BITS == 10, "index arithmetic below");
-
-void xlate_probe(struct xlate_build *b, unsigned i, bool write, unsigned size, bool aligned)
-{
-    struct emitter *e = &b->e;
-    int32_t table = write ? offsetof(struct soft_space, write) : offsetof(struct soft_space, read);
-    const uint8_t *retry = emit_here(e);
-    emit_mov(e, HOST_T1, HOST_T0);
-    emit_shift_imm(e, false, 5, HOST_T1, GUEST_PAGE_SHIFT - 4);
-    emit_alu_imm(e, false, 4, HOST_T1, (TLB_SIZE - 1) << 4);
-    emit_rm(e, true, 0x03, HOST_T1, HOST_STACK, FRAME(space));
-    /* address ^ tag is the offset in the page, if the page is this and the access lies in it. */
-    emit_rm(e, true, 0x33, HOST_T0, HOST_T1, table);
-    unsigned cc = 7;
-    if (aligned) {
-        emit_rr(e, true, 0xf7, 0, HOST_T0); /* test, imm32 */
-        emit4(e, ~(GUEST_PAGE_SIZE - size));
-        cc = 5;
-    } else {
-        emit_alu_imm(e, true, 7, HOST_T0, GUEST_PAGE_SIZE - size);
-    }
-    b->stubs[b->stub_count++] = (struct xlate_stub){.at = emit_jcc(e, cc),
-                                                    .op = i,
-                                                    .kind = STUB_MISS,
-                                                    .retry = retry,
-                                                    .how = TLB_FILL(size, aligned, write)};
-    emit_rm(e, true, 0x33, HOST_T0, HOST_T1, table);
-    emit_rm(e, true, 0x03, HOST_T0, HOST_T1, table + 8);
 }
 
 /* ---- the instruction itself ---- */
 
 struct coded {
     unsigned reg; /* host number for ModRM.reg, or its opcode digit */
-    unsigned rm;  /* host number; unused for memory, which is [T0] */
-    bool memory, opcode_reg, modrm;
+    unsigned rm;  /* host number; unused for memory */
+    const struct xlate_place *place;
+    bool opcode_reg, modrm;
 };
 
 static void emit_coded(struct xlate_build *b, const struct insn *insn, const struct coded *c)
@@ -314,8 +231,9 @@ static void emit_coded(struct xlate_build *b, const struct insn *insn, const str
         emit1(e, 0x66);
     if (insn->map != INSN_MAP_ONE && insn->prefix & (INSN_REP | INSN_REPNE))
         emit1(e, insn->prefix & INSN_REP ? 0xf3 : 0xf2);
-    unsigned rm = c->memory ? HOST_T0 : c->rm;
+    unsigned rm = c->place ? c->place->base : c->rm;
     unsigned rex = (insn->rex & 8) | (c->modrm && c->reg > 7 ? 4 : 0) |
+                   (c->place && c->place->index > 7 ? 2 : 0) |
                    ((c->modrm || c->opcode_reg) && rm > 7 ? 1 : 0);
     if (rex || insn->rex)
         emit1(e, 0x40 | rex);
@@ -326,8 +244,10 @@ static void emit_coded(struct xlate_build *b, const struct insn *insn, const str
     if (insn->map == INSN_MAP_0F3A)
         emit1(e, 0x3a);
     emit1(e, c->opcode_reg ? (insn->opcode & ~7u) | (rm & 7) : insn->opcode);
-    if (c->modrm)
-        emit1(e, (c->memory ? 0x00 : 0xc0) | (c->reg & 7) << 3 | (rm & 7));
+    if (c->place)
+        xlate_modrm(e, c->reg, c->place);
+    else if (c->modrm)
+        emit1(e, 0xc0 | (c->reg & 7) << 3 | (rm & 7));
     for (unsigned k = 0; k < 4; k++)
         for (unsigned n = immediate_size(insn, insn->op[k]), j = 0; j < n; j++)
             emit1(e, (uint64_t)insn->imm >> (8 * j));
@@ -344,19 +264,14 @@ static bool writes_both(const struct insn *insn)
 }
 
 /* Register and memory operands as their kinds say; whatever is implicit has its own register. */
-static void generic(struct xlate_build *b, unsigned i)
+static void generic_body(struct xlate_build *b, unsigned i, struct xlate_place *place)
 {
     const struct xlate_op *x = &b->ops[i];
     const struct insn *insn = &x->insn;
     bool preserves = x->use.touches && x->live_out & ~x->use.writes;
-    if (insn->is_mem) {
-        xlate_spill_flags(b, x->live_in);
-        xlate_address(b, i);
-        xlate_probe(b, i, insn->mem_access & INSN_MEM_WRITE, insn->mem_size, false);
-    }
     if (x->use.reads || preserves)
         xlate_need_flags(b);
-    struct coded c = {.memory = insn->is_mem, .modrm = insn->has_modrm};
+    struct coded c = {.modrm = insn->has_modrm};
     c.reg = insn->modrm >> 3 & 7;
     bool writes_reg = false, writes_rm = false, has_reg = false, has_rm = false;
     for (unsigned k = 0; k < 4; k++) {
@@ -377,6 +292,11 @@ static void generic(struct xlate_build *b, unsigned i)
         high_reg |= is_g(insn->op[k]) && high_byte(insn, insn->op[k], insn->reg);
         high_rm |= !is_g(insn->op[k]) && high_byte(insn, insn->op[k], insn->rm);
     }
+    if (insn->is_mem) {
+        if (has_reg && stolen(insn->reg))
+            xlate_free_t1(b, place);
+        c.place = place;
+    }
     if (has_reg)
         c.reg = high_reg ? insn->reg : xlate_reg(b, insn->reg, HOST_T1);
     if (has_rm)
@@ -390,11 +310,31 @@ static void generic(struct xlate_build *b, unsigned i)
         b->host_flags = true;
 }
 
+void xlate_body(struct xlate_build *b, unsigned i, struct xlate_place *place)
+{
+    if (b->ops[i].insn.cls == INSN_CLASS_SIMD)
+        xlate_simd_body(b, i, place);
+    else
+        generic_body(b, i, place);
+}
+
+void xlate_with_operand(struct xlate_build *b, unsigned i)
+{
+    struct xlate_place place = {0};
+    unsigned first = b->stub_count;
+    if (b->ops[i].insn.is_mem)
+        place = xlate_access(b, i);
+    xlate_body(b, i, &place);
+    for (unsigned k = first; k < b->stub_count; k++)
+        b->stubs[k].done = emit_here(&b->e);
+}
+
 static void lea(struct xlate_build *b, unsigned i)
 {
     const struct insn *insn = &b->ops[i].insn;
     unsigned to = insn->reg == X86_RSP ? HOST_GUEST_RSP : stolen(insn->reg) ? HOST_T0 : insn->reg;
-    emit_ea(b, i, insn->opsize == 8, to);
+    struct xlate_want want = xlate_operand(b, i);
+    xlate_lea(b, &want, insn->opsize == 8, to);
     xlate_reg_done(b, insn->reg, to);
 }
 
@@ -402,42 +342,88 @@ static void push(struct xlate_build *b, unsigned i)
 {
     const struct xlate_op *x = &b->ops[i];
     struct emitter *e = &b->e;
-    xlate_spill_flags(b, x->live_in);
-    emit_lea(e, HOST_T0, HOST_GUEST_RSP, -8);
-    xlate_probe(b, i, true, 8, false);
+    struct xlate_place place = xlate_access(b, i);
     if (immediate_size(&x->insn, x->insn.op[0])) {
-        emit_opcode(e, true, 0xc7, 0, 0, HOST_T0);
-        emit1(e, HOST_T0 & 7);
+        xlate_place_op(b, 0xc7, 0, &place);
         emit4(e, x->insn.imm);
     } else {
-        emit_store(e, HOST_T0, 0, xlate_reg(b, x->insn.rm, HOST_T1));
+        if (stolen(x->insn.rm))
+            xlate_free_t1(b, &place);
+        xlate_place_op(b, 0x89, xlate_reg(b, x->insn.rm, HOST_T1), &place);
     }
     emit_lea(e, HOST_GUEST_RSP, HOST_GUEST_RSP, -8);
 }
 
 static void pop(struct xlate_build *b, unsigned i)
 {
-    const struct xlate_op *x = &b->ops[i];
-    struct emitter *e = &b->e;
-    unsigned guest = x->insn.rm;
-    xlate_spill_flags(b, x->live_in);
-    emit_mov(e, HOST_T0, HOST_GUEST_RSP);
-    xlate_probe(b, i, false, 8, false);
+    unsigned guest = b->ops[i].insn.rm;
+    struct xlate_place place = xlate_access(b, i);
     unsigned to = stolen(guest) ? HOST_T1 : guest == X86_RSP ? HOST_GUEST_RSP : guest;
+    xlate_place_op(b, 0x8b, to, &place);
     if (guest != X86_RSP) /* POP RSP: the popped value wins */
-        emit_lea(e, HOST_GUEST_RSP, HOST_GUEST_RSP, 8);
-    emit_load(e, to, HOST_T0, 0);
+        emit_lea(&b->e, HOST_GUEST_RSP, HOST_GUEST_RSP, 8);
     xlate_reg_done(b, guest, to);
 }
 
 static void leave(struct xlate_build *b, unsigned i)
 {
-    struct emitter *e = &b->e;
-    xlate_spill_flags(b, b->ops[i].live_in);
-    emit_mov(e, HOST_T0, X86_RBP);
-    xlate_probe(b, i, false, 8, false);
-    emit_lea(e, HOST_GUEST_RSP, X86_RBP, 8);
-    emit_load(e, X86_RBP, HOST_T0, 0);
+    struct xlate_place place = xlate_access(b, i);
+    emit_lea(&b->e, HOST_GUEST_RSP, X86_RBP, 8);
+    xlate_place_op(b, 0x8b, X86_RBP, &place);
+}
+
+static uint32_t bit_of(const struct insn *insn, uint8_t kind)
+{
+    unsigned reg;
+    if (is_g(kind))
+        reg = insn->reg;
+    else if (is_z(kind) || (is_e(kind) && !insn->is_mem))
+        reg = insn->rm;
+    else
+        return kind == O_AL || kind == O_AX || kind == O_rAX ? 1u << X86_RAX : 0;
+    return 1u << (high_byte(insn, kind, reg) ? reg - 4 : reg);
+}
+
+uint32_t xlate_writes(const struct xlate_op *x)
+{
+    const struct insn *insn = &x->insn;
+    const uint32_t rax = 1u << X86_RAX, rdx = 1u << X86_RDX, rsp = 1u << X86_RSP;
+    switch (insn->id) {
+    case I_JCC:
+    case I_JMP:
+    case I_JMPI:
+    case I_NOP:
+    case I_PREFETCH:
+    case I_EMMS:
+        return 0;
+    case I_CALL:
+    case I_CALLI:
+    case I_RET:
+    case I_PUSH:
+        return rsp;
+    case I_POP:
+        return rsp | 1u << insn->rm;
+    case I_LEAVE:
+        return rsp | 1u << X86_RBP;
+    case I_CBW:
+    case I_LAHF:
+        return rax;
+    case I_CWD:
+        return rdx;
+    case I_MUL:
+    case I_IMUL1:
+        return rax | rdx;
+    case I_SIMD:
+        return x->simd.gpr_out == SIMD_NO_GPR ? 0 : 1u << x->simd.gpr_out;
+    default:
+        break;
+    }
+    uint32_t written = insn->id == I_CMPXCHG ? rax : 0;
+    if (writes_first(insn))
+        written |= bit_of(insn, insn->op[0]);
+    if (writes_both(insn))
+        written |= bit_of(insn, insn->op[1]);
+    return written;
 }
 
 void xlate_insn(struct xlate_build *b, unsigned i)
@@ -471,7 +457,7 @@ void xlate_insn(struct xlate_build *b, unsigned i)
         xlate_simd(b, i);
         break;
     default:
-        generic(b, i);
+        xlate_with_operand(b, i);
         break;
     }
 }

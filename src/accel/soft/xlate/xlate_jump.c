@@ -20,13 +20,18 @@ void xlate_leave(struct xlate_build *b, unsigned i)
 /* T0 is lost; flags stay. */
 static void count(struct xlate_build *b, unsigned i)
 {
+    if (!b->host_flags) {                                         /* nothing in them */
+        emit_rm(&b->e, true, 0x83, 0, HOST_STACK, FRAME(icount)); /* add, imm8 */
+        emit1(&b->e, b->block->ops[i].n);
+        return;
+    }
     emit_load(&b->e, HOST_T0, HOST_STACK, FRAME(icount));
     emit_lea(&b->e, HOST_T0, HOST_T0, b->block->ops[i].n);
     emit_store(&b->e, HOST_STACK, FRAME(icount), HOST_T0);
 }
 
 _Static_assert(sizeof(struct soft_jc) == 16 && JC_BITS == 12, "index arithmetic below");
-#define JC_AT ((int32_t)offsetof(struct soft_space, jc))
+#define JC_AT ((int32_t)offsetof(struct soft_space, jc) - XLATE_FRAME_AT)
 
 /* T1 = jump-cache slot of the address in T0, moved by -JC_AT; a miss leaves at op i. */
 static void look_up(struct xlate_build *b, unsigned i)
@@ -37,7 +42,7 @@ static void look_up(struct xlate_build *b, unsigned i)
     emit_rr(e, true, 0x31, HOST_T0, HOST_T1); /* xor */
     emit_alu_imm(e, false, 4, HOST_T1, JC_SIZE - 1);
     emit_shift_imm(e, false, 4, HOST_T1, 4);
-    emit_rm(e, true, 0x03, HOST_T1, HOST_STACK, FRAME(space));
+    emit_rr(e, true, 0x01, HOST_STACK, HOST_T1);     /* add T1, rsp */
     emit_rm(e, true, 0x3b, HOST_T0, HOST_T1, JC_AT); /* cmp */
     xlate_stub(b, emit_jcc(e, 5), i, STUB_LEAVE);
 }
@@ -57,11 +62,15 @@ static void load_block(struct xlate_build *b)
     emit_load(&b->e, HOST_T1, HOST_T1, JC_AT + (int32_t)offsetof(struct soft_jc, block));
 }
 
-static void site(struct xlate_build *b, unsigned i)
+static void site(struct xlate_build *b, unsigned i, int64_t target)
 {
     struct xlate_site *site = &b->xlate->sites[b->xlate->site_count++];
     uint8_t *at = emit_jmp(&b->e);
-    *site = (struct xlate_site){.op = &b->block->ops[i], .at = at, .flags_live = b->host_flags};
+    *site = (struct xlate_site){.op = &b->block->ops[i],
+                                .at = at,
+                                .flags_live = b->host_flags,
+                                .call = b->ops[i].kind == XLATE_INSN && b->ops[i].insn.id == I_CALL,
+                                .ahead = target > b->in_page + b->block->ops[i].off};
     b->stubs[b->stub_count++] =
         (struct xlate_stub){.at = at, .op = i, .kind = STUB_SITE, .site = site};
 }
@@ -69,8 +78,9 @@ static void site(struct xlate_build *b, unsigned i)
 void xlate_goto(struct xlate_build *b, unsigned i, int64_t target, bool near)
 {
     if (near) {
+        b->host_flags = b->host_flags && b->ops[i].live_taken;
         count(b, i);
-        site(b, i);
+        site(b, i, target);
         return;
     }
     xlate_spill_flags(b, FL_ARITH);
@@ -87,9 +97,8 @@ static void load_target(struct xlate_build *b, unsigned i)
     const struct insn *insn = &b->ops[i].insn;
     xlate_spill_flags(b, FL_ARITH);
     if (insn->is_mem) {
-        xlate_address(b, i);
-        xlate_probe(b, i, false, 8, false);
-        emit_load(&b->e, HOST_T0, HOST_T0, 0);
+        struct xlate_place place = xlate_access_operand(b, i);
+        xlate_place_op(b, 0x8b, HOST_T0, &place);
     } else {
         unsigned host = xlate_reg(b, insn->rm, HOST_T0);
         if (host != HOST_T0)
@@ -97,16 +106,16 @@ static void load_target(struct xlate_build *b, unsigned i)
     }
 }
 
-/* Stores the return address; the flags are spilled already. */
+/* Stores the return address. */
 static void push_return(struct xlate_build *b, unsigned i)
 {
     struct emitter *e = &b->e;
     const struct op *op = &b->block->ops[i];
-    emit_lea(e, HOST_T0, HOST_GUEST_RSP, -8);
-    xlate_probe(b, i, true, 8, false);
+    struct xlate_place place = xlate_access(b, i);
+    xlate_free_t1(b, &place);
     emit_load(e, HOST_T1, HOST_STACK, FRAME(page));
     emit_lea(e, HOST_T1, HOST_T1, b->in_page + op->off + op->len);
-    emit_store(e, HOST_T0, 0, HOST_T1);
+    xlate_place_op(b, 0x89, HOST_T1, &place);
     emit_lea(e, HOST_GUEST_RSP, HOST_GUEST_RSP, -8);
 }
 
@@ -128,10 +137,10 @@ static void call(struct xlate_build *b, unsigned i)
 {
     int64_t target = xlate_target(b, i);
     if (xlate_near(target)) {
-        xlate_spill_flags(b, b->ops[i].live_in);
         push_return(b, i);
+        b->host_flags = b->host_flags && b->ops[i].live_taken;
         count(b, i);
-        site(b, i);
+        site(b, i, target);
         return;
     }
     xlate_spill_flags(b, FL_ARITH);
@@ -144,13 +153,28 @@ static void ret(struct xlate_build *b, unsigned i)
 {
     struct emitter *e = &b->e;
     xlate_spill_flags(b, FL_ARITH);
-    emit_mov(e, HOST_T0, HOST_GUEST_RSP);
-    xlate_probe(b, i, false, 8, false);
-    emit_load(e, HOST_T0, HOST_T0, 0);
+    struct xlate_place place = xlate_access(b, i);
+    xlate_place_op(b, 0x8b, HOST_T0, &place);
     look_up(b, i);
     load_block(b);
     emit_lea(e, HOST_GUEST_RSP, HOST_GUEST_RSP, 8 + (uint16_t)b->ops[i].insn.imm);
     enter_block(b, i);
+}
+
+/* A jump back is taken, mostly: it stands in line. */
+static void jcc(struct xlate_build *b, unsigned i)
+{
+    unsigned cc = b->ops[i].insn.opcode & 15;
+    int64_t target = xlate_target(b, i);
+    xlate_need_flags(b);
+    if (!xlate_near(target) || target > b->in_page + b->block->ops[i].off) {
+        xlate_stub(b, emit_jcc(&b->e, cc), i, STUB_JCC);
+        return;
+    }
+    uint8_t *skip = emit_jcc(&b->e, cc ^ 1);
+    xlate_goto(b, i, target, true);
+    emit_patch(&b->e, skip, emit_here(&b->e));
+    b->host_flags = true;
 }
 
 void xlate_jump(struct xlate_build *b, unsigned i)
@@ -158,8 +182,7 @@ void xlate_jump(struct xlate_build *b, unsigned i)
     const struct insn *insn = &b->ops[i].insn;
     switch (insn->id) {
     case I_JCC:
-        xlate_need_flags(b);
-        xlate_stub(b, emit_jcc(&b->e, insn->opcode & 15), i, STUB_JCC);
+        jcc(b, i);
         break;
     case I_JMP:
         xlate_goto(b, i, xlate_target(b, i), xlate_near(xlate_target(b, i)));
@@ -183,38 +206,25 @@ void xlate_jump(struct xlate_build *b, unsigned i)
     }
 }
 
-/* The way out of a jump that is not bound: the interpreter does it over. */
+/* The way out of a jump that is not bound. */
 static void site_stub(struct xlate_build *b, const struct xlate_stub *stub)
 {
     struct emitter *e = &b->e;
     stub->site->to = emit_here(e);
     if (stub->site->flags_live)
         emit_flags_save(e);
-    if (b->ops[stub->op].kind == XLATE_INSN && b->ops[stub->op].insn.id == I_CALL)
+    if (stub->site->call)
         emit_lea(e, HOST_GUEST_RSP, HOST_GUEST_RSP, 8); /* it will push again */
     emit_mov_imm64(e, HOST_T0, (uintptr_t)stub->site | 1);
     emit_mov_imm32(e, HOST_T1, b->in_page);
     emit_jmp_to(e, b->xlate->leave);
 }
 
-/* A TLB miss: fills the TLB and probes again, or leaves. */
-static void miss_stub(struct xlate_build *b, const struct xlate_stub *stub)
-{
-    struct emitter *e = &b->e;
-    int32_t table =
-        stub->how & 1 ? offsetof(struct soft_space, write) : offsetof(struct soft_space, read);
-    emit_rm(e, true, 0x33, HOST_T0, HOST_T1, table); /* the address again */
-    emit_mov_imm32(e, HOST_T1, stub->how);
-    emit_call(e, b->xlate->fill);
-    emit_patch(e, emit_jcc(e, 5), stub->retry);
-    xlate_leave(b, stub->op);
-}
-
 /* A block needs the guest's vector registers: loads them, or leaves. */
 static void simd_stub(struct xlate_build *b, const struct xlate_stub *stub)
 {
     struct emitter *e = &b->e;
-    emit_mov_imm32(e, HOST_T1, stub->how);
+    emit_mov_imm32(e, HOST_T1, stub->simd);
     emit_call(e, b->xlate->simd_in);
     emit_patch(e, emit_jcc(e, 5), stub->retry);
     xlate_leave(b, stub->op);
@@ -235,7 +245,7 @@ void xlate_stubs(struct xlate_build *b)
             xlate_leave(b, stub.op);
             break;
         case STUB_MISS:
-            miss_stub(b, &stub);
+            xlate_miss_stub(b, &stub);
             break;
         case STUB_SIMD:
             simd_stub(b, &stub);

@@ -30,7 +30,7 @@ static void need(struct xlate_build *b, unsigned i, uint8_t bit)
     xlate_spill_flags(b, b->ops[i].live_in);
     emit_rm(e, false, 0xf6, 0, HOST_STACK, FRAME(simd)); /* test byte, imm8 */
     emit1(e, bit);
-    struct xlate_stub stub = {.at = emit_jcc(e, 4), .op = i, .kind = STUB_SIMD, .how = bit};
+    struct xlate_stub stub = {.at = emit_jcc(e, 4), .op = i, .kind = STUB_SIMD, .simd = bit};
     stub.retry = emit_here(e);
     b->stubs[b->stub_count++] = stub;
     b->simd |= bit;
@@ -48,17 +48,19 @@ static bool writes_rm(const struct insn *insn)
     return insn->map == INSN_MAP_0F3A || insn->opcode == 0x7e;
 }
 
-static void encode(struct xlate_build *b, const struct insn *insn, unsigned reg, unsigned rm)
+static void encode(struct xlate_build *b, const struct insn *insn, unsigned reg, unsigned rm,
+                   const struct xlate_place *place)
 {
     struct emitter *e = &b->e;
     bool w = insn->rex & 8;
+    unsigned base = place ? place->base : rm, index = place ? place->index : 0;
     if (insn->prefix & INSN_VEX) {
-        emit_vex_w(e, insn->map, insn->pp, w, insn->vex_l, insn->vex_v, reg, rm);
+        emit_vex_full(e, insn->map, insn->pp, w, insn->vex_l, insn->vex_v, reg, index, base);
     } else {
         static const uint8_t mandatory[] = {0, 0x66, 0xf3, 0xf2};
         if (insn->pp)
             emit1(e, mandatory[insn->pp]);
-        unsigned rex = w << 3 | reg >> 3 << 2 | rm >> 3;
+        unsigned rex = w << 3 | reg >> 3 << 2 | index >> 3 << 1 | base >> 3;
         if (rex)
             emit1(e, 0x40 | rex);
         emit1(e, 0x0f);
@@ -66,16 +68,39 @@ static void encode(struct xlate_build *b, const struct insn *insn, unsigned reg,
             emit1(e, insn->map == INSN_MAP_0F38 ? 0x38 : 0x3a);
     }
     emit1(e, insn->opcode);
-    emit1(e, (insn->is_mem ? 0x00 : 0xc0) | (reg & 7) << 3 | (rm & 7));
+    if (place)
+        xlate_modrm(e, reg, place);
+    else
+        emit1(e, 0xc0 | (reg & 7) << 3 | (rm & 7));
     if (simd_has_immediate(insn))
         emit1(e, insn->imm);
 }
 
-void xlate_simd(struct xlate_build *b, unsigned i)
+void xlate_simd_body(struct xlate_build *b, unsigned i, struct xlate_place *place)
 {
     const struct xlate_op *x = &b->ops[i];
     const struct insn *insn = &x->insn;
     const struct simd_plan *plan = &x->simd;
+    unsigned reg = insn->reg, rm = insn->rm;
+    bool in = plan->gpr_in != SIMD_NO_GPR && !implicit_gprs(insn);
+    bool out = plan->gpr_out != SIMD_NO_GPR && !implicit_gprs(insn);
+    if (in || (out && writes_rm(insn))) {
+        rm = xlate_reg(b, insn->rm, HOST_T0);
+    } else if (out) {
+        if (insn->is_mem)
+            xlate_free_t1(b, place);
+        reg = xlate_reg(b, insn->reg, HOST_T1);
+    }
+    encode(b, insn, reg, rm, insn->is_mem ? place : NULL);
+    if (out)
+        xlate_reg_done(b, plan->gpr_out, writes_rm(insn) ? rm : reg);
+    if (x->use.touches)
+        b->host_flags = true;
+}
+
+void xlate_simd(struct xlate_build *b, unsigned i)
+{
+    const struct insn *insn = &b->ops[i].insn;
     need(b, i, insn->prefix & INSN_VEX ? SIMD_AVX : SIMD_SSE);
     if (insn->id == I_EMMS) {
         emit1(&b->e, 0xc5);
@@ -83,22 +108,5 @@ void xlate_simd(struct xlate_build *b, unsigned i)
         emit1(&b->e, 0x77);
         return;
     }
-    unsigned reg = insn->reg, rm = insn->rm;
-    if (insn->is_mem) {
-        xlate_spill_flags(b, x->live_in);
-        xlate_address(b, i);
-        xlate_probe(b, i, plan->writes, plan->mem_len, plan->align);
-        rm = HOST_T0;
-    }
-    bool in = plan->gpr_in != SIMD_NO_GPR && !implicit_gprs(insn);
-    bool out = plan->gpr_out != SIMD_NO_GPR && !implicit_gprs(insn);
-    if (in || (out && writes_rm(insn)))
-        rm = xlate_reg(b, insn->rm, HOST_T0);
-    else if (out)
-        reg = xlate_reg(b, insn->reg, HOST_T1);
-    encode(b, insn, reg, rm);
-    if (out)
-        xlate_reg_done(b, plan->gpr_out, writes_rm(insn) ? rm : reg);
-    if (x->use.touches)
-        b->host_flags = true;
+    xlate_with_operand(b, i);
 }

@@ -1,0 +1,142 @@
+/*
+ * Fills and empties the sites of translated code. See site.h.
+ *
+ * The vCPU's thread. Translated code comes here with the guest's vector registers in the host's,
+ * so this file is compiled without them.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#pragma GCC target("general-regs-only")
+
+#include "accel/soft/mem/site.h"
+
+#include "accel/soft/mem/tlb.h"
+
+/* Pages to each side that a window takes in if they happen to lie beside it in RAM. */
+#define REACH 8
+
+static unsigned seen_bit(uint64_t linear)
+{
+    return (linear >> 12 ^ linear >> 24) % SITE_SEEN;
+}
+
+/* Dirty log: the pages of a write window may have been written until now. */
+static void write_dropped(struct soft_vcpu *v, const struct soft_site *site, unsigned span)
+{
+    if (likely(!v->vm->dirty_log) || !site->limit)
+        return;
+    for (uint64_t at = 0; at < site->limit + span - 1; at += GUEST_PAGE_SIZE) {
+        struct soft_tlbe e = {.tag = site->start + at, .addend = site->addend};
+        tlb_write_dropped(v, tlb_index(e.tag), &e);
+    }
+}
+
+static void empty(struct soft_vcpu *v, struct soft_sites *sites, unsigned index, bool write)
+{
+    struct soft_site *site = &sites->at[index];
+    if (write)
+        write_dropped(v, site, SITE_SPAN(index));
+    site->limit = 0;
+}
+
+void soft_sites_flush(struct soft_vcpu *v, struct soft_space *space, bool write)
+{
+    struct soft_sites *sites = &space->sites[write];
+    bool all = sites->n > SITE_LOG;
+    if (all) {
+        for (unsigned i = 0; i < SITE_COUNT; i++)
+            empty(v, sites, i, write);
+    } else {
+        for (unsigned i = 0; i < sites->n; i++)
+            empty(v, sites, sites->log[i], write);
+    }
+    sites->n = 0;
+    if (all || space != v->supervisor)
+        memset(sites->seen, 0, sizeof(sites->seen));
+}
+
+/* Is the page of `linear` in the window? */
+static bool covers(const struct soft_site *site, uint64_t linear, unsigned span)
+{
+    return site->limit && (linear & ~0xfffull) - site->start < site->limit + span - 1;
+}
+
+void soft_sites_drop_page(struct soft_vcpu *v, struct soft_space *space, uint64_t linear)
+{
+    unsigned bit = seen_bit(linear);
+    for (unsigned write = 0; write < 2; write++) {
+        struct soft_sites *sites = &space->sites[write];
+        if (!(sites->seen[bit / 64] >> bit % 64 & 1))
+            continue;
+        for (unsigned i = 0; i < SITE_COUNT; i++)
+            if (covers(&sites->at[i], linear, SITE_SPAN(i)))
+                empty(v, sites, i, write);
+    }
+}
+
+void soft_sites_drop_host(struct soft_vcpu *v, struct soft_space *space, uintptr_t page)
+{
+    struct soft_sites *sites = &space->sites[1];
+    for (unsigned i = 0; i < SITE_COUNT; i++)
+        if (covers(&sites->at[i], page - sites->at[i].addend, SITE_SPAN(i)))
+            empty(v, sites, i, true);
+}
+
+struct window {
+    const struct soft_tlbe *table;
+    uint64_t start, length, addend;
+};
+
+static bool has_page(const struct window *w, uint64_t page)
+{
+    const struct soft_tlbe *e = &w->table[tlb_index(page)];
+    return page && e->tag == page && e->addend == w->addend;
+}
+
+static void widen(struct window *w)
+{
+    for (unsigned i = 0; i < REACH && has_page(w, w->start + w->length); i++)
+        w->length += GUEST_PAGE_SIZE;
+    for (unsigned i = 0; i < REACH && has_page(w, w->start - GUEST_PAGE_SIZE); i++) {
+        w->start -= GUEST_PAGE_SIZE;
+        w->length += GUEST_PAGE_SIZE;
+    }
+}
+
+static void put(struct soft_vcpu *v, struct soft_space *space, unsigned index, bool write,
+                const struct window *w)
+{
+    struct soft_sites *sites = &space->sites[write];
+    if (write)
+        write_dropped(v, &sites->at[index], SITE_SPAN(index));
+    sites->at[index] = (struct soft_site){
+        .start = w->start, .limit = w->length - SITE_SPAN(index) + 1, .addend = w->addend};
+    bool keep = space == v->supervisor;
+    for (uint64_t at = 0; at < w->length; at += GUEST_PAGE_SIZE) {
+        unsigned bit = seen_bit(w->start + at), slot = tlb_index(w->start + at);
+        sites->seen[bit / 64] |= 1ull << bit % 64;
+        keep = keep && space->global[write][slot / 64] >> slot % 64 & 1;
+    }
+    if (keep)
+        return;
+    if (sites->n < SITE_LOG)
+        sites->log[sites->n] = index;
+    sites->n++;
+}
+
+enum site_result soft_site_fill(struct soft_vcpu *v, uint64_t linear, unsigned index, bool write)
+{
+    struct soft_space *space = v->space;
+    uint64_t page = linear & ~0xfffull;
+    struct window w = {
+        .table = write ? space->write : space->read, .start = page, .length = GUEST_PAGE_SIZE};
+    const struct soft_tlbe *e = &w.table[tlb_index(page)];
+    if (e->tag != page)
+        return SITE_WALK;
+    w.addend = e->addend;
+    widen(&w);
+    if (linear - w.start > w.length - SITE_SPAN(index))
+        return SITE_CROSS;
+    put(v, space, index, write, &w);
+    return SITE_READY;
+}

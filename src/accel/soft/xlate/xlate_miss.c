@@ -1,0 +1,143 @@
+/*
+ * What translated code calls when an access has no translation at hand.
+ *
+ * A site that misses again and again is in code that jumps about in memory: its block is translated
+ * once more, with the hashed TLB in the site's place. A group of accesses whose span often crosses
+ * a page has each access checked alone the next time.
+ *
+ * Compiled without vector registers: the host's may hold the guest's.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#pragma GCC target("general-regs-only")
+
+#include "accel/soft/mem/site.h"
+#include "accel/soft/mem/tlb.h"
+#include "accel/soft/xlate/xlate.h"
+
+/* Misses less than NEAR instructions apart count; so many in excess of the others are too many. */
+#define NEAR 250
+#define MISSES 24
+#define CROSSINGS 16
+
+static bool in_tlb(const struct soft_space *space, uint64_t linear, bool write)
+{
+    const struct soft_tlbe *e = (write ? space->write : space->read) + tlb_index(linear);
+    return (linear ^ e->tag) <= 0xfff;
+}
+
+static uint8_t *host_of(const struct soft_space *space, uint64_t linear, bool write)
+{
+    const struct soft_tlbe *e = (write ? space->write : space->read) + tlb_index(linear);
+    return (uint8_t *)(uintptr_t)(linear + e->addend);
+}
+
+static void copy(uint8_t *to, const uint8_t *from, unsigned n)
+{
+    for (; n >= 8; n -= 8, to += 8, from += 8)
+        host_store((uintptr_t)to, 8, host_load((uintptr_t)from, 8));
+    for (unsigned piece = 4; piece; piece /= 2) {
+        if (!(n & piece))
+            continue;
+        host_store((uintptr_t)to, piece, host_load((uintptr_t)from, piece));
+        to += piece;
+        from += piece;
+    }
+}
+
+/* An access over a page boundary is done on a copy. */
+static uint64_t cross(struct soft_vcpu *v, uint64_t linear, const struct xlate_access *a)
+{
+    struct soft_space *space = v->space;
+    struct xlate_frame *frame = &space->frame;
+    uint64_t second = (linear | 0xfff) + 1;
+    if (!in_tlb(space, linear, a->write) || !in_tlb(space, second, a->write))
+        return MISS_WALK;
+    unsigned first = second - linear;
+    frame->part[0] = host_of(space, linear, a->write);
+    frame->part[1] = host_of(space, second, a->write);
+    frame->part_len[0] = first;
+    frame->part_len[1] = a->size - first;
+    copy(frame->bounce, frame->part[0], first);
+    copy(frame->bounce + first, frame->part[1], a->size - first);
+    return MISS_CROSS;
+}
+
+void xlate_cross_back(struct soft_vcpu *v)
+{
+    struct xlate_frame *frame = &v->space->frame;
+    copy(frame->part[0], frame->bounce, frame->part_len[0]);
+    copy(frame->part[1], frame->bounce + frame->part_len[0], frame->part_len[1]);
+}
+
+/* The site is filled: was it just so a moment ago? */
+static void missed(struct soft_vcpu *v, struct xlate_access *a)
+{
+    uint64_t now = v->space->frame.icount;
+    if (now - a->last >= NEAR) {
+        a->score -= MIN(a->score, 4);
+    } else if (++a->score >= MISSES) {
+        a->block->hashed[a->op / 64] |= 1ull << a->op % 64;
+        a->again = true;
+    }
+    a->last = now;
+}
+
+static uint64_t crossed(struct soft_vcpu *v, uint64_t linear, struct xlate_access *a)
+{
+    if (a->bounce)
+        return cross(v, linear, a);
+    if (a->group && a->score < CROSSINGS && ++a->score == CROSSINGS)
+        a->block->lone = a->again = true;
+    return MISS_LEAVE;
+}
+
+static bool crosses(uint64_t linear, unsigned size)
+{
+    return (linear & 0xfff) + size > GUEST_PAGE_SIZE;
+}
+
+/* What can be done with the TLB as it is. */
+static uint64_t find(struct soft_vcpu *v, uint64_t linear, struct xlate_access *a)
+{
+    if (!soft_canonical(linear) || !soft_canonical(linear + a->size))
+        return MISS_LEAVE;
+    if (crosses(linear, a->size) && (a->bounce || a->hashed))
+        return crossed(v, linear, a);
+    if (a->hashed)
+        return in_tlb(v->space, linear, a->write) ? MISS_RETRY : MISS_WALK;
+    switch (soft_site_fill(v, linear, a->site, a->write)) {
+    case SITE_READY:
+        missed(v, a);
+        return MISS_RETRY;
+    case SITE_CROSS:
+        return crossed(v, linear, a);
+    default:
+        return MISS_WALK;
+    }
+}
+
+uint64_t xlate_miss(struct soft_vcpu *v, uint64_t linear, struct xlate_access *a)
+{
+    if (v->vm->dirty_log && a->write)
+        return MISS_WALK;
+    uint64_t result = find(v, linear, a);
+    return a->again ? MISS_WALK : result;
+}
+
+static bool fill(struct soft_vcpu *v, uint64_t linear, bool write)
+{
+    return in_tlb(v->space, linear, write) || soft_tlb_fill(v, linear, write);
+}
+
+uint64_t xlate_walk(struct soft_vcpu *v, uint64_t linear, struct xlate_access *a)
+{
+    if (!fill(v, linear, a->write) ||
+        (a->bounce && crosses(linear, a->size) && !fill(v, linear + a->size - 1, a->write)))
+        return MISS_LEAVE;
+    uint64_t result = find(v, linear, a);
+    if (a->again)
+        xlate_again(v, a->block);
+    a->again = false;
+    return result == MISS_WALK ? MISS_LEAVE : result;
+}

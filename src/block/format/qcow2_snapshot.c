@@ -301,6 +301,22 @@ static int write_l1_copy(struct qcow2 *q, const uint64_t *l1, uint32_t size, uin
     return result;
 }
 
+/*
+ * Counts and the flags of sole ownership cannot change at the same moment: while they do not agree
+ * the image is marked dirty, which makes the next writer put them right. A change that fails leaves
+ * the mark. (Version 2 has none: there a cut may leave wrong flags, over clusters that leak.)
+ */
+static int begin_change(struct qcow2 *q)
+{
+    int result = qcow2_flush_all(q);
+    return result ? result : qcow2_set_incompatible(q, q->incompatible | QCOW2_INCOMPAT_DIRTY);
+}
+
+static int end_change(struct qcow2 *q)
+{
+    return qcow2_set_incompatible(q, q->incompatible & ~QCOW2_INCOMPAT_DIRTY);
+}
+
 static void describe(struct qcow2 *q, struct qcow2_snapshot *snapshot, const char *name)
 {
     uint64_t now = clock_wall_ns(), last = 0;
@@ -332,7 +348,7 @@ struct err *qcow2_snapshot_create(struct image *image, const char *name)
     struct qcow2_snapshot *snapshot = &q->snapshot[q->snapshot_count];
     *snapshot = (struct qcow2_snapshot){.l1_size = q->l1_size};
     describe(q, snapshot, name);
-    int result = qcow2_flush_all(q);
+    int result = begin_change(q);
     if (!result)
         result = change_tree(q, q->l1, q->l1_size, 1);
     if (!result)
@@ -346,7 +362,8 @@ struct err *qcow2_snapshot_create(struct image *image, const char *name)
         return err_errno(-result, "cannot make the snapshot");
     }
     q->snapshot_count++;
-    return NULL;
+    result = end_change(q);
+    return result ? err_errno(-result, "cannot mark it clean") : NULL;
 }
 
 struct err *qcow2_snapshot_delete(struct image *image, const char *name)
@@ -360,8 +377,10 @@ struct err *qcow2_snapshot_delete(struct image *image, const char *name)
     memcpy(rest, q->snapshot, sizeof(*rest) * (size_t)index);
     memcpy(rest + index, q->snapshot + index + 1,
            sizeof(*rest) * (q->snapshot_count - (size_t)index - 1));
-    uint64_t *l1;
-    int result = read_l1(q, gone.l1_offset, gone.l1_size, &l1);
+    uint64_t *l1 = NULL;
+    int result = begin_change(q);
+    if (!result)
+        result = read_l1(q, gone.l1_offset, gone.l1_size, &l1);
     if (!result)
         result = store_table(q, rest, q->snapshot_count - 1);
     if (result) {
@@ -377,6 +396,8 @@ struct err *qcow2_snapshot_delete(struct image *image, const char *name)
         result = qcow2_gone(q, gone.l1_offset + i);
     if (!result)
         result = settle(q);
+    if (!result)
+        result = end_change(q);
     free(l1);
     free(gone.extra);
     return result ? err_errno(-result, "cannot free what the snapshot held") : NULL;
@@ -403,7 +424,7 @@ struct err *qcow2_snapshot_apply(struct image *image, const char *name)
     uint64_t *l1, covers = 1ull << (2 * q->cluster_bits - 3), offset = 0;
     if (snapshot->say.disk_size > covers * snapshot->l1_size)
         return err_new("the snapshot's disk is larger than its tables");
-    int result = qcow2_flush_all(q);
+    int result = begin_change(q);
     if (!result)
         result = read_l1(q, snapshot->l1_offset, snapshot->l1_size, &l1);
     else
@@ -434,6 +455,8 @@ struct err *qcow2_snapshot_apply(struct image *image, const char *name)
         result = qcow2_gone(q, old_offset + i);
     if (!result)
         result = settle(q);
+    if (!result)
+        result = end_change(q);
     free(old);
     return result ? err_errno(-result, "cannot free what was before") : NULL;
 }

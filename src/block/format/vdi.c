@@ -108,29 +108,6 @@ static struct err *parse_header(struct vdi *vdi, const uint8_t *head, uint64_t *
     return NULL;
 }
 
-static struct err *vdi_open(struct image *image, const struct image_files *files)
-{
-    uint8_t head[HEADER_BYTES];
-    (void)files;
-    int status = image_size(image->file) < sizeof(head)
-                     ? -ENODATA
-                     : image_read(image->file, head, 0, sizeof(head));
-    if (status)
-        return err_errno(-status, "vdi: cannot read the header");
-    struct vdi *vdi = xcalloc(1, sizeof(*vdi));
-    struct err *err = parse_header(vdi, head, &image->size);
-    if (!err && vdi->table + 4ull * vdi->blocks > image_size(image->file))
-        err = err_new("vdi: the file ends within the block table");
-    if (err) {
-        free(vdi);
-        return err;
-    }
-    metacache_init(&vdi->meta, image->file);
-    vdi->meta.unordered = image->flags & IMAGE_OPEN_SCRATCH;
-    image->state = vdi;
-    return NULL;
-}
-
 static int vdi_flush(struct image *image)
 {
     struct vdi *vdi = image->state;
@@ -227,6 +204,53 @@ static int vdi_place(struct image *image, uint64_t offset, uint64_t length, uint
     vdi->placed = vdi->next++;
     *host = host_of(vdi, vdi->placed) + offset % vdi->block_size;
     return 0;
+}
+
+/*
+ * A power cut may come between the table and the header's count of stored blocks. Others append
+ * where that says: put it right before anything is written.
+ */
+static struct err *restore_count(struct vdi *vdi)
+{
+    uint32_t before = vdi->allocated;
+    uint8_t *bytes;
+    int status = scan(vdi);
+    if (status == -EIO) /* a damaged table: writes to what it has may go on */
+        return NULL;
+    if (!status && vdi->allocated != before) {
+        status = metacache_write(&vdi->meta, H_ALLOCATED, 4, &bytes);
+        if (!status) {
+            put_le32(bytes, vdi->allocated);
+            status = metacache_commit(&vdi->meta);
+        }
+    }
+    return status ? err_errno(-status, "vdi: cannot put its count of blocks right") : NULL;
+}
+
+static struct err *vdi_open(struct image *image, const struct image_files *files)
+{
+    uint8_t head[HEADER_BYTES];
+    (void)files;
+    int status = image_size(image->file) < sizeof(head)
+                     ? -ENODATA
+                     : image_read(image->file, head, 0, sizeof(head));
+    if (status)
+        return err_errno(-status, "vdi: cannot read the header");
+    struct vdi *vdi = xcalloc(1, sizeof(*vdi));
+    struct err *err = parse_header(vdi, head, &image->size);
+    if (!err && vdi->table + 4ull * vdi->blocks > image_size(image->file))
+        err = err_new("vdi: the file ends within the block table");
+    if (err) {
+        free(vdi);
+        return err;
+    }
+    metacache_init(&vdi->meta, image->file);
+    vdi->meta.unordered = image->flags & IMAGE_OPEN_SCRATCH;
+    image->state = vdi;
+    const unsigned untouched = IMAGE_OPEN_CHECK | IMAGE_OPEN_SCRATCH;
+    if (image->writable && !(image->flags & untouched))
+        return restore_count(vdi);
+    return NULL;
 }
 
 /*

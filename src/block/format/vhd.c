@@ -91,6 +91,14 @@ static int scan(struct image *image)
     return 0;
 }
 
+int vhd_restore_footer(struct image *image)
+{
+    int status = scan(image);
+    if (!status)
+        status = put_footer(image);
+    return status ? status : image_flush(image->file);
+}
+
 /* How far from `offset` the bitmap of the block at `host` says the same, and what. */
 static int map_sectors(struct vhd *vhd, uint64_t offset, uint64_t host, struct blockmap_span *span)
 {

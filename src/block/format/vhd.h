@@ -73,6 +73,8 @@ struct vhd {
 uint32_t vhd_checksum(const uint8_t *bytes, size_t length, size_t field);
 /* What the format calls the geometry of so many sectors. */
 void vhd_geometry(uint64_t sectors, uint16_t *cylinders, uint8_t *heads, uint8_t *per_track);
+/* Of a dynamic disk whose file does not end with it. */
+int vhd_restore_footer(struct image *image);
 struct err *vhd_open(struct image *image, const struct image_files *files);
 struct err *vhd_create(struct image *file, const struct image_create *create);
 

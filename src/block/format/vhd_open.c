@@ -214,5 +214,12 @@ struct err *vhd_open(struct image *image, const struct image_files *files)
     metacache_init(&vhd->meta, image->file);
     vhd->meta.unordered = image->flags & IMAGE_OPEN_SCRATCH;
     image->state = vhd;
+    /* A writer ended between a new block and the footer behind it. */
+    const unsigned untouched = IMAGE_OPEN_CHECK | IMAGE_OPEN_SCRATCH;
+    if (vhd->footer_missing && image->writable && !(image->flags & untouched)) {
+        int status = vhd_restore_footer(image);
+        if (status)
+            return err_errno(-status, "vhd: cannot write the footer that is missing");
+    }
     return NULL;
 }

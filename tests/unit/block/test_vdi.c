@@ -30,7 +30,8 @@ static void stale_count(void **state)
     assert_int_equal(pwrite(model_fd(&dir, "disk"), count, 4, 0x184), 4);
     for (unsigned repair = 0; repair < 3; repair++) {
         struct image_check check = {0};
-        model_ok(model_try(&dir, "disk", "vdi", repair ? IMAGE_OPEN_WRITABLE : 0, &image));
+        model_ok(model_try(&dir, "disk", "vdi", repair ? IMAGE_OPEN_WRITABLE | IMAGE_OPEN_CHECK : 0,
+                           &image));
         model_ok(image_check(image, repair == 1, &check));
         assert_int_equal(check.corruptions, repair == 0);
         assert_int_equal(check.corruptions_fixed, repair == 1);

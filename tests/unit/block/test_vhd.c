@@ -37,7 +37,8 @@ static void lost_footer(void **state)
     assert_int_equal(ftruncate(fd, lseek(fd, 0, SEEK_END) - 512), 0);
     for (unsigned repair = 0; repair < 3; repair++) {
         struct image_check check = {0};
-        model_ok(model_try(&dir, "disk", "vpc", repair ? IMAGE_OPEN_WRITABLE : 0, &image));
+        model_ok(model_try(&dir, "disk", "vpc", repair ? IMAGE_OPEN_WRITABLE | IMAGE_OPEN_CHECK : 0,
+                           &image));
         assert_int_equal(image_size(image), MIB(8));
         model_ok(image_check(image, repair == 1, &check));
         assert_int_equal(check.corruptions, repair == 0);

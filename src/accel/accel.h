@@ -106,7 +106,11 @@ struct accel_ops {
     void (*vcpu_reset)(struct accel_vcpu *vcpu);
     void (*vcpu_stats)(struct accel_vcpu *vcpu, struct accel_stats *stats);
 
-    /* Any thread. The regions of gmem changed (hotplug, ROM switched): vCPUs are stopped. */
+    /*
+     * The regions of gmem changed: vCPUs are stopped. Or what a switched region shows did: then
+     * also on a vCPU's thread in the middle of an access, for whose next one it counts; the other
+     * vCPUs follow in bounded time.
+     */
     struct err *(*ram_changed)(struct accel_vm *vm);
     /* Turns the engine's dirty log on or off; its bits go to gmem_dirty_set() on each fetch. */
     struct err *(*dirty_enable)(struct accel_vm *vm, bool on);

@@ -1,7 +1,9 @@
 /*
  * Regions of guest-physical memory and access to them.
  *
- * The region array does not change while a vCPU or a device runs, so lookups take no lock.
+ * The region array does not change while a vCPU or a device runs, so lookups take no lock. A switch
+ * changes what one region shows; whoever copies at that moment uses what it has found, and both of
+ * a switched region's mappings live as long as the region.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -23,8 +25,10 @@ struct gmem *gmem_new(void)
 
 static void region_fini(struct gmem_region *region)
 {
-    if (region->host)
-        munmap(region->host, region->size);
+    if (region->ram)
+        munmap(region->ram, region->size);
+    if (region->rom)
+        munmap(region->rom, region->size);
     free(region->dirty);
     free(region->code);
     free((char *)(uintptr_t)region->name);
@@ -44,21 +48,21 @@ void gmem_free(struct gmem *gmem)
  * turned that on. The first 2 MiB of the guest stay small pages: a directly booted guest needs a
  * few of them, and clearing a huge one would be the longest step of its start.
  */
-static void region_advise(const struct gmem_region *region)
+static void region_advise(const struct gmem_region *region, uint8_t *host)
 {
     uint64_t skip = region->gpa < HUGE_PAGE ? MIN(HUGE_PAGE - region->gpa, region->size) : 0;
 
     /* Advice: a kernel without huge pages refuses, and is fine. */
-    (void)madvise(region->host + skip, region->size - skip, MADV_HUGEPAGE);
+    (void)madvise(host + skip, region->size - skip, MADV_HUGEPAGE);
     /* What the guest keeps in its memory has no place in a core dump of ours. */
-    (void)madvise(region->host, region->size, MADV_DONTDUMP);
+    (void)madvise(host, region->size, MADV_DONTDUMP);
 }
 
 /*
  * Maps the region's memory so that its 2 MiB pages can be the guest's as well: an engine with
  * nested paging maps those whole, and a first touch then costs one exit instead of 512.
  */
-static struct err *region_map(struct gmem_region *region)
+static struct err *region_map(const struct gmem_region *region, uint8_t **host)
 {
     uint64_t reserve;
     if (!checked_add(region->size, HUGE_PAGE, &reserve))
@@ -72,16 +76,34 @@ static struct err *region_map(struct gmem_region *region)
     if (lead)
         munmap(area, lead);
     munmap(area + lead + region->size, HUGE_PAGE - lead);
-    region->host = area + lead;
-    if (mprotect(region->host, region->size, PROT_READ | PROT_WRITE) < 0)
+    *host = area + lead;
+    if (mprotect(*host, region->size, PROT_READ | PROT_WRITE) < 0)
         return err_errno(errno, "cannot make guest memory writable");
-    region_advise(region);
+    region_advise(region, *host);
     return NULL;
 }
 
-static struct err *region_back(struct gmem_region *region)
+static bool shows_ram(enum gmem_view view)
 {
-    TRY(region_map(region));
+    return view == GMEM_VIEW_RAM || view == GMEM_VIEW_RAM_READONLY;
+}
+
+static void region_show(struct gmem_region *region, enum gmem_view view)
+{
+    uint8_t *host = shows_ram(view) ? region->ram : region->rom;
+
+    __atomic_store_n(&region->host, host, __ATOMIC_RELAXED);
+    __atomic_store_n(&region->readonly, view != GMEM_VIEW_RAM, __ATOMIC_RELAXED);
+    __atomic_store_n(&region->view, (uint8_t)view, __ATOMIC_RELEASE);
+}
+
+static struct err *region_back(struct gmem_region *region, enum gmem_view view, bool switched)
+{
+    if (shows_ram(view) || switched)
+        TRY(region_map(region, &region->ram));
+    if (!shows_ram(view))
+        TRY(region_map(region, &region->rom));
+    region_show(region, view);
     uint64_t words = BITMAP_WORDS(region->size >> GUEST_PAGE_SHIFT);
     region->dirty = calloc(words, sizeof(uint64_t));
     region->code = calloc(words, sizeof(uint64_t));
@@ -91,7 +113,7 @@ static struct err *region_back(struct gmem_region *region)
 }
 
 static struct err *gmem_add(struct gmem *gmem, const char *name, uint64_t gpa, uint64_t size,
-                            bool readonly)
+                            enum gmem_view view, bool switched)
 {
     uint64_t end;
     if (!size || (gpa | size) % GUEST_PAGE_SIZE || !checked_add(gpa, size, &end))
@@ -106,9 +128,8 @@ static struct err *gmem_add(struct gmem *gmem, const char *name, uint64_t gpa, u
             return err_new("memory '%s' at 0x%llx overlaps memory '%s'", name,
                            (unsigned long long)gpa, other->name);
     }
-    struct gmem_region region = {
-        .gpa = gpa, .size = size, .readonly = readonly, .name = xstrdup(name)};
-    struct err *err = region_back(&region);
+    struct gmem_region region = {.gpa = gpa, .size = size, .name = xstrdup(name)};
+    struct err *err = region_back(&region, view, switched);
     if (err) {
         region_fini(&region);
         return err_wrap(err, "memory '%s'", name);
@@ -121,12 +142,30 @@ static struct err *gmem_add(struct gmem *gmem, const char *name, uint64_t gpa, u
 
 struct err *gmem_add_ram(struct gmem *gmem, const char *name, uint64_t gpa, uint64_t size)
 {
-    return gmem_add(gmem, name, gpa, size, false);
+    return gmem_add(gmem, name, gpa, size, GMEM_VIEW_RAM, false);
 }
 
 struct err *gmem_add_rom(struct gmem *gmem, const char *name, uint64_t gpa, uint64_t size)
 {
-    return gmem_add(gmem, name, gpa, size, true);
+    return gmem_add(gmem, name, gpa, size, GMEM_VIEW_ROM, false);
+}
+
+struct err *gmem_add_switched(struct gmem *gmem, const char *name, uint64_t gpa, uint64_t size)
+{
+    return gmem_add(gmem, name, gpa, size, GMEM_VIEW_ROM, true);
+}
+
+bool gmem_switch(struct gmem *gmem, uint64_t gpa, enum gmem_view view)
+{
+    for (size_t i = 0; i < gmem->count; i++) {
+        struct gmem_region *region = &gmem->region[i];
+        if (region->gpa != gpa || !region->ram || !region->rom || region->view == view)
+            continue;
+        region_show(region, view);
+        gmem_dirty_set(gmem, gpa, region->size);
+        return true;
+    }
+    return false;
 }
 
 size_t gmem_region_count(const struct gmem *gmem)
@@ -144,7 +183,7 @@ struct gmem_region *gmem_lookup(struct gmem *gmem, uint64_t gpa)
     for (size_t i = 0; i < gmem->count; i++) {
         struct gmem_region *region = &gmem->region[i];
         if (gpa - region->gpa < region->size)
-            return region;
+            return region->view == GMEM_VIEW_NONE ? NULL : region;
     }
     return NULL;
 }
@@ -158,7 +197,7 @@ uint64_t gmem_ram_bytes(const struct gmem *gmem)
 {
     uint64_t sum = 0;
     for (size_t i = 0; i < gmem->count; i++)
-        sum += gmem->region[i].readonly ? 0 : gmem->region[i].size;
+        sum += gmem->region[i].ram ? gmem->region[i].size : 0;
     return sum;
 }
 

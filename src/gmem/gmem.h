@@ -5,9 +5,9 @@
  * private to the process and in huge pages where the host gives them. What is not RAM is not here:
  * MMIO goes through the dispatch tables of hw/core.
  *
- * Threads: regions are added before the first vCPU runs (hotplug later stops the vCPUs); all
- * accessors may be called from any thread and take no lock. The guest may change any byte at any
- * time: copy, then validate the copy.
+ * Threads: regions are added before the first vCPU runs (hotplug later stops the vCPUs), and only
+ * switched afterwards; all accessors may be called from any thread and take no lock. The guest may
+ * change any byte at any time: copy, then validate the copy.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -24,14 +24,24 @@ enum gmem_dir {
     GMEM_WRITE, /* the device writes guest memory */
 };
 
+/* What a region shows. Only a switched one changes. */
+enum gmem_view {
+    GMEM_VIEW_RAM,
+    GMEM_VIEW_RAM_READONLY, /* guest writes are dropped */
+    GMEM_VIEW_ROM,          /* likewise; gmem_load() may fill it */
+    GMEM_VIEW_NONE,         /* no memory: the device behind it answers */
+};
+
 struct gmem_region {
     uint64_t gpa;
     uint64_t size;
-    uint8_t *host;    /* mapping of the whole region; equals `gpa` modulo 2 MiB */
-    bool readonly;    /* ROM: guest writes are dropped, gmem_load() may fill it */
-    uint64_t *dirty;  /* a bit a guest page, see gmem_dirty_* */
-    uint64_t *code;   /* a bit a guest page that holds translated code, see gmem_code_* */
-    const char *name; /* owned */
+    uint8_t *host;      /* what is seen now, the whole region; equals `gpa` modulo 2 MiB */
+    uint8_t *ram, *rom; /* its mappings; one of them is NULL unless it is switched */
+    uint8_t view;       /* enum gmem_view */
+    bool readonly;      /* follows from the view */
+    uint64_t *dirty;    /* a bit a guest page, see gmem_dirty_* */
+    uint64_t *code;     /* a bit a guest page that holds translated code, see gmem_code_* */
+    const char *name;   /* owned */
 };
 
 struct gmem;
@@ -44,6 +54,16 @@ void gmem_free(struct gmem *gmem);
 struct err *gmem_add_ram(struct gmem *gmem, const char *name, uint64_t gpa, uint64_t size);
 /* The same, read-only for the guest and for devices. */
 struct err *gmem_add_rom(struct gmem *gmem, const char *name, uint64_t gpa, uint64_t size);
+/*
+ * RAM and ROM at one place, of which one is seen: shadowed firmware, flash memory that answers
+ * commands. Shows ROM at first.
+ */
+struct err *gmem_add_switched(struct gmem *gmem, const char *name, uint64_t gpa, uint64_t size);
+/*
+ * Any thread: the switched region at `gpa` shows something else from now on. True when that is a
+ * change, of which the engine must hear.
+ */
+bool gmem_switch(struct gmem *gmem, uint64_t gpa, enum gmem_view view);
 
 /* Regions in rising order of address. */
 size_t gmem_region_count(const struct gmem *gmem);

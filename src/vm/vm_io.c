@@ -136,6 +136,17 @@ static void doorbell_remove(void *opaque, uint64_t gpa, unsigned size, int event
     vm->accel->doorbell_remove(vm->accel_vm, gpa, size, false, 0, event_fd);
 }
 
+static void memory_changed(void *opaque)
+{
+    struct vm *vm = opaque;
+    struct err *err = vm->accel->ram_changed(vm->accel_vm);
+
+    if (!err)
+        return;
+    vm_raise(vm, VM_EVENT_ERROR, 0, err_text(err));
+    err_free(err);
+}
+
 static void power(void *opaque, enum hw_power_event event, unsigned status)
 {
     struct vm *vm = opaque;
@@ -163,6 +174,7 @@ const struct hw_env_ops vm_env_ops = {
     .msi_send = msi_send,
     .doorbell_add = doorbell_add,
     .doorbell_remove = doorbell_remove,
+    .memory_changed = memory_changed,
     .power = power,
 };
 

@@ -3,7 +3,8 @@
  * whose guest writes come to us as MMIO. Dirty pages are reported in a ring for each vCPU, or,
  * where KVM has none, in a bitmap for each slot (api.rst 4.8, 4.117, 8.29).
  *
- * All under memory_lock; a vCPU thread comes here only when its ring is full.
+ * All under memory_lock; a vCPU thread comes here when its ring is full, and when its guest
+ * switches a region between RAM and ROM.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -35,7 +36,8 @@ static struct err *install(struct accel_vm *vm, unsigned index)
 
 static bool describes(const struct kvm_slot *slot, const struct gmem_region *region)
 {
-    return slot->size == region->size && slot->gpa == region->gpa && slot->host == region->host &&
+    return region->view != GMEM_VIEW_NONE && slot->size == region->size &&
+           slot->gpa == region->gpa && slot->host == region->host &&
            slot->readonly == region->readonly;
 }
 
@@ -81,9 +83,11 @@ static struct err *update_locked(struct accel_vm *vm)
             TRY(install(vm, i));
         }
     }
-    for (size_t i = 0; i < gmem_region_count(vm->gmem); i++)
-        if (!slot_of(vm, gmem_region(vm->gmem, i)))
-            TRY(add_slot(vm, gmem_region(vm->gmem, i)));
+    for (size_t i = 0; i < gmem_region_count(vm->gmem); i++) {
+        const struct gmem_region *region = gmem_region(vm->gmem, i);
+        if (region->view != GMEM_VIEW_NONE && !slot_of(vm, region))
+            TRY(add_slot(vm, region));
+    }
     return NULL;
 }
 

@@ -246,6 +246,7 @@ void soft_vcpu_run(struct accel_vcpu *vcpu, struct vm_exit *exit)
     v->exit = exit;
     if (!ready(v, exit))
         return;
+    v->thread = pthread_self();
     atomic_store(&v->running, 1);
     int why = setjmp(v->unwind);
     if (why)

@@ -137,10 +137,13 @@ static void vcpu_stats(struct accel_vcpu *accel, struct accel_stats *stats)
     stats->exits = v->stats.pio + v->stats.mmio + v->stats.halts;
 }
 
-/* vCPUs are stopped. */
 static struct err *ram_changed(struct accel_vm *accel)
 {
     struct soft_vm *vm = (struct soft_vm *)accel;
+    if (vm->mem->ram_count == gmem_region_count(vm->gmem)) {
+        soft_mem_switch(vm);
+        return NULL;
+    }
     TRY(soft_mem_build(vm));
     for (unsigned i = 0; i < vm->vcpu_count; i++) {
         if (!vm->vcpu[i])

@@ -290,6 +290,7 @@ struct soft_vcpu {
     bool shutdown; /* triple fault */
 
     _Atomic uint32_t running; /* any thread: 1 inside guest code, 0 asleep or outside */
+    pthread_t thread;         /* who set `running` */
     _Atomic uint32_t sync_seen;
     struct lock inbox_lock;
     uint64_t inbox[64];   /* guest-physical pages with changed code */

@@ -29,6 +29,11 @@ struct hw_env_ops {
     /* Guest writes to `gpa` ring `event_fd` (see accel.h). An error means: take the MMIO path. */
     struct err *(*doorbell_add)(void *opaque, uint64_t gpa, unsigned size, int event_fd);
     void (*doorbell_remove)(void *opaque, uint64_t gpa, unsigned size, int event_fd);
+    /*
+     * A switched region of gmem shows something else: the engine goes by it from the next access of
+     * this vCPU on. Optional.
+     */
+    void (*memory_changed)(void *opaque);
     /* The guest asks; the VM acts later, on the control loop. */
     void (*power)(void *opaque, enum hw_power_event event, unsigned status);
 };

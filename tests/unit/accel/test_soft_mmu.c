@@ -352,6 +352,60 @@ static void test_doorbell(void **state)
     close(pipe_fd[1]);
 }
 
+#define SWITCHED 0x30000000ull /* behind the rig's RAM */
+
+static void switching_write(void *opaque, uint64_t gpa, unsigned size, uint64_t value)
+{
+    struct rig *rig = opaque;
+    rig->mmio_writes++;
+    if (gmem_switch(rig->gmem, SWITCHED, (enum gmem_view)value))
+        rig_ok(accel_soft.ram_changed(rig->vm));
+}
+
+/* A store that switches memory, in the middle of a block: the next instruction sees the change. */
+static void test_switched(void **state)
+{
+    struct rig *rig = *state;
+    struct accel_io switching = rig_io;
+    static const uint8_t code[] = {0x8a,   0x1e,       /* mov bl, [rsi]: ROM */
+                                   0xc6,   0x07, 0x00, /* mov byte [rdi], GMEM_VIEW_RAM */
+                                   0x8a,   0x3e,       /* mov bh, [rsi]: RAM */
+                                   0xc6,   0x06, 0x33, /* mov byte [rsi], 0x33 */
+                                   0x8a,   0x0e,       /* mov cl, [rsi]: what was written */
+                                   0xc6,   0x07, 0x03, /* mov byte [rdi], GMEM_VIEW_NONE */
+                                   0x8a,   0x2e,       /* mov ch, [rsi]: the device's */
+                                   0xc6,   0x07, 0x02, /* mov byte [rdi], GMEM_VIEW_ROM */
+                                   0x8a,   0x16,       /* mov dl, [rsi]: ROM again */
+                                   RIG_END};
+    switching.mmio_write = switching_write;
+    rig_ok(gmem_add_switched(rig->gmem, "switched", SWITCHED, 0x4000));
+    assert_int_equal(gmem_load(rig->gmem, SWITCHED, "\x11", 1), 0);
+    rig_ok(accel_soft.ram_changed(rig->vm));
+    rig->v->vm->io = &switching;
+    memcpy(rig->ram + 0x100000, code, sizeof(code));
+    rig_long_mode(rig, 0x100000);
+    rig->v->r[X86_RSI] = SWITCHED;
+    rig->v->r[X86_RDI] = 0x50000000;
+    rig->v->r[X86_RBX] = rig->v->r[X86_RCX] = rig->v->r[X86_RDX] = 0;
+    rig_run(rig);
+    assert_int_equal(rig->mmio_writes, 3);
+    assert_int_equal(rig->v->r[X86_RBX] & 0xffff, 0x0011);
+    assert_int_equal(rig->v->r[X86_RCX] & 0xffff, 0x8833);
+    assert_int_equal(rig->v->r[X86_RDX] & 0xff, 0x11);
+    /* Code too: what was decoded of one side does not run on the other. */
+    uint8_t *rom = gmem_find(rig->gmem, SWITCHED)->rom, *ram = gmem_find(rig->gmem, SWITCHED)->ram;
+    static const uint8_t in_rom[] = {0xc6, 0x07, 0x00, 0xb0, 0x01, RIG_END};
+    static const uint8_t in_ram[] = {0xc6, 0x07, 0x00, 0xb0, 0x02, RIG_END};
+    memcpy(rom, in_rom, sizeof(in_rom));
+    memcpy(ram, in_ram, sizeof(in_ram));
+    for (unsigned round = 0; round < 2; round++) {
+        rig_long_mode(rig, SWITCHED);
+        rig->v->r[X86_RDI] = 0x50000000;
+        rig_run(rig);
+        assert_int_equal(rig->v->r[X86_RAX] & 0xff, 2);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -369,6 +423,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_device_writes_code, setup, teardown),
         cmocka_unit_test_setup_teardown(test_dirty_log, setup, teardown),
         cmocka_unit_test_setup_teardown(test_doorbell, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_switched, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -148,6 +148,33 @@ static void much_memory_costs_nothing_until_it_is_used(void **state)
     assert_int_equal(byte, 0);
 }
 
+static void a_switched_region_shows_one_side(void **state)
+{
+    const uint64_t gpa = 0x200000;
+    char text[4];
+    size_t mapped;
+    assert_ok(gmem_add_switched(gmem, "shadow", gpa, 0x2000));
+    assert_int_equal(gmem_load(gmem, gpa, "rom", 4), 0);
+    assert_int_equal(gmem_write(gmem, gpa, "ram", 4), -EFAULT);
+    assert_true(gmem_switch(gmem, gpa, GMEM_VIEW_RAM));
+    assert_false(gmem_switch(gmem, gpa, GMEM_VIEW_RAM));
+    assert_int_equal(gmem_write(gmem, gpa, "ram", 4), 0);
+    assert_true(gmem_switch(gmem, gpa, GMEM_VIEW_RAM_READONLY));
+    assert_int_equal(gmem_write(gmem, gpa, "xxx", 4), -EFAULT);
+    assert_int_equal(gmem_read(gmem, gpa, text, 4), 0);
+    assert_string_equal(text, "ram");
+    assert_true(gmem_switch(gmem, gpa, GMEM_VIEW_NONE));
+    assert_int_equal(gmem_read(gmem, gpa, text, 4), -EFAULT);
+    assert_null(gmem_map(gmem, gpa, 1, GMEM_READ, &mapped));
+    assert_null(gmem_find(gmem, gpa + 0x1000));
+    assert_true(gmem_switch(gmem, gpa, GMEM_VIEW_ROM));
+    assert_int_equal(gmem_read(gmem, gpa, text, 4), 0);
+    assert_string_equal(text, "rom");
+    /* Plain memory has one side. */
+    assert_false(gmem_switch(gmem, 0, GMEM_VIEW_NONE));
+    assert_false(gmem_switch(gmem, gpa + 0x1000, GMEM_VIEW_NONE));
+}
+
 int main(void)
 {
 #define GMEM_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -159,6 +186,7 @@ int main(void)
         GMEM_TEST(fields_are_aligned_and_inside),
         GMEM_TEST(every_write_reaches_the_dirty_log),
         GMEM_TEST(the_engine_hears_of_writes_to_code),
+        GMEM_TEST(a_switched_region_shows_one_side),
         GMEM_TEST(huge_pages_can_be_the_guests),
         GMEM_TEST(much_memory_costs_nothing_until_it_is_used),
     };

@@ -105,7 +105,7 @@ void soft_fetch_insn(struct soft_vcpu *v, struct insn *insn);
 
 /* mem.c and walk.c */
 struct soft_ram {
-    uint64_t gpa, size;
+    uint64_t gpa, size; /* size 0: hidden, a device answers */
     uint8_t *host;
     uint64_t first_page; /* index into soft_mem's per-page tables */
     bool readonly;
@@ -119,6 +119,8 @@ struct soft_mem {
 };
 struct err *soft_mem_build(struct soft_vm *vm);
 void soft_mem_free(struct soft_vm *vm);
+/* Switched regions show something else: see accel.h's ram_changed. */
+void soft_mem_switch(struct soft_vm *vm);
 /* The region of `gpa`, or NULL. */
 const struct soft_ram *soft_ram_find(const struct soft_mem *mem, uint64_t gpa);
 

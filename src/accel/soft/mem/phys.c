@@ -2,7 +2,8 @@
  * Guest-physical accesses that the TLBs do not serve: the RAM table, writes to pages with code,
  * ROM, the LAPIC page, doorbells, devices.
  *
- * Runs on the vCPU's thread; the RAM table changes only while all vCPUs are stopped.
+ * Runs on the vCPU's thread. The RAM table changes only while all vCPUs are stopped, but for what
+ * its switched regions show: an access uses what it has found, and all of it stays mapped.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -20,6 +21,15 @@ static void *map_table(uint64_t bytes)
     return table == MAP_FAILED ? NULL : table;
 }
 
+static void show(struct soft_ram *ram, const struct gmem_region *region)
+{
+    uint64_t size = region->view == GMEM_VIEW_NONE ? 0 : region->size;
+
+    __atomic_store_n(&ram->host, region->host, __ATOMIC_RELAXED);
+    __atomic_store_n(&ram->readonly, region->readonly, __ATOMIC_RELAXED);
+    __atomic_store_n(&ram->size, size, __ATOMIC_RELEASE);
+}
+
 struct err *soft_mem_build(struct soft_vm *vm)
 {
     size_t count = gmem_region_count(vm->gmem);
@@ -30,11 +40,8 @@ struct err *soft_mem_build(struct soft_vm *vm)
     }
     for (size_t i = 0; i < count; i++) {
         const struct gmem_region *region = gmem_region(vm->gmem, i);
-        mem->ram[i] = (struct soft_ram){.gpa = region->gpa,
-                                        .size = region->size,
-                                        .host = region->host,
-                                        .first_page = mem->pages,
-                                        .readonly = region->readonly};
+        mem->ram[i] = (struct soft_ram){.gpa = region->gpa, .first_page = mem->pages};
+        show(&mem->ram[i], region);
         mem->pages += region->size >> GUEST_PAGE_SHIFT;
     }
     mem->ram_count = count;
@@ -58,6 +65,47 @@ void soft_mem_free(struct soft_vm *vm)
         munmap(mem->writable, mem->pages ? BITMAP_WORDS(mem->pages) * sizeof(uint64_t) : 1);
     free(mem);
     vm->mem = NULL;
+}
+
+/* The vCPU whose thread this is, in the middle of an access; NULL on others. */
+static struct soft_vcpu *this_vcpu(struct soft_vm *vm)
+{
+    for (unsigned i = 0; i < vm->vcpu_count; i++) {
+        struct soft_vcpu *v = vm->vcpu[i];
+        if (v && atomic_load(&v->running) && pthread_equal(v->thread, pthread_self()))
+            return v;
+    }
+    return NULL;
+}
+
+/* Drops what any vCPU decoded of the region; the block that runs leaves after its instruction. */
+static void drop_code(struct soft_vm *vm, struct soft_vcpu *self, const struct soft_ram *ram)
+{
+    for (uint64_t at = 0; at < ram->size; at += GUEST_PAGE_SIZE)
+        soft_code_written(vm, self, ram->gpa + at, GUEST_PAGE_SIZE);
+}
+
+void soft_mem_switch(struct soft_vm *vm)
+{
+    struct soft_vcpu *self = this_vcpu(vm);
+
+    for (unsigned i = 0; i < vm->mem->ram_count; i++) {
+        struct soft_ram *ram = &vm->mem->ram[i];
+        const struct gmem_region *region = gmem_region(vm->gmem, i);
+        bool hidden = region->view == GMEM_VIEW_NONE;
+        if (ram->host == region->host && ram->readonly == region->readonly && !ram->size == hidden)
+            continue;
+        /* Twice: another vCPU may decode between. */
+        drop_code(vm, self, ram);
+        show(ram, region);
+        drop_code(vm, self, ram);
+    }
+    for (unsigned i = 0; i < vm->vcpu_count; i++) {
+        if (vm->vcpu[i] && vm->vcpu[i] != self)
+            soft_post(vm->vcpu[i], EV_TLB_ALL);
+    }
+    if (self)
+        soft_tlb_flush(self);
 }
 
 const struct soft_ram *soft_ram_find(const struct soft_mem *mem, uint64_t gpa)

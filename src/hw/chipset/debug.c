@@ -70,7 +70,8 @@ static struct err *console_realize(struct device *device)
                                        .ops = &console_ops,
                                        .opaque = debug,
                                        .lock = &device->lock};
-    io_bus_add(device->env->pio, &debug->region, LAYOUT_PORT_DEBUG_CONSOLE);
+    io_bus_add(device->env->pio, &debug->region,
+               debug->port ? debug->port : LAYOUT_PORT_DEBUG_CONSOLE);
     return NULL;
 }
 
@@ -91,7 +92,7 @@ static void console_fini(struct device *device)
 
 const struct device_class debug_console_class = {
     .name = "debug-console",
-    .description = "test device: bytes written to port 0xe9",
+    .description = "bytes written to a debug port",
     .size = sizeof(struct debug_console),
     .state = &device_stateless,
     .realize = console_realize,

@@ -1,6 +1,6 @@
 /*
- * Test devices: debug exit (port 0xf4) ends the VM with a status, debug console (port 0xe9) writes
- * bytes to a stream.
+ * Debug exit (port 0xf4) ends the VM with a status; a debug console (port 0xe9, or 0x402 for
+ * firmware) writes bytes to a stream.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -24,6 +24,7 @@ struct debug_console {
 
     /* Set before realize; borrowed, outlives the device. NULL drops the output. */
     struct stream *stream;
+    uint16_t port; /* 0: LAYOUT_PORT_DEBUG_CONSOLE */
 
     /* Own. */
     struct io_region region;

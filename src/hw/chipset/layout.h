@@ -2,16 +2,30 @@
  * The address maps of the boards: what lies where in guest-physical memory, at which port, on which
  * interrupt. The board assembly and the ACPI tables both take their numbers from here.
  *
- * Guest-physical memory, board q35:            Board micro:
- *   0          low RAM, at most to 0xb0000000    0          low RAM, at most to 0xc0000000
- *   0xa0000    legacy video hole (no RAM)        (no hole: but e820 still reserves
- * 0xa0000..0xfffff) 0xe0000    ACPI tables, then SMBIOS          0xe0000    the same 0xb0000000
- * ECAM, 256 buses                   0xc0000000 32-bit PCI window 0xc0000000 32-bit PCI window
- * 0xe0000000 ECAM, 1 bus 0xfec00000 IOAPIC                            0xfec00000 IOAPIC 0xfed00000
- * HPET                              0xfed40000 ACPI event and sleep registers 0xfed1c000 root
- * complex registers (RCBA) 0xfee00000 local APIC                        0xfee00000 local APIC 4 GiB
- * the rest of RAM                   4 GiB      the rest of RAM layout_mmio64_base()  64-bit PCI
- * window      the same
+ * Guest-physical memory, board q35:
+ *   0           low RAM, at most to 0xb0000000
+ *   0xa0000     legacy video hole (no RAM)
+ *   0xc0000     with firmware: RAM or firmware, as the host bridge's PAM registers say
+ *   0xe0000     without: ACPI tables, then SMBIOS
+ *   0xb0000000  ECAM, 256 buses; firmware may move it
+ *   0xc0000000  32-bit PCI window (with firmware: from the end of RAM on, around ECAM)
+ *   0xfec00000  IOAPIC
+ *   0xfed00000  HPET
+ *   0xfed1c000  root complex registers (RCBA)
+ *   0xfee00000  local APIC
+ *   4 GiB       the rest of RAM; below it lies the firmware, at most 8 MiB
+ *
+ * Board micro:
+ *   0           low RAM, at most to 0xc0000000 (no hole, but e820 reserves 0xa0000 to 0xfffff)
+ *   0xe0000     ACPI tables, then SMBIOS
+ *   0xc0000000  32-bit PCI window
+ *   0xe0000000  ECAM, 1 bus
+ *   0xfec00000  IOAPIC
+ *   0xfed40000  ACPI event and sleep registers
+ *   0xfee00000  local APIC
+ *   4 GiB       the rest of RAM
+ *
+ * Both: the 64-bit PCI window at layout_mmio64_base().
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -26,6 +40,11 @@
 #define LAYOUT_SMBIOS_GPA 0xf0000u /* where a kernel looks for the SMBIOS anchor */
 #define LAYOUT_SMBIOS_SIZE 0xfff0u
 #define LAYOUT_RESET_VECTOR 0xffff0u /* firmware/reset_vector.h */
+
+#define LAYOUT_SHADOW_BASE 0xc0000u /* what PAM registers switch, up to 1 MiB */
+#define LAYOUT_SHADOW_SEGMENT 0x4000u
+#define LAYOUT_BIOS_AREA 0xe0000u /* the firmware's end shows itself from here to 1 MiB as well */
+#define LAYOUT_FIRMWARE_MAX MIB(8)
 
 #define LAYOUT_Q35_LOW_RAM_MAX 0xb0000000ull
 #define LAYOUT_Q35_ECAM_BASE 0xb0000000ull
@@ -69,7 +88,10 @@ static inline uint64_t layout_mmio64_base(uint64_t ram_end)
 #define LAYOUT_PORT_TESTDEV 0xe0 /* to 0xe7; with --debug-exit */
 #define LAYOUT_PORT_DEBUG_CONSOLE 0xe9
 #define LAYOUT_PORT_DEBUG_EXIT 0xf4
+#define LAYOUT_PORT_FIRMWARE_CONSOLE 0x402
 #define LAYOUT_PORT_ELCR 0x4d0
+#define LAYOUT_PORT_FW_CFG 0x510
+#define LAYOUT_PORT_FW_CFG_DMA 0x514
 #define LAYOUT_PORT_PM 0x600 /* PM1 event, PM1 control at +4, timer at +8, GPE0 at +0x20 */
 #define LAYOUT_PM_SIZE 0x80
 #define LAYOUT_PORT_COM1 0x3f8

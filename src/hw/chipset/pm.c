@@ -28,6 +28,11 @@
 #define CONTROL_SCI_EN 0x0001
 #define CONTROL_WRITABLE 0x1c02 /* sleep type, bus master reload */
 #define CONTROL_SLP_EN 0x2000
+/*
+ * There is no system management mode. Firmware that finds its interrupts already on installs no
+ * handler.
+ */
+#define SMI_ENABLE_APMC 0x20
 
 static uint64_t timer_ticks(const struct pm *pm)
 {
@@ -138,6 +143,7 @@ static uint64_t pm_read(void *opaque, uint64_t offset, unsigned size)
     put_le16(image + PM_PM1_EVENT + 2, pm->pm1_enable);
     put_le16(image + PM_PM1_CONTROL, pm->pm1_control);
     put_le32(image + PM_TIMER, timer_ticks(pm) & TIMER_MASK);
+    put_le32(image + PM_SMI_ENABLE, SMI_ENABLE_APMC);
     memcpy(image + PM_GPE0, pm->gpe_status, sizeof(pm->gpe_status));
     memcpy(image + PM_GPE0 + sizeof(pm->gpe_status), pm->gpe_enable, sizeof(pm->gpe_enable));
     return get_le(image + offset, size);
@@ -206,7 +212,7 @@ static uint64_t smi_read(void *opaque, uint64_t offset, unsigned size)
     return offset ? pm->smi_data : pm->smi_command;
 }
 
-/* There is no system management mode: what its handler would do happens at once. */
+/* What a handler in system management mode would do happens at once. */
 static void smi_write(void *opaque, uint64_t offset, unsigned size, uint64_t value)
 {
     struct pm *pm = opaque;

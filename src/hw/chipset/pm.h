@@ -15,6 +15,7 @@
 #define PM_TIMER 0x08
 #define PM_GPE0 0x20
 #define PM_GPE0_BYTES 16 /* status and enable halves together */
+#define PM_SMI_ENABLE 0x30
 /* What to write to the SMI command port. */
 #define PM_SMI_ACPI_ENABLE 0x02
 #define PM_SMI_ACPI_DISABLE 0x03

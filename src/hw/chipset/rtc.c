@@ -340,6 +340,7 @@ static void cmos_fill(struct rtc *rtc)
     cmos[0x5b] = (uint8_t)high;
     cmos[0x5c] = (uint8_t)(high >> 8);
     cmos[0x5d] = (uint8_t)(high >> 16);
+    cmos[0x5f] = (uint8_t)(rtc->cpus ? rtc->cpus - 1 : 0);
 }
 
 static struct err *realize(struct device *device)

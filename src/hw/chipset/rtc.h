@@ -16,6 +16,7 @@ struct rtc {
     struct irq_line alarm; /* optional: follows the alarm alone */
     uint64_t low_ram;      /* bytes below 4 GiB, for the CMOS memory sizes */
     uint64_t high_ram;     /* bytes above */
+    unsigned cpus;         /* for the CMOS count of them; 0 is 1 */
 
     /* Own. */
     struct io_region region;

@@ -45,6 +45,7 @@ struct builder {
     uint64_t gpa;               /* of the block */
     uint64_t table[TABLES_MAX]; /* addresses for the XSDT */
     unsigned tables;
+    struct acpi_layout layout;
 };
 
 static uint8_t checksum(const uint8_t *bytes, size_t len)
@@ -83,12 +84,38 @@ static uint8_t *at(struct builder *b, uint64_t address)
     return b->out->data + b->start + (address - b->gpa);
 }
 
+/* Writes an address into the byte range [offset, offset+size) of the table at `address`. */
+static void put_pointer(struct builder *b, uint64_t address, unsigned offset, uint8_t size,
+                        uint64_t target)
+{
+    unsigned n = b->layout.pointers++;
+
+    put_le(at(b, address) + offset, size, target);
+    if (n < ACPI_POINTERS_MAX) {
+        b->layout.pointer[n].at = (uint32_t)(address - b->gpa) + offset;
+        b->layout.pointer[n].size = size;
+    }
+}
+
+static void put_checksum(struct builder *b, uint64_t address, unsigned offset, size_t len)
+{
+    uint8_t *table = at(b, address);
+    unsigned n = b->layout.sums++;
+
+    table[offset] = checksum(table, len);
+    if (n < ACPI_SUMS_MAX) {
+        b->layout.sum[n].at = (uint32_t)(address - b->gpa) + offset;
+        b->layout.sum[n].start = (uint32_t)(address - b->gpa);
+        b->layout.sum[n].len = (uint32_t)len;
+    }
+}
+
 static void end_table(struct builder *b, uint64_t address, bool listed)
 {
     uint8_t *table = at(b, address);
     size_t len = (size_t)(b->out->data + b->out->len - table);
     put_le32(table + 4, (uint32_t)len);
-    table[9] = checksum(table, len);
+    put_checksum(b, address, 9, len);
     if (listed)
         b->table[b->tables++] = address;
 }
@@ -102,9 +129,8 @@ static void put_gas(uint8_t *gas, enum gas_space space, unsigned bits, uint64_t 
     put_le64(gas + 4, address);
 }
 
-static void fadt_pm(uint8_t *fadt, const struct acpi_config *config, uint64_t facs)
+static void fadt_pm(uint8_t *fadt, const struct acpi_config *config)
 {
-    put_le32(fadt + 36, (uint32_t)facs);
     put_le16(fadt + 46, LAYOUT_IRQ_SCI);
     put_le32(fadt + 48, LAYOUT_PORT_SMI_COMMAND);
     fadt[52] = PM_SMI_ACPI_ENABLE;
@@ -120,8 +146,8 @@ static void fadt_pm(uint8_t *fadt, const struct acpi_config *config, uint64_t fa
     put_le16(fadt + 96, 0xfff); /* C2 and C3: so slow that nobody takes them */
     put_le16(fadt + 98, 0xfff);
     fadt[108] = 0x32; /* CMOS byte of the century */
-    put_le16(fadt + 109,
-             (uint16_t)(BOOT_LEGACY_DEVICES | BOOT_NO_VGA | (config->i8042 ? BOOT_8042 : 0)));
+    put_le16(fadt + 109, (uint16_t)(BOOT_LEGACY_DEVICES | (config->vga ? 0 : BOOT_NO_VGA) |
+                                    (config->i8042 ? BOOT_8042 : 0)));
     put_le32(fadt + 112,
              FADT_WBINVD | FADT_PROC_C1 | FADT_NO_FIXED_SLEEP_BUTTON | FADT_RESET_REGISTER);
     put_gas(fadt + 116, GAS_IO, 8, 0xcf9);
@@ -150,14 +176,16 @@ static void fadt(struct builder *b, uint64_t facs, uint64_t dsdt)
     uint64_t address = begin_table(b, "FACP", 6);
     buf_extend(b->out, FADT_SIZE - HEADER_SIZE);
     uint8_t *table = at(b, address);
-    put_le32(table + 40, (uint32_t)dsdt);
+    put_pointer(b, address, 40, 4, dsdt);
     table[131] = 4; /* minor version: ACPI 6.4 */
-    put_le64(table + 140, dsdt);
+    put_pointer(b, address, 140, 8, dsdt);
     memcpy(table + 268, "TENON\0\0", 8); /* hypervisor vendor */
     if (b->config->reduced)
         fadt_reduced(table);
     else
-        fadt_pm(table, b->config, facs);
+        fadt_pm(table, b->config);
+    if (facs)
+        put_pointer(b, address, 36, 4, facs);
     end_table(b, address, true);
 }
 
@@ -238,8 +266,9 @@ static void hpet(struct builder *b)
 static uint64_t xsdt(struct builder *b)
 {
     uint64_t address = begin_table(b, "XSDT", 1);
+    buf_extend(b->out, (size_t)8 * b->tables);
     for (unsigned i = 0; i < b->tables; i++)
-        buf_le64(b->out, b->table[i]);
+        put_pointer(b, address, HEADER_SIZE + 8 * i, 8, b->table[i]);
     end_table(b, address, false);
     return address;
 }
@@ -251,16 +280,17 @@ static void rsdp(struct builder *b, uint64_t xsdt_address)
     memcpy(table + 9, "TENON ", 6);
     table[15] = 2; /* revision; no RSDT */
     put_le32(table + 20, RSDP_SIZE);
-    put_le64(table + 24, xsdt_address);
-    table[8] = checksum(table, 20);
-    table[32] = checksum(table, RSDP_SIZE);
+    put_pointer(b, b->gpa, 24, 8, xsdt_address);
+    put_checksum(b, b->gpa, 8, 20);
+    put_checksum(b, b->gpa, 32, RSDP_SIZE);
 }
 
 static struct err *config_check(const struct acpi_config *config, uint64_t gpa)
 {
     if (config->cpus < 1 || config->cpus > 255)
         return err_new("ACPI: %u processors do not fit the tables", config->cpus);
-    if (!config->ecam_base || config->ecam_buses < 1 || config->ecam_buses > 256)
+    if ((!config->ecam_base && config->reduced) || config->ecam_buses < 1 ||
+        config->ecam_buses > 256)
         return err_new("ACPI: the PCI configuration window is missing");
     if (config->reduced && (config->hpet || config->i8042))
         return err_new("ACPI: a hardware-reduced machine has no HPET or i8042");
@@ -270,7 +300,7 @@ static struct err *config_check(const struct acpi_config *config, uint64_t gpa)
 }
 
 struct err *acpi_build(const struct acpi_config *config, uint64_t gpa, size_t size_max,
-                       struct buf *out)
+                       struct buf *out, struct acpi_layout *layout)
 {
     TRY(config_check(config, gpa));
     struct builder b = {.config = config, .out = out, .start = out->len, .gpa = gpa};
@@ -283,12 +313,17 @@ struct err *acpi_build(const struct acpi_config *config, uint64_t gpa, size_t si
     end_table(&b, dsdt_address, false);
     fadt(&b, facs_address, dsdt_address);
     madt(&b);
-    mcfg(&b);
+    if (config->ecam_base)
+        mcfg(&b);
     if (config->hpet)
         hpet(&b);
     rsdp(&b, xsdt(&b));
     if (out->len - b.start > size_max)
         return err_new("ACPI: the tables need %zu bytes, there are %zu", out->len - b.start,
                        size_max);
+    if (b.layout.pointers > ACPI_POINTERS_MAX || b.layout.sums > ACPI_SUMS_MAX)
+        return err_new("ACPI: more pointers than their list holds");
+    if (layout)
+        *layout = b.layout;
     return NULL;
 }

@@ -1,6 +1,6 @@
 /*
  * ACPI tables (ACPI 6.4): RSDP, XSDT, FADT, FACS, MADT, MCFG, HPET, DSDT, for a directly booted
- * kernel.
+ * kernel or for firmware that puts them into memory itself.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -26,10 +26,12 @@ struct acpi_config {
     bool reduced;
     bool hpet;  /* not with `reduced` */
     bool i8042; /* a keyboard controller answers at 0x60/0x64; not with `reduced` */
+    bool vga;   /* there is a VGA adapter */
+    bool no_s3; /* the machine cannot suspend to RAM */
 
-    uint64_t ecam_base;
+    uint64_t ecam_base;                /* 0: firmware has switched it off */
     unsigned ecam_buses;               /* 1..256 */
-    uint64_t mmio32_base, mmio32_size; /* PCI windows; size 0: none */
+    uint64_t mmio32_base, mmio32_size; /* PCI windows, without ECAM's place; size 0: none */
     uint64_t mmio64_base, mmio64_size;
 
     struct {
@@ -38,12 +40,26 @@ struct acpi_config {
     } serial[ACPI_SERIALS_MAX]; /* port 0: absent */
 };
 
+/* What whoever moves the block must correct: addresses, and checksums over them. */
+#define ACPI_POINTERS_MAX 16
+#define ACPI_SUMS_MAX 12
+struct acpi_layout {
+    struct {
+        uint32_t at; /* offset in the block, as all here */
+        uint8_t size;
+    } pointer[ACPI_POINTERS_MAX];
+    struct {
+        uint32_t at, start, len;
+    } sum[ACPI_SUMS_MAX];
+    unsigned pointers, sums;
+};
+
 /*
  * Appends all tables to `out`, RSDP first, as one block that is to lie at `gpa` (16-byte aligned,
  * below 4 GiB). The RSDP is then at `gpa` itself. For the boards: gpa is LAYOUT_TABLES_GPA, and the
- * block must fit LAYOUT_TABLES_SIZE: an error otherwise.
+ * block must fit LAYOUT_TABLES_SIZE: an error otherwise. `layout` is optional.
  */
 struct err *acpi_build(const struct acpi_config *config, uint64_t gpa, size_t size_max,
-                       struct buf *out);
+                       struct buf *out, struct acpi_layout *layout);
 
 #endif

@@ -129,6 +129,20 @@ static void osc_method(struct aml *aml)
     aml_end(aml);
 }
 
+/* The 32-bit window, in two parts where firmware put ECAM into its middle. */
+static void memory32_windows(const struct acpi_config *config, struct buf *res)
+{
+    uint64_t base = config->mmio32_base, end = base + config->mmio32_size;
+    uint64_t ecam = config->ecam_base, behind = ecam + config->ecam_buses * LAYOUT_ECAM_BUS_SIZE;
+
+    if (!ecam || ecam >= end || behind <= base)
+        ecam = behind = end;
+    if (ecam > base)
+        aml_res_window(res, AML_WINDOW_MEMORY, base, ecam - base);
+    if (end > behind)
+        aml_res_window(res, AML_WINDOW_MEMORY, behind, end - behind);
+}
+
 static void pci_root(struct dsdt *dsdt)
 {
     const struct acpi_config *config = dsdt->config;
@@ -151,8 +165,7 @@ static void pci_root(struct dsdt *dsdt)
         aml_res_window(res, AML_WINDOW_IO, LAYOUT_PORT_PCI_CF8 + 8,
                        0x10000 - LAYOUT_PORT_PCI_CF8 - 8);
     }
-    if (config->mmio32_size)
-        aml_res_window(res, AML_WINDOW_MEMORY, config->mmio32_base, config->mmio32_size);
+    memory32_windows(config, res);
     if (config->mmio64_size)
         aml_res_window(res, AML_WINDOW_MEMORY, config->mmio64_base, config->mmio64_size);
     aml_resources_end(aml, res);
@@ -169,8 +182,9 @@ static void board_resources(struct dsdt *dsdt)
     const struct acpi_config *config = dsdt->config;
     struct buf *res = &dsdt->scratch;
     begin_device(dsdt, "MBRD", "PNP0C02", 0);
-    aml_res_memory32(res, (uint32_t)config->ecam_base,
-                     (uint32_t)(config->ecam_buses * LAYOUT_ECAM_BUS_SIZE));
+    if (config->ecam_base)
+        aml_res_memory32(res, (uint32_t)config->ecam_base,
+                         (uint32_t)(config->ecam_buses * LAYOUT_ECAM_BUS_SIZE));
     if (config->reduced) {
         aml_res_memory32(res, (uint32_t)LAYOUT_GED_BASE, GED_SIZE);
     } else {
@@ -262,7 +276,7 @@ void dsdt_body(const struct acpi_config *config, struct buf *out)
     processors(&dsdt);
     aml_end(aml);
 
-    if (!config->reduced)
+    if (!config->reduced && !config->no_s3)
         sleep_state(aml, "\\_S3", PM_SLEEP_S3);
     sleep_state(aml, "\\_S5", config->reduced ? GED_SLEEP_S5 : PM_SLEEP_S5);
     buf_fini(&dsdt.scratch);

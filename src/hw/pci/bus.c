@@ -147,11 +147,9 @@ struct err *pci_bus_new(const struct pci_bus_config *config, struct pci_bus **re
     struct pci_bus *bus = xcalloc(1, sizeof(*bus));
     bus->config = *config;
     lock_init(&bus->lock, LOCK_PCI_BUS);
-    if (config->ecam_base) {
-        bus->ecam = (struct io_region){
-            .name = "pci-ecam", .size = MIB(config->ecam_buses), .ops = &ecam_ops, .opaque = bus};
-        io_bus_add(config->env->mmio, &bus->ecam, config->ecam_base);
-    }
+    bus->ecam = (struct io_region){
+        .name = "pci-ecam", .size = MIB(config->ecam_buses), .ops = &ecam_ops, .opaque = bus};
+    pci_bus_set_ecam(bus, config->ecam_base);
     if (config->cf8) {
         bus->cf8 = (struct io_region){.name = "pci-cf8", .size = 4, .ops = &cf8_ops, .opaque = bus};
         bus->cfc = (struct io_region){.name = "pci-cfc", .size = 4, .ops = &cfc_ops, .opaque = bus};
@@ -171,6 +169,17 @@ void pci_bus_free(struct pci_bus *bus)
     io_bus_remove(&bus->cfc);
     lock_fini(&bus->lock);
     free(bus);
+}
+
+void pci_bus_set_ecam(struct pci_bus *bus, uint64_t base)
+{
+    struct io_region *ecam = &bus->ecam;
+
+    if (ecam->bus && ecam->base == base)
+        return;
+    io_bus_remove(ecam);
+    if (base)
+        io_bus_add(bus->config.env->mmio, ecam, base);
 }
 
 static int first_free_slot(const struct pci_bus *bus)

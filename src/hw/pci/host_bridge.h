@@ -1,6 +1,6 @@
 /*
  * The host bridge, function 00.0: how the root bus shows itself, and the place where the state of
- * the bus is kept. q35: 8086:29c0 with PCIEXBAR; micro: 1b36:0008 without registers.
+ * the bus is kept. q35: 8086:29c0 with PCIEXBAR and PAM; micro: 1b36:0008 without registers.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -14,6 +14,7 @@ struct host_bridge {
 
     /* Set before realize. The board attaches it at devfn 0. */
     bool q35;
+    bool firmware;      /* q35: firmware sets up the memory map, and begins in ROM */
     uint64_t ecam_base; /* shown in PCIEXBAR (q35) */
 
     /* Own. */
@@ -21,5 +22,8 @@ struct host_bridge {
 };
 
 extern const struct device_class host_bridge_class;
+
+/* Where the guest has put configuration space; 0: nowhere. Takes the device lock. */
+uint64_t host_bridge_ecam(struct host_bridge *bridge);
 
 #endif

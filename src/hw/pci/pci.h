@@ -164,6 +164,8 @@ struct err *pci_bus_assign(struct pci_bus *bus);
 void pci_bus_locked(struct pci_bus *bus, void (*fn)(void *opaque), void *opaque);
 /* The function at `devfn`, or NULL. */
 struct pci_device *pci_bus_device(struct pci_bus *bus, uint8_t devfn);
+/* Moves the memory window on configuration space; 0: there is none. Any thread. */
+void pci_bus_set_ecam(struct pci_bus *bus, uint64_t base);
 /* Port 0xcf8's register, which the host bridge saves for the bus. */
 uint32_t pci_bus_config_address(struct pci_bus *bus);
 void pci_bus_set_config_address(struct pci_bus *bus, uint32_t address);

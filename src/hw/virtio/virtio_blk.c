@@ -19,19 +19,21 @@
 #define SECTOR 512u
 /* Of a range in a discard or write-zeroes request, in sectors: 2 GiB less one block of any size. */
 #define RANGE_SECTORS_MAX (0x400000u - 128)
-#define SEGMENT_BYTES_MAX MIB(16)
 
 static struct virtio_blk *to_blk(struct virtio_device *virtio)
 {
     return container_of(virtio, struct virtio_blk, virtio);
 }
 
+/*
+ * Without SIZE_MAX: SeaBIOS 1.16 computes a request's limit from it in 16 bits, and one that comes
+ * out as 0 makes it read nothing for ever. A segment may be as long as a descriptor says.
+ */
 static uint64_t blk_features(struct virtio_device *virtio)
 {
     const struct virtio_blk *blk = to_blk(virtio);
-    uint64_t features = 1ull << VIRTIO_BLK_F_SIZE_MAX | 1ull << VIRTIO_BLK_F_SEG_MAX |
-                        1ull << VIRTIO_BLK_F_BLK_SIZE | 1ull << VIRTIO_BLK_F_FLUSH |
-                        1ull << VIRTIO_BLK_F_TOPOLOGY;
+    uint64_t features = 1ull << VIRTIO_BLK_F_SEG_MAX | 1ull << VIRTIO_BLK_F_BLK_SIZE |
+                        1ull << VIRTIO_BLK_F_FLUSH | 1ull << VIRTIO_BLK_F_TOPOLOGY;
     if (blk->info.readonly)
         features |= 1ull << VIRTIO_BLK_F_RO;
     else
@@ -57,7 +59,6 @@ static void blk_config_read(struct virtio_device *virtio, unsigned offset, void 
     const struct block_info *info = &blk->info;
     uint8_t config[CONFIG_SIZE] = {0};
     put_le64(config, info->size / SECTOR);
-    put_le32(config + 8, SEGMENT_BYTES_MAX);
     put_le32(config + 12, virtio->queue_size - 2u); /* header and status take one each */
     put_le32(config + 20, info->logical_block);
     config[24] = (uint8_t)log2_of(info->physical_block / info->logical_block);

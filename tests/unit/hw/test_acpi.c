@@ -88,7 +88,7 @@ static void iasl_accepts(const char *dir, const char *name, const uint8_t *table
 static void check_block(const struct acpi_config *config, bool with_iasl, const char *dir)
 {
     struct buf block = BUF_INIT;
-    board_ok(acpi_build(config, LAYOUT_TABLES_GPA, LAYOUT_TABLES_SIZE, &block));
+    board_ok(acpi_build(config, LAYOUT_TABLES_GPA, LAYOUT_TABLES_SIZE, &block, NULL));
     assert_memory_equal(block.data, "RSD PTR ", 8);
     assert_int_equal(sum(block.data, 20), 0);
     assert_int_equal(sum(block.data, 36), 0);
@@ -146,7 +146,7 @@ static void tables_are_sound(void **state)
 static void refuses(const struct acpi_config *config, uint64_t gpa, size_t size_max)
 {
     struct buf block = BUF_INIT;
-    struct err *err = acpi_build(config, gpa, size_max, &block);
+    struct err *err = acpi_build(config, gpa, size_max, &block, NULL);
     assert_non_null(err);
     err_free(err);
     buf_fini(&block);

@@ -53,6 +53,10 @@ struct err *run_choose_accel(struct run *run, bool open_kvm);
 struct err *run_open_files(struct run *run);
 /* Opens `path` and checks that it is a file; `what` begins the error: "kernel". */
 struct err *run_open_file(const char *what, const char *path, int flags, int *fd);
+/* Locks an image, against other VMs; waits a little for one that is ending. */
+struct err *run_lock_file(int fd, const char *path, bool readonly);
+/* run_firmware.c: the firmware image and its variables. */
+struct err *run_open_firmware(struct run *run);
 /* run_console.c: terminal, ptys, sockets, files; and the QMP socket. */
 struct err *run_open_consoles(struct run *run);
 /* A listening unix socket at `path`, remembered for removal; a dead one is replaced. */

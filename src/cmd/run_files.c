@@ -109,13 +109,13 @@ static struct err *disk_error(const struct vm_disk *disk, int error)
  * A VM that has just ended, or whose tenon was killed, may still be on its way out in the kernel,
  * and its lock with it: a lock that is held for longer is a living VM's.
  */
-static struct err *lock_disk(const struct vm_disk *disk)
+struct err *run_lock_file(int fd, const char *path, bool readonly)
 {
     const struct timespec pause = {.tv_nsec = 10 * NSEC_PER_MSEC};
     struct err *err;
 
     for (unsigned tries = 0;; tries++) {
-        err = block_lock_file(disk->fd, disk->path, disk->readonly);
+        err = block_lock_file(fd, path, readonly);
         if (!err || err_kind(err) != ERR_BUSY || tries == LOCK_TRIES)
             return err;
         err_free(err);
@@ -132,7 +132,7 @@ static struct err *open_disk(struct vm_disk *disk)
         return disk_error(disk, errno);
     TRY(check_type("image", disk->path, disk->fd, true));
     TRY(make_blocking(disk->path, disk->fd));
-    TRY(lock_disk(disk));
+    TRY(run_lock_file(disk->fd, disk->path, disk->readonly));
     TRY(image_resolve_disk(disk));
     if (disk->cache != BLOCK_CACHE_NONE || strcmp(disk->format, "raw"))
         return NULL;
@@ -149,6 +149,7 @@ struct err *run_open_files(struct run *run)
         TRY(run_open_file("kernel", config->kernel, O_RDONLY, &config->kernel_fd));
     if (config->initrd)
         TRY(run_open_file("initrd", config->initrd, O_RDONLY, &config->initrd_fd));
+    TRY(run_open_firmware(run));
     for (unsigned i = 0; i < config->disk_count; i++)
         TRY(err_wrap(open_disk(&config->disk[i]), "disk '%s'", config->disk[i].id));
     return NULL;

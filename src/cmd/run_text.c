@@ -157,7 +157,7 @@ static void print_net(struct buf *out, const struct vm_net *net)
 
 static void print_console(struct buf *out, const struct run *run, unsigned index)
 {
-    static const char *const devices[] = {"serial", "virtio", "debug"};
+    static const char *const devices[] = {"serial", "virtio", "debug", "firmware log"};
     const struct vm_console *console = &run->launch.config.console[index];
 
     buf_printf(out, "  console %s: %s on ", console->id, devices[console->device]);
@@ -190,9 +190,15 @@ void run_print_start(const struct run *run)
     char memory[32];
 
     size_text(memory, sizeof(memory), config->memory);
-    buf_printf(&out, "tenon: VM '%s', %u CPU%s, %s, board %s\n  engine: %s\n  kernel: %s\n",
-               config->name, config->cpus, config->cpus == 1 ? "" : "s", memory,
-               boards[config->board], run->engine_why, config->kernel);
+    buf_printf(&out, "tenon: VM '%s', %u CPU%s, %s, board %s\n  engine: %s\n", config->name,
+               config->cpus, config->cpus == 1 ? "" : "s", memory, boards[config->board],
+               run->engine_why);
+    if (config->kernel)
+        buf_printf(&out, "  kernel: %s\n", config->kernel);
+    else
+        buf_printf(&out, "  firmware: %s%s%s\n", config->firmware,
+                   config->firmware_vars ? ", variables in " : "",
+                   config->firmware_vars ? config->firmware_vars : "");
     for (unsigned i = 0; i < config->disk_count; i++)
         print_disk(&out, &config->disk[i]);
     for (unsigned i = 0; i < config->net_count; i++)

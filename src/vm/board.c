@@ -7,6 +7,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/bytes.h"
 #include "hw/chipset/debug.h"
@@ -31,15 +32,16 @@ static struct err *add_ram(struct board *board)
     struct gmem *gmem = board->env->gmem;
 
     if (board->kind->video_hole) {
+        uint64_t low = board_has_firmware(board) ? MIB(1) : VIDEO_HOLE_END;
         TRY(gmem_add_ram(gmem, "ram.base", 0, VIDEO_HOLE));
-        TRY(gmem_add_ram(gmem, "ram.low", VIDEO_HOLE_END, board->low_end - VIDEO_HOLE_END));
+        TRY(gmem_add_ram(gmem, "ram.low", low, board->low_end - low));
     } else {
         TRY(gmem_add_ram(gmem, "ram.low", 0, board->low_end));
     }
     if (board->high_end)
         TRY(gmem_add_ram(gmem, "ram.high", LAYOUT_HIGH_RAM_BASE,
                          board->high_end - LAYOUT_HIGH_RAM_BASE));
-    return NULL;
+    return board_add_firmware_memory(board);
 }
 
 struct err *board_init(struct board *board, struct vm_config *config, struct hw_env *env,
@@ -77,6 +79,14 @@ struct err *board_add_pci(struct board *board, struct pci_device *pci, int devfn
     list_append(&board->devices, &pci->device.link);
     TRY(err_wrap(pci_bus_attach(board->bus, pci, devfn), "device '%s'", pci->device.id));
     return device_realize(&pci->device);
+}
+
+char *board_boot_path(const struct pci_device *pci, const char *kind, const char *unit)
+{
+    unsigned slot = pci->devfn >> 3, function = pci->devfn & 7;
+
+    return function ? xasprintf("/pci@i0cf8/%s@%x,%x/%s", kind, slot, function, unit)
+                    : xasprintf("/pci@i0cf8/%s@%x/%s", kind, slot, unit);
 }
 
 /* --- consoles that are not virtio --- */
@@ -124,6 +134,17 @@ static struct err *add_serial(struct board *board, unsigned index, struct stream
     return board_add(board, &uart->device);
 }
 
+static struct err *add_debug(struct board *board, const char *id, uint16_t port,
+                             struct stream *stream)
+{
+    struct debug_console *debug =
+        (struct debug_console *)device_new(&debug_console_class, board->env, id);
+
+    debug->port = port;
+    debug->stream = stream;
+    return board_add(board, &debug->device);
+}
+
 static struct err *add_test_devices(struct board *board)
 {
     struct testdev *dev = (struct testdev *)device_new(&testdev_class, board->env, "testdev");
@@ -142,12 +163,10 @@ struct err *board_add_ports(struct board *board)
     for (unsigned i = 0; i < config->console_count; i++) {
         if (config->console[i].device == VM_CONSOLE_SERIAL)
             TRY(add_serial(board, serials++, board->stream[i]));
-        if (config->console[i].device == VM_CONSOLE_DEBUG) {
-            struct debug_console *debug =
-                (struct debug_console *)device_new(&debug_console_class, board->env, "debug");
-            debug->stream = board->stream[i];
-            TRY(board_add(board, &debug->device));
-        }
+        if (config->console[i].device == VM_CONSOLE_DEBUG)
+            TRY(add_debug(board, "debug", LAYOUT_PORT_DEBUG_CONSOLE, board->stream[i]));
+        if (config->console[i].device == VM_CONSOLE_FIRMWARE)
+            TRY(add_debug(board, "firmware-log", LAYOUT_PORT_FIRMWARE_CONSOLE, board->stream[i]));
     }
     if (config->debug_exit)
         TRY(add_test_devices(board));
@@ -178,7 +197,8 @@ struct err *board_build(struct board *board, const struct board_wiring *wiring)
     TRY(pci_bus_new(&pci, &board->bus));
     TRY(kind->build_chipset(board));
     TRY(board_add_ports(board));
-    return board_add_virtio(board);
+    TRY(board_add_virtio(board));
+    return board_add_firmware(board);
 }
 
 void board_fini(struct board *board)
@@ -198,6 +218,7 @@ void board_fini(struct board *board)
     for (unsigned i = 0; i < VM_DISKS_MAX; i++) {
         if (board->block[i])
             block_close(board->block[i]);
+        free(board->boot_path[i]);
     }
     for (unsigned i = 0; i < VM_CONSOLES_MAX; i++) {
         if (board->stream[i]) {
@@ -215,6 +236,8 @@ struct err *board_reset(struct board *board)
 
     list_for_each (device, &board->devices, link)
         device_reset(device);
+    if (board_has_firmware(board))
+        return NULL;
     TRY(pci_bus_assign(board->bus));
     return board_load_tables(board);
 }

@@ -67,11 +67,19 @@ struct board {
     struct pci_bus *bus;
     struct isa_irqs isa;
     struct ioapic *ioapic;
-    struct pic *pic;                 /* q35 */
-    struct hpet *hpet;               /* q35 */
-    struct device *power;            /* who has the power button: pm or ged */
-    struct device *rtc;              /* q35 */
-    struct device *lpc, *reset_port; /* q35, until they are realized */
+    struct pic *pic;            /* q35 */
+    struct hpet *hpet;          /* q35 */
+    struct device *power;       /* who has the power button: pm or ged */
+    struct device *rtc;         /* q35 */
+    struct device *lpc;         /* q35, until it is realized */
+    struct host_bridge *bridge; /* q35 */
+
+    /* With firmware. */
+    struct fw_cfg *fw_cfg;
+    uint64_t vars_base; /* the variable store's flash memory; size 0: there is none */
+    uint32_t vars_size;
+    uint64_t tables_ecam;          /* what the ACPI tables in fw_cfg say of ECAM */
+    char *boot_path[VM_DISKS_MAX]; /* owned: what firmware calls each disk; NULL: cannot boot */
 
     /* The host's side, freed after the devices. */
     struct stream *stream[VM_CONSOLES_MAX];
@@ -125,5 +133,22 @@ struct err *board_add_ports(struct board *board);
 struct err *board_add_virtio(struct board *board);
 /* board_tables.c: ACPI, SMBIOS and the reset vector into guest memory. */
 struct err *board_load_tables(struct board *board);
+struct acpi_config;
+struct smbios_config;
+void board_describe_acpi(const struct board *board, struct acpi_config *config);
+void board_describe_smbios(const struct board *board, struct smbios_config *config);
+
+/* How Open Firmware would call a device on the root bus: "/pci@i0cf8/scsi@3/disk@0,0". */
+char *board_boot_path(const struct pci_device *pci, const char *kind, const char *unit);
+
+/* board_firmware.c: without firmware, nothing. Its memory, with contents, for board_init(). */
+struct err *board_add_firmware_memory(struct board *board);
+/* Its devices, when all others are there. */
+struct err *board_add_firmware(struct board *board);
+/* Firmware starts the machine, and sets up what otherwise the board does. */
+static inline bool board_has_firmware(const struct board *board)
+{
+    return board->config->firmware != NULL;
+}
 
 #endif

@@ -77,6 +77,8 @@ static struct err *add_pci_functions(struct board *board)
         (struct host_bridge *)device_new(&host_bridge_class, board->env, "host-bridge");
 
     bridge->q35 = true;
+    bridge->firmware = board_has_firmware(board);
+    board->bridge = bridge;
     bridge->ecam_base = board->kind->ecam_base;
     TRY(board_add_pci(board, &bridge->pci, 0));
     TRY(pci_bus_attach(board->bus, &lpc->pci, LPC_DEVFN));
@@ -93,6 +95,7 @@ static struct err *add_timers(struct board *board)
     rtc->irq = hpet_rtc_line(board->hpet);
     rtc->alarm = pm_alarm_line((struct pm *)board->power);
     board->rtc = &rtc->device;
+    rtc->cpus = board->config->cpus;
     rtc->low_ram = board->low_end;
     rtc->high_ram = board->high_end ? board->high_end - LAYOUT_HIGH_RAM_BASE : 0;
     return board_add(board, &rtc->device);

@@ -9,6 +9,7 @@
 #include "hw/firmware/acpi.h"
 #include "hw/firmware/reset_vector.h"
 #include "hw/firmware/smbios.h"
+#include "hw/pci/host_bridge.h"
 #include "vm/board.h"
 
 static struct err *load(struct board *board, uint64_t gpa, const void *bytes, size_t len)
@@ -33,42 +34,71 @@ static void describe_serials(const struct vm_config *config, struct acpi_config 
     }
 }
 
-static struct err *load_acpi(struct board *board)
+/*
+ * Firmware puts BARs wherever there is no RAM, and ECAM among them; otherwise all has its place.
+ */
+static void describe_windows(const struct board *board, struct acpi_config *acpi)
 {
     const struct board_kind *kind = board->kind;
-    struct acpi_config config = {
+
+    acpi->ecam_base = kind->ecam_base;
+    acpi->ecam_buses = kind->ecam_buses;
+    acpi->mmio32_base = kind->mmio32_base;
+    acpi->mmio32_size = kind->mmio32_size;
+    acpi->mmio64_base = board->mmio64_base;
+    acpi->mmio64_size = board->mmio64_size;
+    if (!board_has_firmware(board))
+        return;
+    acpi->ecam_base = host_bridge_ecam(board->bridge);
+    acpi->mmio32_base = ALIGN_UP(board->low_end, (uint64_t)MIB(1));
+    acpi->mmio32_size = kind->mmio32_base + kind->mmio32_size - acpi->mmio32_base;
+}
+
+void board_describe_acpi(const struct board *board, struct acpi_config *acpi)
+{
+    bool reduced = board->kind->reduced;
+
+    *acpi = (struct acpi_config){
         .cpus = board->config->cpus,
-        .reduced = kind->reduced,
-        .hpet = !kind->reduced,
-        .i8042 = !kind->reduced,
-        .ecam_base = kind->ecam_base,
-        .ecam_buses = kind->ecam_buses,
-        .mmio32_base = kind->mmio32_base,
-        .mmio32_size = kind->mmio32_size,
-        .mmio64_base = board->mmio64_base,
-        .mmio64_size = board->mmio64_size,
+        .reduced = reduced,
+        .hpet = !reduced,
+        .i8042 = !reduced,
+        .no_s3 = board_has_firmware(board),
     };
+    describe_windows(board, acpi);
+    describe_serials(board->config, acpi);
+}
+
+static struct err *load_acpi(struct board *board)
+{
+    struct acpi_config config;
     struct buf tables = BUF_INIT;
 
-    describe_serials(board->config, &config);
-    struct err *err = acpi_build(&config, LAYOUT_TABLES_GPA, LAYOUT_TABLES_SIZE, &tables);
+    board_describe_acpi(board, &config);
+    struct err *err = acpi_build(&config, LAYOUT_TABLES_GPA, LAYOUT_TABLES_SIZE, &tables, NULL);
     if (!err)
         err = load(board, LAYOUT_TABLES_GPA, tables.data, tables.len);
     buf_fini(&tables);
     return err_wrap(err, "ACPI tables");
 }
 
-static struct err *load_smbios(struct board *board)
+void board_describe_smbios(const struct board *board, struct smbios_config *smbios)
 {
-    const struct smbios_config config = {
+    *smbios = (struct smbios_config){
         .name = board->config->name,
         .board = board->kind->name,
         .cpus = board->config->cpus,
         .low_ram = board->low_end,
         .high_ram = board->high_end ? board->high_end - LAYOUT_HIGH_RAM_BASE : 0,
     };
+}
+
+static struct err *load_smbios(struct board *board)
+{
+    struct smbios_config config;
     struct buf tables = BUF_INIT;
 
+    board_describe_smbios(board, &config);
     struct err *err = smbios_build(&config, LAYOUT_SMBIOS_GPA, LAYOUT_SMBIOS_SIZE, &tables);
     if (!err)
         err = load(board, LAYOUT_SMBIOS_GPA, tables.data, tables.len);

@@ -47,7 +47,9 @@ static struct err *add_blk(struct board *board, unsigned index)
     blk->queues = disk->queues;
     blk->io_loops = &board->wiring.io_loop;
     blk->io_loop_count = 1;
-    return board_add_pci(board, &blk->virtio.pci, -1);
+    TRY(board_add_pci(board, &blk->virtio.pci, -1));
+    board->boot_path[index] = board_boot_path(&blk->virtio.pci, "scsi", "disk@0,0");
+    return NULL;
 }
 
 /* The controller that disk `first` begins: its disks are units or namespaces in their order. */

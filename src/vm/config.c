@@ -36,6 +36,8 @@ void vm_config_fini(struct vm_config *config)
 {
     close_fd(&config->kernel_fd);
     close_fd(&config->initrd_fd);
+    close_fd(&config->firmware_fd);
+    close_fd(&config->firmware_vars_fd);
     close_fd(&config->kvm_fd);
     close_fd(&config->control_fd);
     for (unsigned i = 0; i < config->disk_count; i++) {
@@ -196,7 +198,7 @@ static struct err *check_console(const struct vm_console *console)
 
 static struct err *finish_consoles(struct vm_config *config)
 {
-    unsigned by_device[3] = {0}, terminals = 0;
+    unsigned by_device[VM_CONSOLE_DEVICES] = {0}, terminals = 0;
 
     if (!config->console_count)
         TRY(schema_apply_flag(config, "console", "serial,backend=stdio"));
@@ -214,9 +216,10 @@ static struct err *finish_consoles(struct vm_config *config)
     if (by_device[VM_CONSOLE_SERIAL] > SERIAL_MAX)
         return err_of(ERR_USAGE, "%u serial consoles: a board has %d, make the others virtio",
                       by_device[VM_CONSOLE_SERIAL], SERIAL_MAX);
-    if (by_device[VM_CONSOLE_DEBUG] > 1)
-        return err_of(ERR_USAGE, "%u debug consoles: a board has one, remove the others",
-                      by_device[VM_CONSOLE_DEBUG]);
+    if (by_device[VM_CONSOLE_DEBUG] > 1 || by_device[VM_CONSOLE_FIRMWARE] > 1)
+        return err_of(ERR_USAGE, "%u %s consoles: a board has one, remove the others",
+                      MAX(by_device[VM_CONSOLE_DEBUG], by_device[VM_CONSOLE_FIRMWARE]),
+                      by_device[VM_CONSOLE_DEBUG] > 1 ? "debug" : "firmware");
     return check_ids(&schema_console, config->console, config->console_count);
 }
 
@@ -231,7 +234,7 @@ static char *standard_append(const struct vm_config *config)
             return xasprintf("console=ttyS%u", serial);
         case VM_CONSOLE_VIRTIO:
             return xasprintf("console=hvc%u", virtio);
-        case VM_CONSOLE_DEBUG:
+        default:
             break;
         }
     }
@@ -267,18 +270,42 @@ static struct err *check_slots(const struct vm_config *config)
     return NULL;
 }
 
+/* What starts first: a kernel, or firmware that looks for one. */
+static struct err *finish_start(struct vm_config *config)
+{
+    if (!config->kernel && !config->firmware && !config->disk_count)
+        return err_of(ERR_USAGE, "there is nothing to start: give --kernel PATH or --disk PATH, or "
+                                 "kernel: or disks: in the VM file");
+    if (!config->kernel && !config->firmware)
+        config->firmware = xstrdup("bios");
+    if (config->kernel && config->firmware)
+        return err_of(ERR_USAGE, "a kernel is started without firmware: remove --kernel or "
+                                 "--firmware");
+    if (!config->kernel && (config->initrd || config->append))
+        return err_of(ERR_USAGE,
+                      "%s is for a kernel, and there is none: give --kernel PATH, or "
+                      "remove it",
+                      config->initrd ? "--initrd" : "--append");
+    if (config->firmware_vars && !config->firmware)
+        return err_of(ERR_USAGE, "--firmware-vars is for UEFI firmware: give --firmware uefi, or "
+                                 "remove it");
+    if (config->firmware && config->board == VM_BOARD_MICRO)
+        return err_of(ERR_USAGE, "firmware needs board q35: remove --board micro");
+    if (config->board == VM_BOARD_AUTO)
+        config->board = config->firmware ? VM_BOARD_Q35 : VM_BOARD_MICRO;
+    return NULL;
+}
+
 struct err *schema_finish(struct vm_config *config)
 {
     if (!config->name)
         config->name = xstrdup("vm");
-    if (!config->kernel)
-        return err_of(ERR_USAGE, "there is no kernel to start: give --kernel PATH, or kernel: in "
-                                 "the VM file");
+    TRY(finish_start(config));
     TRY(finish_disks(config));
     TRY(finish_nets(config));
     TRY(finish_consoles(config));
     TRY(check_slots(config));
-    if (!config->append)
+    if (!config->append && config->kernel)
         config->append = standard_append(config);
     return NULL;
 }

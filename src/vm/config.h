@@ -25,11 +25,17 @@ enum vm_accel {
     VM_ACCEL_SOFT,
     VM_ACCEL_NONE, /* unit tests: devices without a running guest; no user can ask for it */
 };
-enum vm_board { VM_BOARD_MICRO, VM_BOARD_Q35 };
+enum vm_board { VM_BOARD_MICRO, VM_BOARD_Q35, VM_BOARD_AUTO /* until schema_finish */ };
 enum vm_on_reset { VM_RESET_REBOOT, VM_RESET_EXIT };
 enum vm_disk_bus { VM_DISK_VIRTIO, VM_DISK_SCSI, VM_DISK_NVME };
 enum vm_net_kind { VM_NET_USER, VM_NET_TAP, VM_NET_NONE };
-enum vm_console_device { VM_CONSOLE_SERIAL, VM_CONSOLE_VIRTIO, VM_CONSOLE_DEBUG };
+enum vm_console_device {
+    VM_CONSOLE_SERIAL,
+    VM_CONSOLE_VIRTIO,
+    VM_CONSOLE_DEBUG,
+    VM_CONSOLE_FIRMWARE,
+    VM_CONSOLE_DEVICES
+};
 enum vm_console_backend {
     VM_BACKEND_STDIO, /* the terminal of `tenon run`, or its standard input and output */
     VM_BACKEND_PTY,
@@ -86,6 +92,9 @@ struct vm_config {
     enum vm_board board;
     char *kernel, *initrd, *append; /* paths; NULL when absent */
     int kernel_fd, initrd_fd;
+    char *firmware;      /* "bios", "uefi" or a path; NULL: the kernel is started directly */
+    char *firmware_vars; /* path of the variable store; NULL: none, or the standard one */
+    int firmware_fd, firmware_vars_fd;
     bool debug_exit; /* test devices: debug exit and testdev */
     enum vm_on_reset on_reset;
     struct vm_disk disk[VM_DISKS_MAX];

@@ -9,13 +9,13 @@
 
 /* The engine "none" of unit tests stands behind the end: it can be written, but not asked for. */
 static const char *const accel_names[] = {"auto", "kvm", "soft", NULL, "none"};
-static const char *const board_names[] = {"micro", "q35", NULL};
+static const char *const board_names[] = {"micro", "q35", "auto", NULL};
 static const char *const reset_names[] = {"reboot", "exit", NULL};
 static const char *const cache_names[] = {"writeback", "none", "writethrough", "unsafe", NULL};
 static const char *const bus_names[] = {"virtio", "scsi", "nvme", NULL};
 static const char *const net_names[] = {"user", "tap", "none", NULL};
 static const char *const proto_names[] = {"tcp", "udp", NULL};
-static const char *const console_names[] = {"serial", "virtio", "debug", NULL};
+static const char *const console_names[] = {"serial", "virtio", "debug", "firmware", NULL};
 static const char *const backend_names[] = {"stdio", "pty", "socket", "file", "null", NULL};
 
 /* A row is read as a row. */
@@ -94,7 +94,8 @@ static const struct schema_field console_fields[] = {
      .help = "Name of the console in reports and errors. Default: c0, c1, ..."},
     {.key = "device", .kind = SCHEMA_CHOICE, .offset = offsetof(struct vm_console, device),
      .choices = console_names, .standard = "serial",
-     .help = "What the guest sees: serial (ttyS0), virtio (hvc0), or debug (output of port 0xe9)."},
+     .help = "What the guest sees: serial (ttyS0), virtio (hvc0), debug (output of port 0xe9), or "
+             "firmware (the firmware's own log, port 0x402)."},
     {.key = "backend", .kind = SCHEMA_CHOICE, .offset = offsetof(struct vm_console, backend),
      .choices = backend_names, .standard = "stdio",
      .help = "What it is joined to: stdio (this terminal), pty (a new terminal device), socket (a "
@@ -122,8 +123,17 @@ static const struct schema_field vm_fields[] = {
      .help = "CPU that the guest sees: host, x86-64-v2 or x86-64-v3, then ,+feature or ,-feature or "
              ",vendor=NAME."},
     {.key = "board", .flag = "board", .kind = SCHEMA_CHOICE,
-     .offset = offsetof(struct vm_config, board), .choices = board_names, .standard = "micro",
-     .help = "micro starts fastest; q35 has the devices of a PC."},
+     .offset = offsetof(struct vm_config, board), .choices = board_names, .standard = "auto",
+     .help = "micro starts fastest; q35 has the devices of a PC; auto is q35 with firmware, micro "
+             "without."},
+    {.key = "firmware", .flag = "firmware", .kind = SCHEMA_TEXT,
+     .offset = offsetof(struct vm_config, firmware), .metavar = "bios|uefi|PATH",
+     .help = "Firmware that boots from disks: bios (SeaBIOS, package seabios), uefi (OVMF, package "
+             "ovmf), or an image file. Default: bios without a kernel, none with one."},
+    {.key = "firmware-vars", .flag = "firmware-vars", .kind = SCHEMA_PATH,
+     .offset = offsetof(struct vm_config, firmware_vars), .metavar = "PATH",
+     .help = "File with the variables of a UEFI firmware, made from the template when missing. "
+             "Default for uefi: NAME.vars.fd in $XDG_STATE_HOME/tenon."},
     {.key = "kernel", .flag = "kernel", .kind = SCHEMA_PATH,
      .offset = offsetof(struct vm_config, kernel), .metavar = "PATH",
      .help = "Kernel to start: a Linux bzImage or vmlinux, or a Multiboot image."},
@@ -156,6 +166,9 @@ static const struct schema_field vm_fields[] = {
      .help = "A console. Default: serial,backend=stdio."},
     {.key = "kernel-fd", .kind = SCHEMA_FD, .offset = offsetof(struct vm_config, kernel_fd)},
     {.key = "initrd-fd", .kind = SCHEMA_FD, .offset = offsetof(struct vm_config, initrd_fd)},
+    {.key = "firmware-fd", .kind = SCHEMA_FD, .offset = offsetof(struct vm_config, firmware_fd)},
+    {.key = "firmware-vars-fd", .kind = SCHEMA_FD,
+     .offset = offsetof(struct vm_config, firmware_vars_fd)},
     {.key = "kvm-fd", .kind = SCHEMA_FD, .offset = offsetof(struct vm_config, kvm_fd)},
     {.key = "control-fd", .kind = SCHEMA_FD, .offset = offsetof(struct vm_config, control_fd)},
 };

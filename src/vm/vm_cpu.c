@@ -168,10 +168,12 @@ static struct err *load_kernel(struct vm *vm, struct x86_state *state)
     return NULL;
 }
 
-/* One vCPU to power-on state, as firmware leaves it. */
+/* One vCPU as firmware leaves it, or at power-on where there is firmware. */
 static void firmware_state(const struct vm *vm, unsigned index, struct x86_state *state)
 {
     x86_state_reset(state, index, !index);
+    if (board_has_firmware(&vm->board))
+        return;
     state->msr.mtrr_def_type = MTRR_ENABLED_WRITE_BACK;
     if (vm->board.pic)
         virtual_wire(state, !index);
@@ -184,7 +186,7 @@ struct err *vm_cpus_reset(struct vm *vm)
 
     for (unsigned i = 0; i < vm->cpu_count; i++) {
         firmware_state(vm, i, state);
-        if (!i)
+        if (!i && !board_has_firmware(&vm->board))
             TRY(load_kernel(vm, state));
         vm->accel->vcpu_reset(vm->cpu[i].vcpu);
         TRY(err_wrap(vm->accel->vcpu_set(vm->cpu[i].vcpu, state), "CPU %u", i));
@@ -255,7 +257,8 @@ static void *cpu_main(void *opaque)
     prctl(PR_SET_NAME, name);
     if (!cpu->index && vm->timeline) {
         timeline_mark(vm->timeline, TIMELINE_FIRST_INSN);
-        timeline_mark(vm->timeline, TIMELINE_KERNEL_ENTRY);
+        if (!board_has_firmware(&vm->board))
+            timeline_mark(vm->timeline, TIMELINE_KERNEL_ENTRY);
     }
     while (may_run(vm)) {
         struct vm_exit exit = {0};

@@ -288,8 +288,8 @@ static void test_file_errors(void **state)
     parse_refused("memroy: 1G", "vms/demo.yaml:1:1: unknown key 'memroy': did you mean 'memory'?");
     parse_refused("a: 1\nzzzzz: 1",
                   "vms/demo.yaml:1:1: unknown key 'a': a VM has name, cpus, "
-                  "memory, accel, cpu-model, board, kernel, initrd, append, on-reset, debug-exit, "
-                  "rng, disks, nets, consoles");
+                  "memory, accel, cpu-model, board, firmware, firmware-vars, kernel, initrd, "
+                  "append, on-reset, debug-exit, rng, disks, nets, consoles");
     parse_refused("cpus: 1\ncpus: 2", "vms/demo.yaml:2:1: key 'cpus' appears twice (first in line "
                                       "1): remove one");
     parse_refused("cpus: two", "vms/demo.yaml:1:7: cpus: expected a whole number, found 'two'");
@@ -321,8 +321,17 @@ static void test_file_errors(void **state)
 
 static void test_finish_errors(void **state)
 {
-    finish_refused("name: x", "there is no kernel to start: give --kernel PATH, or kernel: in the "
-                              "VM file");
+    finish_refused("name: x", "there is nothing to start: give --kernel PATH or --disk PATH, or "
+                              "kernel: or disks: in the VM file");
+    finish_refused("{kernel: k, firmware: bios}", "a kernel is started without firmware: remove "
+                                                  "--kernel or --firmware");
+    finish_refused("{disks: [d], append: x}", "--append is for a kernel, and there is none: give "
+                                              "--kernel PATH, or remove it");
+    finish_refused("{kernel: k, firmware-vars: v}", "--firmware-vars is for UEFI firmware: give "
+                                                    "--firmware uefi, or remove it");
+    finish_refused("{disks: [d], board: micro}", "firmware needs board q35: remove --board micro");
+    finish_refused("{disks: [d], consoles: [\"firmware,backend=null\", \"firmware,backend=null\"]}",
+                   "2 firmware consoles: a board has one, remove the others");
     finish_refused("{kernel: k, disks: [{readonly: true}]}", "disk 'd0' has no path: add one "
                                                              "(path: FILE)");
     finish_refused("{kernel: k, disks: [\"a,id=x\", \"b,id=x\"]}", "two disks have the id 'x': "

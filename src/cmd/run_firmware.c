@@ -1,0 +1,130 @@
+/*
+ * The firmware of a VM that boots from its disks: images from Debian's packages, or a file; and a
+ * UEFI firmware's variables, a file of each VM made from the package's template.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cmd/run.h"
+
+#define VARIABLES_MAX MIB(8)
+
+struct firmware {
+    const char *name, *package, *image, *variables; /* variables NULL: it keeps none */
+};
+
+static const struct firmware firmwares[] = {
+    {"bios", "seabios", "/usr/share/seabios/bios-256k.bin", NULL},
+    {"uefi", "ovmf", "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"},
+};
+
+/* NULL: `name` is a path. */
+static const struct firmware *find(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(firmwares); i++) {
+        if (!strcmp(firmwares[i].name, name))
+            return &firmwares[i];
+    }
+    return NULL;
+}
+
+static struct err *check_package(const struct firmware *firmware)
+{
+    if (access(firmware->image, F_OK) == 0 &&
+        (!firmware->variables || access(firmware->variables, F_OK) == 0))
+        return NULL;
+    return err_new("firmware %s: '%s' does not exist: install the package %s (apt-get install %s), "
+                   "or give --firmware PATH",
+                   firmware->name, firmware->image, firmware->package, firmware->package);
+}
+
+/* Makes the folders above `path`. */
+static struct err *make_folders(const char *path)
+{
+    scoped(free_cleanup) char *folder = xstrdup(path);
+
+    for (char *at = strchr(folder + 1, '/'); at; at = strchr(at + 1, '/')) {
+        *at = 0;
+        if (mkdir(folder, 0700) != 0 && errno != EEXIST)
+            return err_errno(errno, "cannot make the folder '%s'", folder);
+        *at = '/';
+    }
+    return NULL;
+}
+
+static struct err *standard_path(const struct vm_config *config, char **path)
+{
+    const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+
+    if (state && *state == '/')
+        *path = xasprintf("%s/tenon/%s.vars.fd", state, config->name);
+    else if (home && *home == '/')
+        *path = xasprintf("%s/.local/state/tenon/%s.vars.fd", home, config->name);
+    else
+        return err_new("there is no HOME to keep the variables in: give --firmware-vars PATH");
+    return make_folders(*path);
+}
+
+/* A whole copy or none: it gets its name when all of it is there. */
+static struct err *copy_template(const char *from, const char *path)
+{
+    scoped(fd_cleanup) int in = -1;
+    scoped(fd_cleanup) int out = -1;
+    scoped(free_cleanup) char *temporary = xasprintf("%s.%ld", path, (long)getpid());
+    scoped(free_cleanup) uint8_t *bytes = xcalloc(1, VARIABLES_MAX);
+
+    TRY(run_open_file("variable template", from, O_RDONLY, &in));
+    ssize_t size = read(in, bytes, VARIABLES_MAX);
+    if (size <= 0)
+        return err_errno(size ? errno : EIO, "cannot read '%s'", from);
+    out = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (out < 0)
+        return err_errno(errno, "cannot write '%s'", temporary);
+    bool good = write(out, bytes, (size_t)size) == size && fsync(out) == 0;
+    /* Another VM of this name may have been faster: its file stays. */
+    if (good && (link(temporary, path) == 0 || errno == EEXIST)) {
+        unlink(temporary);
+        return NULL;
+    }
+    struct err *err = err_errno(errno, "cannot make '%s'", path);
+    unlink(temporary);
+    return err;
+}
+
+static struct err *open_variables(struct vm_config *config, const struct firmware *firmware)
+{
+    const char *from = firmware ? firmware->variables : NULL;
+
+    if (!config->firmware_vars && !from)
+        return NULL;
+    if (!config->firmware_vars)
+        TRY(standard_path(config, &config->firmware_vars));
+    if (from && access(config->firmware_vars, F_OK) != 0)
+        TRY(copy_template(from, config->firmware_vars));
+    TRY(run_open_file("variables", config->firmware_vars, O_RDWR, &config->firmware_vars_fd));
+    return run_lock_file(config->firmware_vars_fd, config->firmware_vars, false);
+}
+
+struct err *run_open_firmware(struct run *run)
+{
+    struct vm_config *config = &run->launch.config;
+
+    if (!config->firmware)
+        return NULL;
+    const struct firmware *firmware = find(config->firmware);
+    if (firmware)
+        TRY(check_package(firmware));
+    if (firmware && config->firmware_vars && !firmware->variables)
+        return err_of(ERR_USAGE, "firmware %s keeps no variables: remove --firmware-vars",
+                      firmware->name);
+    TRY(run_open_file("firmware", firmware ? firmware->image : config->firmware, O_RDONLY,
+                      &config->firmware_fd));
+    return err_wrap(open_variables(config, firmware), "firmware %s", config->firmware);
+}

@@ -25,6 +25,7 @@ static const struct sandbox_rule vmm_rules[] = {
     SANDBOX_ALLOW(fdatasync),
     SANDBOX_ALLOW(fsync),
     SANDBOX_ALLOW(fallocate),
+    SANDBOX_ALLOW(ftruncate),
     /* taps: the guest's driver chooses its offloads when it starts */
     SANDBOX_ALLOW_IOCTL(TUNSETOFFLOAD),
 };

@@ -31,7 +31,9 @@ struct qmp_client {
     bool negotiated, owner, dead;
     struct json_frame frame;
     struct buf in, out;
-    size_t sent; /* of out */
+    size_t sent;          /* of out */
+    int fds[QMP_FDS_MAX]; /* that came along, oldest first */
+    unsigned fd_count;
     void (*closed)(void *opaque);
     void *opaque;
 };
@@ -44,7 +46,8 @@ struct qmp_server {
     unsigned accepted; /* clients of the listener */
     int listen_fd;
     struct loop_fd listen_watch;
-    unsigned depth; /* calls into this file on the stack */
+    unsigned depth;             /* calls into this file on the stack */
+    struct qmp_client *current; /* whose command runs */
 };
 
 static void client_drop(struct qmp_client *client)
@@ -60,6 +63,8 @@ static void client_drop(struct qmp_client *client)
 static void client_free(struct qmp_client *client)
 {
     list_remove(&client->link);
+    while (client->fd_count)
+        close(client->fds[--client->fd_count]);
     buf_fini(&client->in);
     buf_fini(&client->out);
     free(client);
@@ -258,7 +263,9 @@ static void run_command(struct qmp_client *client, const char *name, const json_
         answer_error(client, "CommandNotFound", text, id);
         return;
     }
+    client->server->current = client;
     err = command->run(client->server->opaque, arguments, &result);
+    client->server->current = NULL;
     if (err) {
         json_decref(result);
         answer_error(client, "GenericError", err_text(err), id);
@@ -331,6 +338,50 @@ static void client_input(struct qmp_client *client, const char *bytes, size_t le
     }
 }
 
+static void keep_fd(struct qmp_client *client, int fd)
+{
+    if (client->fd_count < QMP_FDS_MAX)
+        client->fds[client->fd_count++] = fd;
+    else
+        close(fd);
+}
+
+int qmp_server_take_fd(struct qmp_server *server)
+{
+    struct qmp_client *client = server->current;
+    int fd = -1;
+
+    if (client && client->fd_count) {
+        fd = client->fds[0];
+        memmove(client->fds, client->fds + 1, sizeof(int) * --client->fd_count);
+    }
+    return fd;
+}
+
+/* Bytes, and the descriptors that come with them. */
+static ssize_t client_receive(struct qmp_client *client, char *bytes, size_t room)
+{
+    char control[CMSG_SPACE(sizeof(int) * QMP_FDS_MAX)];
+    struct iovec iov = {bytes, room};
+    struct msghdr message = {.msg_iov = &iov,
+                             .msg_iovlen = 1,
+                             .msg_control = control,
+                             .msg_controllen = sizeof(control)};
+    ssize_t n = recvmsg(client->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+    for (struct cmsghdr *part = n < 0 ? NULL : CMSG_FIRSTHDR(&message); part;
+         part = CMSG_NXTHDR(&message, part)) {
+        if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS)
+            continue;
+        for (size_t at = 0; at + sizeof(int) <= part->cmsg_len - CMSG_LEN(0); at += sizeof(int)) {
+            int fd;
+            memcpy(&fd, CMSG_DATA(part) + at, sizeof(fd));
+            keep_fd(client, fd);
+        }
+    }
+    return n;
+}
+
 static void on_client(void *opaque, uint32_t events)
 {
     struct qmp_client *client = opaque;
@@ -341,7 +392,7 @@ static void on_client(void *opaque, uint32_t events)
         client_flush(client);
     if (!client->dead && events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
         char bytes[4096];
-        ssize_t n = recv(client->fd, bytes, sizeof(bytes), MSG_DONTWAIT);
+        ssize_t n = client_receive(client, bytes, sizeof(bytes));
 
         if (n > 0)
             client_input(client, bytes, (size_t)n);

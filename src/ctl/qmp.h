@@ -23,6 +23,7 @@
 #define QMP_MESSAGE_MAX KIB(64)
 #define QMP_BACKLOG_MAX KIB(256)
 #define QMP_CLIENTS_MAX 8
+#define QMP_FDS_MAX 8
 
 struct qmp_server;
 
@@ -51,6 +52,12 @@ struct err *qmp_server_add(struct qmp_server *server, int fd, bool owner,
                            void (*closed)(void *opaque), void *opaque);
 /* Accepts clients on a listening socket, QMP_CLIENTS_MAX at a time; taken. */
 struct err *qmp_server_listen(struct qmp_server *server, int fd);
+
+/*
+ * For a command: the oldest descriptor that its client has sent along (SCM_RIGHTS) and nobody has
+ * taken; -1: none. At most QMP_FDS_MAX wait, further ones are closed.
+ */
+int qmp_server_take_fd(struct qmp_server *server);
 
 /* To every client that has negotiated; `take_data` may be NULL. */
 void qmp_server_event(struct qmp_server *server, const char *name, json_t *take_data);

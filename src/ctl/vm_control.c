@@ -11,17 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "ctl/qmp.h"
-
-enum vm_status { STATUS_PRELAUNCH, STATUS_RUNNING, STATUS_PAUSED, STATUS_SHUTDOWN };
-
-struct vm_control {
-    struct vm *vm;
-    char *name;
-    const struct timeline *timeline;
-    struct qmp_server *server;
-    enum vm_status status;
-};
+#include "ctl/vm_control_internal.h"
 
 static const char *status_name(enum vm_status status)
 {
@@ -162,6 +152,18 @@ static const struct qmp_command commands[] = {
     {"cont", cont},
     {"system_powerdown", system_powerdown},
     {"quit", quit},
+    {"query-block", vm_block_query},
+    {"block_resize", vm_block_resize},
+    {"add-fd", vm_block_add_fd},
+    {"remove-fd", vm_block_remove_fd},
+    {"blockdev-snapshot-sync", vm_block_snapshot},
+    {"drive-mirror", vm_block_mirror},
+    {"block-commit", vm_block_commit},
+    {"block-stream", vm_block_stream},
+    {"query-block-jobs", vm_block_job_query},
+    {"block-job-complete", vm_block_job_complete},
+    {"block-job-cancel", vm_block_job_cancel},
+    {"block-job-set-speed", vm_block_job_set_speed},
     {NULL, NULL},
 };
 
@@ -204,6 +206,7 @@ void vm_control_free(struct vm_control *control)
     if (!control)
         return;
     qmp_server_free(control->server);
+    vm_block_fini(control);
     free(control->name);
     free(control);
 }

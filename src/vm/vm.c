@@ -206,6 +206,7 @@ void vm_free(struct vm *vm)
     vm_cpus_end(vm);
     if (vm->io_thread)
         loop_thread_join(vm->io_thread);
+    vm_disks_fini(vm);
     /* Devices before vCPUs: the last interrupt that one sends still has a receiver. */
     board_fini(&vm->board);
     vm_cpus_free(vm);

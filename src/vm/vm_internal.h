@@ -38,6 +38,16 @@ struct vm_cpu {
     bool thread_started;
 };
 
+struct block_job;
+/* vm_disk.c: a job on a disk. */
+struct vm_disk_job {
+    struct vm *vm;
+    unsigned disk;
+    struct block_job *job; /* NULL: none */
+    void (*changed)(void *opaque, unsigned disk);
+    void *opaque;
+};
+
 struct vm {
     struct vm_config *config;  /* borrowed */
     struct loop *loop;         /* control loop, borrowed */
@@ -72,6 +82,7 @@ struct vm {
 
     /* Control loop only. */
     bool started, paused, finished;
+    struct vm_disk_job disk_job[VM_DISKS_MAX];
     bool asleep; /* S3: no vCPU runs until the board wakes */
     void (*ended)(void *opaque, const struct vm_result *result);
     void *ended_opaque;
@@ -102,6 +113,9 @@ void vm_cpus_go(struct vm *vm);
 /* Ends and joins the threads. */
 void vm_cpus_end(struct vm *vm);
 void vm_cpus_free(struct vm *vm);
+
+/* vm_disk.c: ends all jobs; the I/O thread has ended. */
+void vm_disks_fini(struct vm *vm);
 
 /*
  * vm_event.c. Any thread, device locks may be held: takes the vCPUs out of the guest and lets the

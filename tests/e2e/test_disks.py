@@ -33,20 +33,23 @@ def digest(path):
     return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
 
 
-def overlay(folder, name):
+def overlay(folder, name, size=SIZE):
     """A qcow2 image over a raw file, half of which is random."""
     base, top = folder / (name + '.raw'), folder / (name + '.qcow2')
-    base.write_bytes(os.urandom(SIZE // 2) + bytes(SIZE // 2))
+    base.write_bytes(os.urandom(size // 2) + bytes(size // 2))
     subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', '-b', base.name, '-F', 'raw', top],
                    check=True)
     return base, top, digest(base)
 
 
+def boot_args(demo_guest, fio_disk, words):
+    return ('run', '--accel', 'soft', '--memory', '512M', '--kernel', demo_guest / 'vmlinux',
+            '--initrd', demo_guest / 'initrd', '--disk', fio_disk, '--append',
+            'console=ttyS0 quiet tenon.demo=script ' + words)
+
+
 def boot(tenon, demo_guest, fio_disk, words, *args):
-    return tenon.run('run', '--accel', 'soft', '--memory', '512M', '--kernel',
-                     demo_guest / 'vmlinux', '--initrd', demo_guest / 'initrd', '--disk', fio_disk,
-                     '--append', 'console=ttyS0 quiet tenon.demo=script ' + words, *args,
-                     timeout=TIMEOUT)
+    return tenon.run(*boot_args(demo_guest, fio_disk, words), *args, timeout=TIMEOUT)
 
 
 def test_fio_verifies_every_bus(tenon, demo_guest, fio_disk):

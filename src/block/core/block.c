@@ -349,16 +349,34 @@ static bool misaligned(const struct block *block, const struct block_req *req)
     return bits != 0;
 }
 
+/*
+ * The node may have been exchanged while nothing was in flight (live/node.c): what is no plain file
+ * any more wants threads. Without them there is no way to it.
+ */
+static void follow_node(struct block_queue *queue)
+{
+    if (!queue->block->image || queue->ops == &block_threads || queue->accepted)
+        return;
+    queue->ops->stop(queue);
+    queue->ops = &block_threads;
+    struct err *err = queue->ops->start(queue);
+    if (err)
+        log_error("disk '%s': %s", queue->block->id, err_text(err));
+    queue->lost = err;
+    err_free(err);
+}
+
 void block_submit(struct block_queue *queue, struct block_req *req)
 {
     const struct block *block = queue->block;
+    follow_node(queue);
     req->queue = queue;
     req->moved = 0;
     req->held_index = req->iov_count;
     req->retries = 0;
     req->bounced = false;
     queue->accepted++;
-    int error = validate(block, req);
+    int error = queue->lost ? -EIO : validate(block, req);
     if (error) {
         finish(req, error);
         return;

@@ -25,6 +25,7 @@ struct block {
     uint32_t memory_align; /* of buffers, for O_DIRECT; 1 otherwise */
     uint8_t *zeros;        /* BLOCK_BUFFER_SIZE, never written: costs one page of nothing */
     struct image *image;   /* a format: threads carry out every step */
+    struct block_job *job; /* what runs on it; `image` is the job's node then */
     /* Learnt from refusals; any queue's loop may set them. */
     bool no_punch, no_zero_range;
 };
@@ -68,6 +69,7 @@ struct block_queue {
     void *engine; /* the engine's own */
     int event_fd; /* signalled by completions */
     struct loop_fd watch;
+    bool lost;            /* the engine could not be changed: every request fails */
     unsigned accepted;    /* requests between block_submit and done */
     unsigned begun;       /* steps that an engine is working on */
     struct list waiting;  /* requests whose next step found no room */
@@ -87,6 +89,10 @@ int block_image_step(struct image *image, const struct block_step *step);
 /* block.c: what all blocks have. */
 struct block *block_new(const struct block_options *options);
 struct err *block_finish(struct block *take_block, struct err *take_err, struct block **out);
+
+/* live/node.c, quiesced: a raw file becomes a node like a format's. */
+struct err *block_to_node(struct block *block);
+bool image_same_file(const struct image *a, const struct image *b);
 
 /* file.c: learns size and geometry, sets up O_DIRECT. */
 struct err *block_file_open(struct block *block, const struct block_options *options);

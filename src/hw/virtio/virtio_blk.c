@@ -127,6 +127,15 @@ static void batch_done(void *opaque)
     lock_drop(lock);
 }
 
+void virtio_blk_resized(struct virtio_blk *blk)
+{
+    struct lock *lock = &blk->virtio.pci.device.lock;
+    lock_take(lock);
+    block_get_info(blk->block, &blk->info);
+    virtio_config_changed(&blk->virtio);
+    lock_drop(lock);
+}
+
 static const struct virtio_ops blk_ops = {
     .id = VIRTIO_ID_BLOCK,
     .pci_class = PCI_CLASS_STORAGE,

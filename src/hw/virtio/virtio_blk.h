@@ -33,6 +33,9 @@ struct virtio_blk {
     uint8_t writeback;              /* configuration field: is the cache write-back? */
 };
 
+/* The node has another size now. Any thread. */
+void virtio_blk_resized(struct virtio_blk *blk);
+
 extern const struct device_class virtio_blk_class;
 
 #endif

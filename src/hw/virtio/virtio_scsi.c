@@ -31,7 +31,8 @@ static struct virtio_scsi *to_scsi(struct virtio_device *virtio)
 static uint64_t scsi_features(struct virtio_device *virtio)
 {
     (void)virtio;
-    return 1ull << VIRTIO_SCSI_F_CHANGE;
+    /* Units never come or go, but Linux listens to events only where they might. */
+    return 1ull << VIRTIO_SCSI_F_CHANGE | 1ull << VIRTIO_SCSI_F_HOTPLUG;
 }
 
 static void scsi_config_read(struct virtio_device *virtio, unsigned offset, void *bytes,

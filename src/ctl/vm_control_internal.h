@@ -1,0 +1,49 @@
+/*
+ * What the files of a VM's control share.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef TENON_CTL_VM_CONTROL_INTERNAL_H
+#define TENON_CTL_VM_CONTROL_INTERNAL_H
+
+#include "ctl/qmp.h"
+#include "ctl/vm_control.h"
+#include "vm/vm_disk.h"
+
+#define VM_CONTROL_FDSETS_MAX 32
+
+enum vm_status { STATUS_PRELAUNCH, STATUS_RUNNING, STATUS_PAUSED, STATUS_SHUTDOWN };
+
+/* A descriptor that a client has handed over: "/dev/fdset/ID" where a file name is wanted. */
+struct vm_fdset {
+    int id, fd;
+};
+
+struct vm_control {
+    struct vm *vm;
+    char *name;
+    const struct timeline *timeline;
+    struct qmp_server *server;
+    enum vm_status status;
+    struct vm_fdset fdset[VM_CONTROL_FDSETS_MAX];
+    unsigned fdset_count;
+    char *job_id[VM_DISKS_MAX]; /* of the job on each disk; owned */
+};
+
+/* A member of `arguments`; NULL or 0 when it is absent, an error when it is something else. */
+struct err *vm_control_text(const json_t *arguments, const char *name, const char **text);
+struct err *vm_control_number(const json_t *arguments, const char *name, uint64_t *number);
+/* The disk that "device" names, which must be there. */
+struct err *vm_control_disk(struct vm_control *control, const json_t *arguments, unsigned *disk);
+/* A duplicate of the descriptor that "/dev/fdset/ID" in `name` stands for. */
+struct err *vm_control_fd(struct vm_control *control, const json_t *arguments, const char *name,
+                          int *fd);
+
+/* vm_block.c, vm_block_job.c: commands. */
+typedef struct err *vm_command(void *opaque, const json_t *arguments, json_t **result);
+vm_command vm_block_query, vm_block_resize, vm_block_add_fd, vm_block_remove_fd, vm_block_snapshot;
+vm_command vm_block_mirror, vm_block_commit, vm_block_stream;
+vm_command vm_block_job_query, vm_block_job_complete, vm_block_job_cancel, vm_block_job_set_speed;
+void vm_block_fini(struct vm_control *control);
+
+#endif

@@ -1,0 +1,202 @@
+/*
+ * Live operations on a running VM's disks. See vm_disk.h.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "vm/vm_disk.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "hw/disk/nvme.h"
+#include "hw/virtio/virtio_blk.h"
+#include "hw/virtio/virtio_scsi.h"
+#include "vm/vm_internal.h"
+
+struct err *vm_disk_find(const struct vm *vm, const char *id, unsigned *disk)
+{
+    for (*disk = 0; *disk < vm->config->disk_count; ++*disk) {
+        if (!strcmp(vm->config->disk[*disk].id, id))
+            return NULL;
+    }
+    return err_new("there is no disk '%s'", id);
+}
+
+unsigned vm_disk_count(const struct vm *vm)
+{
+    return vm->config->disk_count;
+}
+
+const struct vm_disk *vm_disk_config(const struct vm *vm, unsigned disk)
+{
+    return &vm->config->disk[disk];
+}
+
+const struct block *vm_disk_block(const struct vm *vm, unsigned disk)
+{
+    return vm->board.block[disk];
+}
+
+/* The controller has the id of its first disk. */
+static struct device *controller(struct vm *vm, unsigned disk)
+{
+    const char *id = vm->config->disk[vm_disk_controller(vm->config, disk)].id;
+    struct device *device;
+
+    list_for_each (device, &vm->board.devices, link) {
+        if (!strcmp(device->id, id))
+            return device;
+    }
+    return NULL;
+}
+
+static void hold(struct vm *vm, unsigned disk)
+{
+    if (!vm->paused)
+        device_quiesce(controller(vm, disk));
+}
+
+static void release(struct vm *vm, unsigned disk)
+{
+    if (!vm->paused)
+        device_resume(controller(vm, disk));
+}
+
+/* Which unit or namespace of its controller the disk is. */
+static unsigned place_at_controller(const struct vm *vm, unsigned disk)
+{
+    unsigned first = vm_disk_controller(vm->config, disk), place = 0;
+
+    for (unsigned i = first; i < disk; i++)
+        place += vm_disk_controller(vm->config, i) == first;
+    return place;
+}
+
+static void tell_size(struct vm *vm, unsigned disk)
+{
+    struct device *device = controller(vm, disk);
+
+    switch (vm->config->disk[disk].bus) {
+    case VM_DISK_VIRTIO:
+        virtio_blk_resized((struct virtio_blk *)device);
+        break;
+    case VM_DISK_SCSI:
+        virtio_scsi_resized((struct virtio_scsi *)device, place_at_controller(vm, disk));
+        break;
+    case VM_DISK_NVME:
+        nvme_resized((struct nvme *)device, place_at_controller(vm, disk));
+        break;
+    }
+}
+
+struct err *vm_disk_resize(struct vm *vm, unsigned disk, uint64_t size)
+{
+    hold(vm, disk);
+    struct err *err = block_resize(vm->board.block[disk], size);
+    if (!err)
+        tell_size(vm, disk);
+    release(vm, disk);
+    return err;
+}
+
+/* A file that was handed over, as an image of `format`. */
+static struct err *open_image(const struct vm *vm, unsigned disk, int take_fd, const char *format,
+                              struct image **image)
+{
+    const struct vm_disk *config = &vm->config->disk[disk];
+    const struct block_driver *driver = image_driver_find(format);
+    unsigned flags = IMAGE_OPEN_WRITABLE |
+                     (config->cache == BLOCK_CACHE_UNSAFE ? IMAGE_OPEN_UNSAFE : 0) |
+                     (config->discard ? IMAGE_OPEN_DISCARD : 0);
+    struct stat status;
+    struct image *file;
+
+    if (!driver || fstat(take_fd, &status) != 0 ||
+        (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode))) {
+        close(take_fd);
+        return driver ? err_new("what was handed over is no file")
+                      : err_new("unknown format '%s'", format);
+    }
+    TRY(image_open_fd(take_fd, flags, &file));
+    return image_open(file, driver, flags, NULL, image);
+}
+
+struct err *vm_disk_snapshot(struct vm *vm, unsigned disk, int take_fd, const char *format)
+{
+    struct image *overlay;
+
+    TRY(open_image(vm, disk, take_fd, format, &overlay));
+    hold(vm, disk);
+    struct err *err = block_put_overlay(vm->board.block[disk], overlay);
+    release(vm, disk);
+    return err;
+}
+
+/* --- jobs --- */
+
+static void post_changed(void *opaque)
+{
+    struct vm_disk_job *job = opaque;
+
+    if (job->job) /* not ended since */
+        job->changed(job->opaque, job->disk);
+}
+
+/* On the job's thread. */
+static void job_changed(void *opaque)
+{
+    struct vm_disk_job *job = opaque;
+
+    loop_post(job->vm->loop, post_changed, job);
+}
+
+struct err *vm_disk_job_start(struct vm *vm, unsigned disk, struct block_job_options *options,
+                              int take_fd, const char *format,
+                              void (*changed)(void *opaque, unsigned disk), void *opaque)
+{
+    struct vm_disk_job *job = &vm->disk_job[disk];
+
+    options->target = NULL;
+    if (take_fd >= 0)
+        TRY(open_image(vm, disk, take_fd, format, &options->target));
+    *job = (struct vm_disk_job){
+        .vm = vm, .disk = disk, .job = job->job, .changed = changed, .opaque = opaque};
+    options->changed = job_changed;
+    options->opaque = job;
+    hold(vm, disk);
+    struct err *err = block_job_start(vm->board.block[disk], options, &job->job);
+    release(vm, disk);
+    return err;
+}
+
+struct block_job *vm_disk_job(const struct vm *vm, unsigned disk)
+{
+    return vm->disk_job[disk].job;
+}
+
+struct err *vm_disk_job_end(struct vm *vm, unsigned disk, bool keep)
+{
+    struct block_job *job = vm->disk_job[disk].job;
+
+    vm->disk_job[disk].job = NULL;
+    hold(vm, disk);
+    struct err *err = block_job_end(job, keep);
+    release(vm, disk);
+    return err;
+}
+
+void vm_disks_fini(struct vm *vm)
+{
+    for (unsigned i = 0; i < VM_DISKS_MAX; i++) {
+        struct block_job *job = vm->disk_job[i].job;
+
+        if (!job)
+            continue;
+        device_quiesce(controller(vm, i));
+        block_job_cancel(job);
+        err_free(block_job_end(job, false));
+        vm->disk_job[i].job = NULL;
+    }
+}

@@ -1,0 +1,145 @@
+"""
+Live operations on the disks of a running guest, through its control socket, while fio in the guest
+writes and verifies: external snapshot, mirror and pivot, commit, stream, resize, on every bus.
+
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+import json
+import os
+import socket
+import subprocess
+
+from conftest import HALT, Qmp, read_until
+from test_disks import TIMEOUT, boot_args, digest, fio_disk, overlay  # noqa: F401
+
+
+class Control(Qmp):
+    """QMP with descriptors."""
+
+    def hand_over(self, path):
+        """The name that stands for the file at `path`."""
+        fd = os.open(path, os.O_RDWR)
+        socket.send_fds(self.socket, [b'{"execute": "add-fd"}'], [fd])
+        os.close(fd)
+        while 'return' not in (message := self.message()):
+            assert 'event' in message, message
+            self.events.append(message)
+        return '/dev/fdset/%d' % message['return']['fdset-id']
+
+    def refused(self, name, **arguments):
+        answer = self.raw({'execute': name, 'arguments': arguments})
+        assert 'error' in answer, answer
+        return answer['error']['desc']
+
+    def job_event(self, name, device):
+        while True:
+            event = self.event(name)
+            if event['data']['device'] == device:
+                return event['data']
+
+
+def control(tenon, timeout=60):
+    """The socket's path may be longer than an address can be."""
+    os.chdir(tenon.directory)
+    return Control('qmp.sock', timeout)
+
+
+def test_disks_change_under_a_guest(tenon, demo_guest, fio_disk):  # noqa: F811
+    folder = tenon.directory
+    size, grown = 8 << 20, 12 << 20
+    disks = {name: overlay(folder, name, size) for name in ('blk', 'scsi', 'nvme')}
+    process = tenon.start(
+        *boot_args(demo_guest, fio_disk, 'lab.churn=%d:vdb,sda,nvme0n1' % (grown // 512)), '--cpus', 2,
+        '--qmp', 'qmp.sock', '--disk', 'path=blk.qcow2,id=blk', '--disk',
+        'path=scsi.qcow2,id=scsi,bus=scsi', '--disk', 'path=nvme.qcow2,id=nvme,bus=nvme')
+    text = read_until(process, 'guest: round 1 verified', TIMEOUT)
+    qmp = control(tenon)
+    listing = {disk['device']: disk['inserted'] for disk in qmp.command('query-block')}
+    assert listing['blk']['drv'] == 'qcow2' and listing['blk']['backing_file_depth'] == 1
+    # A layer on top of two of them; the third becomes independent of its base.
+    for name in ('blk', 'scsi'):
+        path = folder / (name + '-snap.qcow2')
+        subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', '-u', '-b', name + '.qcow2',
+                        '-F', 'qcow2', path, str(size)], check=True)
+        qmp.command('blockdev-snapshot-sync', device=name, mode='existing', format='qcow2',
+                    **{'snapshot-file': qmp.hand_over(path)})
+    qmp.command('block-stream', device='nvme')
+    done = qmp.job_event('BLOCK_JOB_COMPLETED', 'nvme')
+    assert 'error' not in done and done['offset'] == done['len']
+    # One moves to a new place, the other's new layer goes into the old one.
+    path = folder / 'moved.raw'
+    path.touch()
+    qmp.command('drive-mirror', device='blk', sync='full', format='raw', mode='existing',
+                target=qmp.hand_over(path))
+    assert 'job' in qmp.refused('block_resize', device='blk', size=2 * size)
+    qmp.job_event('BLOCK_JOB_READY', 'blk')
+    qmp.command('block-commit', device='scsi', base=qmp.hand_over(folder / 'scsi.qcow2'),
+                **{'job-id': 'down'})
+    qmp.job_event('BLOCK_JOB_READY', 'down')
+    jobs = {job['device']: job for job in qmp.command('query-block-jobs')}
+    assert jobs['blk']['ready'] and jobs['down']['type'] == 'commit'
+    # Pivots, and larger disks.
+    for job in ('blk', 'down'):
+        qmp.command('block-job-complete', device=job)
+        assert 'error' not in qmp.job_event('BLOCK_JOB_COMPLETED', job)
+    for name in disks:
+        qmp.command('block_resize', device=name, size=grown)
+    listing = {disk['device']: disk['inserted'] for disk in qmp.command('query-block')}
+    assert listing['blk']['drv'] == 'raw' and listing['blk']['backing_file_depth'] == 0
+    assert listing['scsi']['drv'] == 'qcow2' and listing['scsi']['backing_file_depth'] == 1
+    assert listing['nvme']['drv'] == 'qcow2' and listing['nvme']['backing_file_depth'] == 0
+    text += read_until(process, 'Power down', TIMEOUT)
+    assert process.wait(60) == 0, process.stderr.read()
+    assert 'FAILED' not in text, text[-3000:]
+    assert 'guest: all disks verified at their new size' in text, text[-3000:]
+    tenon.expect_nothing_left()
+    for base, top, before in disks.values():
+        assert digest(base) == before
+        check = subprocess.run(['qemu-img', 'check', top], capture_output=True, text=True)
+        assert check.returncode == 0, check.stdout + check.stderr
+    assert path.stat().st_size == grown
+    info = json.loads(subprocess.run(['qemu-img', 'info', '--output=json', disks['nvme'][1]],
+                                     capture_output=True, check=True).stdout)
+    assert 'backing-filename' not in info
+    qmp.close()
+
+
+def test_what_is_refused(tenon):
+    """Each with a sentence, and the disks stay as they were."""
+    folder = tenon.directory
+    guest = tenon.guest('halt', HALT)
+    for name in ('a.img', 'b.img', 'small.img'):
+        tenon.disk(name, 1 << 20)
+    os.truncate(folder / 'small.img', 4096)
+    process = tenon.start('run', '--accel', 'soft', '--kernel', guest, '--disk', 'a.img,id=a',
+                          '--disk', 'path=b.img,id=b,readonly', '--qmp', 'qmp.sock')
+    qmp = control(tenon)
+    assert "no disk 'x'" in qmp.refused('block_resize', device='x', size=1 << 20)
+    assert 'multiple' in qmp.refused('block_resize', device='a', size=1000)
+    assert 'shrink' in qmp.refused('block_resize', device='a', size=512)
+    assert 'read-only' in qmp.refused('block_resize', device='b', size=2 << 20)
+    assert 'no layer below' in qmp.refused('block-stream', device='a')
+    assert 'opens nothing' in qmp.refused('drive-mirror', device='a', sync='full', target='/x')
+    assert 'no \'/dev/fdset/9' in qmp.refused('drive-mirror', device='a', sync='full',
+                                              target='/dev/fdset/9')
+    assert 'no file descriptor' in qmp.refused('add-fd')
+    handed = qmp.hand_over(folder / 'small.img')
+    assert 'sync' in qmp.refused('drive-mirror', device='a', sync='some', target=handed)
+    assert 'qcow2' in qmp.refused('blockdev-snapshot-sync', device='a',
+                                  **{'snapshot-file': handed})
+    assert 'no layer' in qmp.refused('block-commit', device='a', base=handed)
+    assert 'no job' in qmp.refused('block-job-complete', device='a')
+    assert qmp.command('query-block-jobs') == []
+    qmp.command('remove-fd', **{'fdset-id': int(handed.split('/')[-1])})
+    # A mirror without a pivot leaves a copy behind, and the disk where it was.
+    (folder / 'copy.img').touch()
+    qmp.command('drive-mirror', device='a', sync='full', format='raw',
+                target=qmp.hand_over(folder / 'copy.img'), speed=100 << 20)
+    qmp.job_event('BLOCK_JOB_READY', 'a')
+    qmp.command('block-job-cancel', device='a')
+    qmp.job_event('BLOCK_JOB_COMPLETED', 'a')
+    assert (folder / 'copy.img').read_bytes() == (folder / 'a.img').read_bytes()
+    qmp.command('quit')
+    assert process.wait(30) in (0, 1)
+    tenon.expect_nothing_left()
+    qmp.close()

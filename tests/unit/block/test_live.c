@@ -1,0 +1,381 @@
+/*
+ * Live operations on a disk that is written to: jobs that copy beside writers, their pivot, their
+ * failure and their end; layers on top; sizes.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <fcntl.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "block/live.h"
+
+#define SIZE MIB(8)
+#define UNIT 4096u
+
+static void ok(struct err *err)
+{
+    if (err)
+        print_error("%s\n", err_text(err));
+    assert_null(err);
+}
+
+static void fails(struct err *err, const char *words)
+{
+    assert_non_null(err);
+    if (!strstr(err_text(err), words))
+        fail_msg("'%s' does not say '%s'", err_text(err), words);
+    err_free(err);
+}
+
+static void no_log(void *opaque, enum log_level level, const char *line)
+{
+}
+
+static int file_of(uint64_t size)
+{
+    int fd = memfd_create("disk", MFD_ALLOW_SEALING);
+    assert_int_equal(ftruncate(fd, (off_t)size), 0);
+    return fd;
+}
+
+/* A new image in memory. */
+static int made(const char *format, uint64_t size, const char *backing)
+{
+    struct image *file;
+    int fd = memfd_create("image", 0);
+    struct image_create create = {
+        .size = size, .backing_name = backing, .backing_format = backing ? "raw" : NULL};
+    ok(image_open_fd(dup(fd), IMAGE_OPEN_WRITABLE, &file));
+    ok(image_create(file, image_driver_find(format), &create));
+    assert_int_equal(image_close(file), 0);
+    return fd;
+}
+
+static struct image *opened(int fd, const char *format)
+{
+    struct image *file, *image;
+    ok(image_open_fd(dup(fd), IMAGE_OPEN_WRITABLE, &file));
+    ok(image_open(file, image_driver_find(format), IMAGE_OPEN_WRITABLE, NULL, &image));
+    return image;
+}
+
+/* A disk, its queue, and a model of what it holds. */
+struct bed {
+    struct loop *loop;
+    struct block *block;
+    struct block_queue *queue;
+    uint8_t *model;
+    uint32_t seed;
+    unsigned news; /* calls of changed(); atomic */
+};
+
+static void bed_open(struct bed *bed, int fd, const char *formats, int backing)
+{
+    int backings[2] = {backing, -1};
+    struct block_options options = {.id = "d0",
+                                    .fd = fd,
+                                    .discard = true,
+                                    .formats = formats,
+                                    .backing_fds = backing >= 0 ? backings : NULL};
+    *bed = (struct bed){.seed = 5};
+    log_set_sink(no_log, NULL);
+    bed->model = calloc(1, SIZE * 2);
+    ok(loop_new("test", &bed->loop));
+    ok(block_open(&options, &bed->block));
+    ok(block_queue_new(bed->block, bed->loop, &bed->queue));
+}
+
+static void bed_close(struct bed *bed)
+{
+    block_queue_free(bed->queue);
+    block_close(bed->block);
+    loop_free(bed->loop);
+    free(bed->model);
+}
+
+static void changed(void *opaque)
+{
+    struct bed *bed = opaque;
+    __atomic_fetch_add(&bed->news, 1, __ATOMIC_SEQ_CST);
+}
+
+static uint32_t draw(struct bed *bed)
+{
+    bed->seed = bed->seed * 1664525 + 1013904223;
+    return bed->seed >> 8;
+}
+
+struct one {
+    struct block_req req;
+    struct iovec iov;
+    uint8_t data[4 * UNIT];
+    int result;
+};
+
+static void done(struct block_req *req, int result)
+{
+    ((struct one *)req->opaque)->result = result;
+}
+
+/* Some requests at once, at places that do not overlap; the model follows. */
+static void churn(struct bed *bed)
+{
+    static struct one ones[8];
+    uint64_t units = SIZE / UNIT / ARRAY_SIZE(ones);
+    for (unsigned i = 0; i < ARRAY_SIZE(ones); i++) {
+        struct one *one = &ones[i];
+        uint64_t count = 1 + draw(bed) % 4, at = i * units + draw(bed) % (units - 4);
+        uint8_t fill = (uint8_t)draw(bed);
+        bool zero = draw(bed) % 4 == 0;
+        memset(one->data, fill, sizeof(one->data));
+        one->iov = (struct iovec){one->data, count * UNIT};
+        one->result = 1;
+        one->req = (struct block_req){.op = zero ? BLOCK_ZERO : BLOCK_WRITE,
+                                      .offset = at * UNIT,
+                                      .length = count * UNIT,
+                                      .iov = &one->iov,
+                                      .iov_count = 1,
+                                      .done = done,
+                                      .opaque = one};
+        memset(bed->model + at * UNIT, zero ? 0 : fill, count * UNIT);
+        block_submit(bed->queue, &one->req);
+    }
+    block_drain(bed->queue);
+    for (unsigned i = 0; i < ARRAY_SIZE(ones); i++)
+        assert_int_equal(ones[i].result, 0);
+}
+
+static void verify(struct bed *bed, uint64_t size)
+{
+    uint8_t *back = malloc(size);
+    struct one one = {.iov = {back, size}, .result = 1};
+    one.req = (struct block_req){.op = BLOCK_READ,
+                                 .length = size,
+                                 .iov = &one.iov,
+                                 .iov_count = 1,
+                                 .done = done,
+                                 .opaque = &one};
+    block_submit(bed->queue, &one.req);
+    block_drain(bed->queue);
+    assert_int_equal(one.result, 0);
+    assert_memory_equal(back, bed->model, size);
+    free(back);
+}
+
+static enum block_job_state state_of(struct block_job *job)
+{
+    struct block_job_status status;
+    block_job_status(job, &status);
+    return status.state;
+}
+
+/* Writes beside the job until it is no longer running. */
+static void churn_beside(struct bed *bed, struct block_job *job)
+{
+    uint64_t limit = clock_now_ns() + 60 * NSEC_PER_SEC;
+    do
+        churn(bed);
+    while (state_of(job) == BLOCK_JOB_RUNNING && clock_now_ns() < limit);
+    for (unsigned i = 0; i < 20; i++)
+        churn(bed);
+}
+
+static struct block_job *begin(struct bed *bed, enum block_job_kind kind, struct image *target,
+                               bool top_only)
+{
+    struct block_job *job;
+    struct block_job_options options = {
+        .kind = kind, .target = target, .top_only = top_only, .changed = changed, .opaque = bed};
+    ok(block_job_start(bed->block, &options, &job));
+    return job;
+}
+
+static void test_mirror(void **state)
+{
+    static const char *const formats[] = {"raw", "qcow2"};
+    for (unsigned i = 0; i < 2; i++) {
+        struct bed bed;
+        /* A raw disk begins on io_uring: it becomes a node. */
+        bed_open(&bed, i ? made("qcow2", SIZE, NULL) : file_of(SIZE), formats[i], -1);
+        for (unsigned k = 0; k < 50; k++)
+            churn(&bed);
+        int target = made(formats[!i], SIZE, NULL);
+        struct block_job *job = begin(&bed, BLOCK_JOB_MIRROR, opened(target, formats[!i]), false);
+        churn_beside(&bed, job);
+        assert_int_equal(state_of(job), BLOCK_JOB_READY);
+        assert_int_equal(bed.news, 1);
+        fails(block_resize(bed.block, 2 * SIZE), "a job runs");
+        ok(block_job_end(job, true));
+        assert_string_equal(image_driver_name(image_driver(block_node(bed.block))), formats[!i]);
+        verify(&bed, SIZE);
+        churn(&bed);
+        verify(&bed, SIZE);
+        ok(block_resize(bed.block, 2 * SIZE));
+        verify(&bed, 2 * SIZE);
+        bed_close(&bed);
+        struct image *after = opened(target, formats[!i]);
+        uint8_t *back = malloc(2 * SIZE);
+        assert_int_equal(image_read(after, back, 0, SIZE), 0);
+        close(target);
+        free(back);
+        image_close(after);
+    }
+}
+
+/* Without a pivot, and cancelled in the middle: the disk is what it was. */
+static void test_cancel(void **state)
+{
+    for (unsigned early = 0; early < 2; early++) {
+        struct bed bed;
+        bed_open(&bed, file_of(SIZE), "raw", -1);
+        int target = file_of(SIZE);
+        struct block_job *job = begin(&bed, BLOCK_JOB_MIRROR, opened(target, "raw"), false);
+        if (early) {
+            block_job_set_speed(job, 1);
+            block_job_cancel(job);
+        }
+        churn_beside(&bed, job);
+        ok(block_job_end(job, false));
+        if (!early) {
+            uint8_t *back = malloc(SIZE);
+            assert_int_equal(pread(target, back, SIZE, 0), SIZE);
+            assert_memory_equal(back, bed.model, SIZE);
+            free(back);
+        }
+        churn(&bed);
+        verify(&bed, SIZE);
+        close(target);
+        bed_close(&bed);
+    }
+}
+
+/* The target refuses a write: the guest hears nothing of it, the job fails, there is no pivot. */
+static void test_target_fails(void **state)
+{
+    for (unsigned late = 0; late < 2; late++) {
+        struct bed bed;
+        bed_open(&bed, file_of(SIZE), "raw", -1);
+        int target = file_of(SIZE);
+        churn(&bed);
+        if (!late)
+            assert_int_equal(fcntl(target, F_ADD_SEALS, F_SEAL_WRITE), 0);
+        struct block_job *job = begin(&bed, BLOCK_JOB_MIRROR, opened(target, "raw"), false);
+        churn_beside(&bed, job);
+        if (late) {
+            assert_int_equal(state_of(job), BLOCK_JOB_READY);
+            assert_int_equal(fcntl(target, F_ADD_SEALS, F_SEAL_WRITE), 0);
+            churn(&bed);
+        }
+        assert_int_equal(state_of(job), BLOCK_JOB_FAILED);
+        assert_true(bed.news >= 1);
+        fails(block_job_end(job, true), "the job has not come to its end");
+        churn(&bed);
+        verify(&bed, SIZE);
+        close(target);
+        bed_close(&bed);
+    }
+}
+
+static void fill_base(struct bed *bed, int base)
+{
+    for (uint64_t i = 0; i < SIZE / 2; i++)
+        bed->model[i] = (uint8_t)(i * 7 + (i >> 12));
+    assert_int_equal(pwrite(base, bed->model, SIZE / 2, 0), SIZE / 2);
+}
+
+/* Down into the base, and up out of it. */
+static void test_commit_and_stream(void **state)
+{
+    for (unsigned stream = 0; stream < 2; stream++) {
+        struct bed bed;
+        int base = file_of(SIZE), top = made("qcow2", SIZE, "base.raw");
+        bed_open(&bed, dup(top), "qcow2.raw", dup(base));
+        fill_base(&bed, base);
+        for (unsigned k = 0; k < 20; k++)
+            churn(&bed);
+        verify(&bed, SIZE);
+        struct block_job *job = stream ? begin(&bed, BLOCK_JOB_STREAM, NULL, false)
+                                       : begin(&bed, BLOCK_JOB_COMMIT, opened(base, "raw"), false);
+        churn_beside(&bed, job);
+        assert_int_equal(state_of(job), stream ? BLOCK_JOB_DONE : BLOCK_JOB_READY);
+        ok(block_job_end(job, true));
+        assert_null(image_backing(block_node(bed.block)));
+        if (stream) /* nothing of it is needed any more */
+            assert_int_equal(ftruncate(base, 0), 0);
+        verify(&bed, SIZE);
+        churn(&bed);
+        verify(&bed, SIZE);
+        bed_close(&bed);
+        close(base);
+        close(top);
+    }
+}
+
+/* A layer on top, its mirror with the same backing, and what is refused. */
+static void test_overlay(void **state)
+{
+    struct bed bed;
+    bed_open(&bed, file_of(SIZE), "raw", -1);
+    churn(&bed);
+    int plain = made("qcow2", SIZE, NULL), small = made("qcow2", SIZE / 2, "x"),
+        good = made("qcow2", SIZE, "x"), place = made("qcow2", SIZE, "x");
+    fails(block_put_overlay(bed.block, opened(plain, "qcow2")), "names no backing");
+    fails(block_put_overlay(bed.block, opened(small, "qcow2")), "bytes");
+    verify(&bed, SIZE);
+    ok(block_put_overlay(bed.block, opened(good, "qcow2")));
+    churn(&bed);
+    verify(&bed, SIZE);
+    struct block_job *job;
+    struct block_job_options options = {
+        .kind = BLOCK_JOB_MIRROR, .target = opened(plain, "qcow2"), .top_only = true};
+    fails(block_job_start(bed.block, &options, &job), "names no backing");
+    options =
+        (struct block_job_options){.kind = BLOCK_JOB_COMMIT, .target = opened(plain, "qcow2")};
+    fails(block_job_start(bed.block, &options, &job), "no layer");
+    job = begin(&bed, BLOCK_JOB_MIRROR, opened(place, "qcow2"), true);
+    churn_beside(&bed, job);
+    ok(block_job_end(job, true));
+    assert_non_null(image_backing(block_node(bed.block)));
+    verify(&bed, SIZE);
+    churn(&bed);
+    verify(&bed, SIZE);
+    bed_close(&bed);
+    close(plain);
+    close(small);
+    close(good);
+    close(place);
+}
+
+static void test_resize(void **state)
+{
+    struct bed bed;
+    bed_open(&bed, file_of(SIZE), "raw", -1);
+    churn(&bed);
+    fails(block_resize(bed.block, SIZE - 512), "shrink");
+    fails(block_resize(bed.block, SIZE + 1), "multiple");
+    fails(block_resize(bed.block, 0), "multiple");
+    fails(block_resize(bed.block, ~511ull), "multiple");
+    ok(block_resize(bed.block, 2 * SIZE));
+    verify(&bed, 2 * SIZE);
+    bed_close(&bed);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_mirror),       cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_target_fails), cmocka_unit_test(test_commit_and_stream),
+        cmocka_unit_test(test_overlay),      cmocka_unit_test(test_resize),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

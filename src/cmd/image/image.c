@@ -24,7 +24,7 @@ static const struct image_verb verbs[] = {
     {"compare", "compare [-f FORMAT] [-F FORMAT] [-s] FILE FILE", "Compare what two images hold", 2,
      2, image_compare_run, 2},
     {"convert",
-     "convert [-f FORMAT] [-O FORMAT] [-c] [-o OPTIONS] [--force] [--verify] FILE TARGET",
+     "convert [-f FORMAT] [-O FORMAT] [-c] [-o OPTIONS] [--verify] FILE TARGET",
      "Copy an image into another format", 2, INT_MAX, image_convert_run, 0},
     {"create", "create [-f FORMAT] [-o OPTIONS] [-b BACKING [-F FORMAT]] [--force] FILE [SIZE]",
      "Make an empty image", 1, 2, image_create_run, 0},

@@ -52,6 +52,7 @@ struct image_info {
     uint32_t cluster_size; /* bytes; 0: none */
     bool dirty;            /* not closed cleanly */
     bool corrupt;
+    bool encrypted;
     unsigned item_count;
     struct image_info_item item[IMAGE_INFO_ITEMS]; /* format-specific, in order */
 };

@@ -7,10 +7,10 @@
 
 #include "block/core/driver.h"
 
-extern const struct block_driver image_vdi, image_vhd, image_vhdx, image_vmdk;
+extern const struct block_driver image_luks, image_vdi, image_vhd, image_vhdx, image_vmdk;
 
 const struct block_driver *const image_drivers[] = {
-    &image_vdi, &image_vhd, &image_vhdx, &image_vmdk, &image_qcow2, &image_raw, NULL,
+    &image_vdi, &image_vhd, &image_vhdx, &image_vmdk, &image_qcow2, &image_luks, &image_raw, NULL,
 };
 
 const struct block_driver *image_driver_find(const char *name)

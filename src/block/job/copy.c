@@ -316,6 +316,8 @@ struct err *copy_job_run(struct copy_job *job)
         if (job->unit > UNIT_MAX || UNIT_MAX % job->unit)
             return err_of(ERR_USAGE, "clusters of that size cannot be compressed");
     }
+    if (job->target->driver->noise)
+        job->target_zero = false;
     c.piece = MAX(JOB_PIECE, job->unit);
     c.direct = !job->compress && job->target->driver->parallel && job->target->driver->in_place;
     struct job_parallel parallel = {.workers = job->workers,

@@ -82,7 +82,8 @@ struct err *image_resolve_disk(struct vm_disk *disk)
     /* The file is locked by our own descriptor; the layers below are locked when they are kept. */
     struct image_args args = {.verb = "run", .unlocked = true};
     TRY(image_open_chain(&args, disk->path, format, IMAGE_OPEN_CHECK, &image));
-    err = keep_chain(disk, image);
+    err = image_locked(image) ? err_new("'%s' is encrypted: convert it first", disk->path)
+                              : keep_chain(disk, image);
     image_close(image);
     return err;
 }

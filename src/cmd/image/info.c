@@ -49,6 +49,8 @@ static json_t *info_json(const char *path, struct image *image, const struct ima
     json_object_set_new(json, "filename", image_text_json(path));
     if (info->cluster_size)
         json_object_set_new(json, "cluster-size", json_integer(info->cluster_size));
+    if (info->encrypted)
+        json_object_set_new(json, "encrypted", json_true());
     if (image_backing_name(image)) {
         char *full = NULL;
         json_object_set_new(json, "backing-filename", image_text_json(image_backing_name(image)));
@@ -86,6 +88,8 @@ static void info_text(const char *path, struct image *image, const struct image_
     printf("disk size: %s\n", size);
     if (info->cluster_size)
         printf("cluster_size: %u\n", info->cluster_size);
+    if (info->encrypted)
+        printf("encrypted: yes\n");
     if (info->dirty)
         printf("cleanly shut down: no\n");
     if (image_backing_name(image)) {

@@ -84,8 +84,13 @@ static struct err *open_layer(const struct image_args *args, const char *path, c
     image_files_init(&files, args, path);
     err = err_wrap(image_open(file, driver, flags, &files, image), "'%s'", path);
     image_files_fini(&files);
-    if (!err && !(flags & IMAGE_OPEN_CHECK))
-        err = image_unlock_open(args, path, named ? NULL : args->key_secret, *image);
+    if (err || flags & IMAGE_OPEN_CHECK)
+        return err;
+    err = image_unlock_open(args, path, named ? NULL : args->key_secret, *image);
+    if (err) {
+        image_close(*image);
+        *image = NULL;
+    }
     return err;
 }
 

@@ -32,8 +32,11 @@ class Images:
             assert done.returncode == status, (command, done.returncode, done.stdout, done.stderr)
         return done
 
+    def tenon_program(self):
+        return BUILD / 'src/cmd/tenon'
+
     def tenon(self, *args, status=0, **options):
-        return self.call(BUILD / 'src/cmd/tenon', 'image', *args, status=status, **options)
+        return self.call(self.tenon_program(), 'image', *args, status=status, **options)
 
     def qemu(self, *args, status=0):
         return self.call('qemu-img', *args, status=status)

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "block/job/compare.h"
+#include "block/proto/remote.h"
 #include "cmd/image/convert.h"
 
 /* Raw to raw on a file system that shares blocks: no byte is copied. */
@@ -223,6 +224,9 @@ struct err *image_copy_run(struct image_copy *copy)
     struct err *err = NULL;
     const struct block_driver *driver = image_format(format, &err);
     TRY(err);
+    if (image_is_remote(copy->target_name) && !copy->args->no_create)
+        return err_of(ERR_USAGE, "'%s' is not made here: make it there, and use -n",
+                      copy->target_name);
     return copy->args->no_create ? copy_existing(copy, format) : copy_new(copy, driver);
 }
 

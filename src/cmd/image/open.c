@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "block/block.h"
+#include "block/proto/remote.h"
 #include "cmd/image/image.h"
 
 const struct block_driver *image_format(const char *name, struct err **err)
@@ -46,12 +47,15 @@ struct err *image_open_error(const char *path, int error)
     return err_errno(error, "cannot open '%s'", path);
 }
 
-/* `named`: the name came out of an image, so only a regular file will do. */
+/* `named`: the name came out of an image, so only a regular file will do. The user may name what is
+ * on another machine. */
 static struct err *open_file(const struct image_args *args, const char *path, bool named,
                              unsigned flags, struct image **file)
 {
     bool writable = flags & IMAGE_OPEN_WRITABLE;
     struct stat status;
+    if (!named && image_is_remote(path))
+        return err_wrap(image_open_remote(path, flags, file), "'%s'", path);
     int fd = open(path, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0)
         return image_open_error(path, errno);

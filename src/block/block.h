@@ -41,6 +41,13 @@ struct block_options {
     enum block_cache cache; /* NONE wants the fd opened with O_DIRECT */
     bool discard;           /* punch holes; otherwise discards are ignored */
     enum block_engine engine;
+    uint32_t
+        logical_block; /* what devices show as the smallest unit, bytes; 0: what the file has */
+    /*
+     * Requests that fail for want of room or by the medium are held back instead of being
+     * completed, until block_retry(); a drain completes them.
+     */
+    bool hold_errors;
     /* Of each layer from the top, separated by dots: "qcow2.raw"; NULL: "raw". */
     const char *formats;
     const int *backing_fds; /* of the layers below the top, read only, ended by -1; taken */
@@ -90,6 +97,14 @@ struct err *block_open_raw(const struct block_options *options, struct block **b
 /* No request is in flight. */
 void block_close(struct block *block);
 void block_get_info(const struct block *block, struct block_info *info);
+/*
+ * With hold_errors: `fn` hears of each request that is held back, with -errno, on its queue's loop.
+ * Before the first request.
+ */
+void block_on_error(struct block *block, void (*fn)(void *opaque, enum block_op op, int error),
+                    void *opaque);
+/* Any thread: what is held back is tried again, on its loop. */
+void block_retry(struct block *block);
 
 /*
  * A queue of one loop onto a node: its io_uring, its requests. Several queues of several loops may

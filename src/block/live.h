@@ -13,12 +13,15 @@
 #define TENON_BLOCK_LIVE_H
 
 #include "block/block.h"
+#include "block/filter/filter.h"
 #include "block/image.h"
 
 /* The disk's node, without a job's; NULL: a raw file that io_uring serves. */
 struct image *block_node(const struct block *block);
 /* Quiesced. Bytes, a multiple of the logical block. Devices learn of it from whoever calls. */
 struct err *block_resize(struct block *block, uint64_t size);
+/* Quiesced. Limits of rate from now on, instead of those that are. */
+struct err *block_limit(struct block *block, const struct filter_limits *limits);
 /* Quiesced. The disk's node becomes the backing of `overlay` (taken, on error too). */
 struct err *block_put_overlay(struct block *block, struct image *take_overlay);
 

@@ -93,6 +93,19 @@ static void on_greeting(struct supervisor *supervisor)
     terminal_raw(&run->terminal);
 }
 
+/* A disk with on-error stop. */
+static void on_disk_error(struct run *run, const json_t *data)
+{
+    const char *disk = json_string_value(json_object_get(data, "device"));
+    const char *operation = json_string_value(json_object_get(data, "operation"));
+    const char *reason = json_string_value(json_object_get(data, "reason"));
+
+    terminal_say(&run->terminal,
+                 "tenon: disk '%s': %s failed: %s: the VM waits; mend it, then send 'cont' to the "
+                 "control socket",
+                 disk ? disk : "?", operation ? operation : "?", reason ? reason : "?");
+}
+
 static void on_message(struct supervisor *supervisor, const json_t *message)
 {
     struct run *run = supervisor->run;
@@ -111,6 +124,8 @@ static void on_message(struct supervisor *supervisor, const json_t *message)
             terminal_say(&run->terminal, "tenon: %s", text);
     } else if (json_object_get(message, "QMP")) {
         on_greeting(supervisor);
+    } else if (event && !strcmp(event, "BLOCK_IO_ERROR")) {
+        on_disk_error(run, json_object_get(message, "data"));
     } else if (event && !strcmp(event, "TENON_REPORT") && !run->report) {
         run->report = json_incref(json_object_get(message, "data"));
     }

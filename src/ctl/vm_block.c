@@ -5,6 +5,7 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -170,6 +171,42 @@ struct err *vm_block_resize(void *opaque, const json_t *arguments, json_t **resu
     TRY(vm_control_number(arguments, "size", &size));
     return err_wrap(vm_disk_resize(control->vm, disk, size), "disk '%s'",
                     vm_disk_config(control->vm, disk)->id);
+}
+
+struct err *vm_block_throttle(void *opaque, const json_t *arguments, json_t **result)
+{
+    struct vm_control *control = opaque;
+    struct filter_limits limits = {0};
+    const struct {
+        const char *name;
+        uint64_t *value;
+    } members[] = {
+        {"iops", &limits.ops[0]},        {"iops_rd", &limits.ops[1]},
+        {"iops_wr", &limits.ops[2]},     {"bps", &limits.bytes[0]},
+        {"bps_rd", &limits.bytes[1]},    {"bps_wr", &limits.bytes[2]},
+        {"iops_max", &limits.burst_ops}, {"bps_max", &limits.burst_bytes},
+    };
+    unsigned disk;
+
+    TRY(vm_control_disk(control, arguments, &disk));
+    for (size_t i = 0; i < ARRAY_SIZE(members); i++)
+        TRY(vm_control_number(arguments, members[i].name, members[i].value));
+    return err_wrap(vm_disk_limit(control->vm, disk, &limits), "disk '%s'",
+                    vm_disk_config(control->vm, disk)->id);
+}
+
+void vm_block_failed(void *opaque, const char *disk, bool write, int error)
+{
+    struct vm_control *control = opaque;
+
+    qmp_server_event(control->server, "BLOCK_IO_ERROR",
+                     json_pack("{s:s, s:s, s:s, s:s, s:b, s:s}", "device", disk, "node-name", disk,
+                               "operation", write ? "write" : "read", "action", "stop", "nospace",
+                               error == -ENOSPC, "reason", strerror(-error)));
+    if (control->status != STATUS_RUNNING)
+        return;
+    control->status = STATUS_IO_ERROR;
+    qmp_server_event(control->server, "STOP", NULL);
 }
 
 struct err *vm_block_snapshot(void *opaque, const json_t *arguments, json_t **result)

@@ -22,6 +22,8 @@ static const char *status_name(enum vm_status status)
         return "running";
     case STATUS_PAUSED:
         return "paused";
+    case STATUS_IO_ERROR:
+        return "io-error";
     case STATUS_SHUTDOWN:
         break;
     }
@@ -74,7 +76,7 @@ static struct err *cont(void *opaque, const json_t *arguments, json_t **result)
 
     if (control->status == STATUS_PRELAUNCH)
         return err_new("the VM has not started yet");
-    if (control->status == STATUS_PAUSED) {
+    if (control->status == STATUS_PAUSED || control->status == STATUS_IO_ERROR) {
         vm_resume(control->vm);
         control->status = STATUS_RUNNING;
         qmp_server_event(control->server, "RESUME", NULL);
@@ -154,6 +156,7 @@ static const struct qmp_command commands[] = {
     {"quit", quit},
     {"query-block", vm_block_query},
     {"block_resize", vm_block_resize},
+    {"block_set_io_throttle", vm_block_throttle},
     {"add-fd", vm_block_add_fd},
     {"remove-fd", vm_block_remove_fd},
     {"blockdev-snapshot-sync", vm_block_snapshot},
@@ -184,6 +187,7 @@ struct err *vm_control_new(const struct vm_control_config *config, struct vm_con
     control->vm = config->vm;
     control->name = xstrdup(config->name);
     control->timeline = config->timeline;
+    vm_on_disk_error(control->vm, vm_block_failed, control);
     control->server = qmp_server_new(config->loop, commands, control);
     if (config->owner_fd >= 0)
         err = qmp_server_add(control->server, config->owner_fd, true, on_owner_gone, control);

@@ -12,7 +12,13 @@
 
 #define VM_CONTROL_FDSETS_MAX 32
 
-enum vm_status { STATUS_PRELAUNCH, STATUS_RUNNING, STATUS_PAUSED, STATUS_SHUTDOWN };
+enum vm_status {
+    STATUS_PRELAUNCH,
+    STATUS_RUNNING,
+    STATUS_PAUSED,
+    STATUS_IO_ERROR,
+    STATUS_SHUTDOWN
+};
 
 /* A descriptor that a client has handed over: "/dev/fdset/ID" where a file name is wanted. */
 struct vm_fdset {
@@ -42,8 +48,10 @@ struct err *vm_control_fd(struct vm_control *control, const json_t *arguments, c
 /* vm_block.c, vm_block_job.c: commands. */
 typedef struct err *vm_command(void *opaque, const json_t *arguments, json_t **result);
 vm_command vm_block_query, vm_block_resize, vm_block_add_fd, vm_block_remove_fd, vm_block_snapshot;
-vm_command vm_block_mirror, vm_block_commit, vm_block_stream;
+vm_command vm_block_throttle, vm_block_mirror, vm_block_commit, vm_block_stream;
 vm_command vm_block_job_query, vm_block_job_complete, vm_block_job_cancel, vm_block_job_set_speed;
+/* For vm_on_disk_error(). */
+void vm_block_failed(void *opaque, const char *disk, bool write, int error);
 void vm_block_fini(struct vm_control *control);
 
 #endif

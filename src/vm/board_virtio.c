@@ -7,6 +7,7 @@
  */
 #include <string.h>
 
+#include "block/live.h"
 #include "hw/disk/nvme.h"
 #include "hw/virtio/virtio_blk.h"
 #include "hw/virtio/virtio_console.h"
@@ -14,6 +15,22 @@
 #include "hw/virtio/virtio_rng.h"
 #include "hw/virtio/virtio_scsi.h"
 #include "vm/board.h"
+
+static struct err *limit(struct block *block, const struct vm_disk *disk)
+{
+    const struct filter_limits limits = {
+        .ops = {disk->iops, disk->iops_read, disk->iops_write},
+        .bytes = {disk->bandwidth, disk->bandwidth_read, disk->bandwidth_write},
+        .burst_ops = disk->burst_ops,
+        .burst_bytes = disk->burst,
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(limits.ops); i++) {
+        if (limits.ops[i] || limits.bytes[i])
+            return block_limit(block, &limits);
+    }
+    return NULL;
+}
 
 static struct err *open_block(struct board *board, unsigned index)
 {
@@ -24,6 +41,8 @@ static struct err *open_block(struct board *board, unsigned index)
         .readonly = disk->readonly,
         .cache = (enum block_cache)disk->cache,
         .discard = disk->discard,
+        .logical_block = disk->logical_block,
+        .hold_errors = disk->on_error == VM_ON_ERROR_STOP,
         .formats = disk->format,
         .backing_fds = disk->backing_fd,
     };
@@ -33,7 +52,7 @@ static struct err *open_block(struct board *board, unsigned index)
     struct err *err = block_open(&options, &board->block[index]);
     disk->fd = -1; /* taken, also by an error */
     memset(disk->backing_fd, -1, sizeof(disk->backing_fd));
-    return err;
+    return err ? err : limit(board->block[index], disk);
 }
 
 static struct err *add_blk(struct board *board, unsigned index)

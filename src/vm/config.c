@@ -84,6 +84,9 @@ static struct err *finish_disks(struct vm_config *config)
         struct vm_disk *disk = &config->disk[i];
         if (!disk->path)
             return err_of(ERR_USAGE, "disk '%s' has no path: add one (path: FILE)", disk->id);
+        if (disk->logical_block && disk->logical_block != 512 && disk->logical_block != 4096)
+            return err_of(ERR_USAGE, "disk '%s': logical-block-size is 512 or 4096, not %u",
+                          disk->id, disk->logical_block);
         if (!disk->queues)
             disk->queues = MIN(config->cpus, DISK_QUEUES_STANDARD);
         if (!disk->serial)

@@ -28,6 +28,7 @@ enum vm_accel {
 enum vm_board { VM_BOARD_MICRO, VM_BOARD_Q35, VM_BOARD_AUTO /* until schema_finish */ };
 enum vm_on_reset { VM_RESET_REBOOT, VM_RESET_EXIT };
 enum vm_disk_bus { VM_DISK_VIRTIO, VM_DISK_SCSI, VM_DISK_NVME };
+enum vm_on_error { VM_ON_ERROR_REPORT, VM_ON_ERROR_STOP };
 enum vm_net_kind { VM_NET_USER, VM_NET_TAP, VM_NET_NONE };
 enum vm_console_device {
     VM_CONSOLE_SERIAL,
@@ -56,6 +57,11 @@ struct vm_disk {
     bool discard;
     unsigned queues;
     char *serial;
+    unsigned logical_block; /* bytes; 0: what the file has */
+    enum vm_on_error on_error;
+    /* Limits a second; 0: none. */
+    unsigned iops, iops_read, iops_write, burst_ops;
+    uint64_t bandwidth, bandwidth_read, bandwidth_write, burst; /* bytes */
 };
 
 struct vm_forward {

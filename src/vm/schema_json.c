@@ -48,7 +48,8 @@ static json_t *field_to_json(const struct schema_field *field, const void *eleme
     case SCHEMA_PORT:
         return json_integer(*(const uint16_t *)member);
     case SCHEMA_SIZE:
-        return json_integer((json_int_t) * (const uint64_t *)member);
+        return *(const uint64_t *)member ? json_integer((json_int_t) * (const uint64_t *)member)
+                                         : NULL;
     case SCHEMA_SWITCH:
         return json_boolean(*(const bool *)member);
     case SCHEMA_TEXT:

@@ -13,6 +13,7 @@ static const char *const board_names[] = {"micro", "q35", "auto", NULL};
 static const char *const reset_names[] = {"reboot", "exit", NULL};
 static const char *const cache_names[] = {"writeback", "none", "writethrough", "unsafe", NULL};
 static const char *const bus_names[] = {"virtio", "scsi", "nvme", NULL};
+static const char *const error_names[] = {"report", "stop", NULL};
 static const char *const net_names[] = {"user", "tap", "none", NULL};
 static const char *const proto_names[] = {"tcp", "udp", NULL};
 static const char *const console_names[] = {"serial", "virtio", "debug", "firmware", NULL};
@@ -20,6 +21,11 @@ static const char *const backend_names[] = {"stdio", "pty", "socket", "file", "n
 
 /* A row is read as a row. */
 /* clang-format off */
+
+#define LIMIT(key_, member_, kind_, help_)                                                         \
+    {.key = key_, .kind = kind_, .offset = offsetof(struct vm_disk, member_), .min = 1,            \
+     .max = kind_ == SCHEMA_COUNT ? 100000000 : GIB(1024),                                         \
+     .metavar = kind_ == SCHEMA_COUNT ? "N" : "SIZE", .help = help_ " Default: no limit."}
 
 static const struct schema_field disk_fields[] = {
     {.key = "id", .kind = SCHEMA_WORD, .offset = offsetof(struct vm_disk, id), .metavar = "ID",
@@ -48,6 +54,20 @@ static const struct schema_field disk_fields[] = {
     {.key = "serial", .kind = SCHEMA_WORD, .offset = offsetof(struct vm_disk, serial),
      .metavar = "TEXT",
      .help = "Serial number that the guest sees, at most 20 characters. Default: the id."},
+    {.key = "logical-block-size", .kind = SCHEMA_COUNT, .offset = offsetof(struct vm_disk, logical_block),
+     .min = 512, .max = 4096, .metavar = "BYTES",
+     .help = "Smallest unit that the guest reads and writes: 512 or 4096. Default: the file's."},
+    {.key = "on-error", .kind = SCHEMA_CHOICE, .offset = offsetof(struct vm_disk, on_error),
+     .choices = error_names, .standard = "report",
+     .help = "When the host cannot read or write: report it to the guest, or stop the VM until `cont` tries again."},
+    LIMIT("iops", iops, SCHEMA_COUNT, "Requests a second."),
+    LIMIT("iops-read", iops_read, SCHEMA_COUNT, "Reads a second."),
+    LIMIT("iops-write", iops_write, SCHEMA_COUNT, "Writes a second."),
+    LIMIT("burst-ops", burst_ops, SCHEMA_COUNT, "Requests that may come at once after a pause."),
+    LIMIT("bandwidth", bandwidth, SCHEMA_SIZE, "Bytes a second: 100M."),
+    LIMIT("bandwidth-read", bandwidth_read, SCHEMA_SIZE, "Bytes read a second."),
+    LIMIT("bandwidth-write", bandwidth_write, SCHEMA_SIZE, "Bytes written a second."),
+    LIMIT("burst", burst, SCHEMA_SIZE, "Bytes that may come at once after a pause."),
     {.key = "fd", .kind = SCHEMA_FD, .offset = offsetof(struct vm_disk, fd)},
     {.key = "backing-fds", .kind = SCHEMA_FDS, .offset = offsetof(struct vm_disk, backing_fd)},
 };

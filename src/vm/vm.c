@@ -75,6 +75,7 @@ static struct err *build(struct vm *vm)
     mark(vm, TIMELINE_MEMORY);
     vm_wire_board(vm, &wiring);
     TRY(board_build(&vm->board, &wiring));
+    vm_disks_init(vm);
     TRY(board_reset(&vm->board));
     TRY(vm_cpus_reset(vm));
     mark(vm, TIMELINE_DEVICES);
@@ -156,7 +157,10 @@ void vm_resume(struct vm *vm)
     if (!vm->paused || vm->finished)
         return;
     vm->paused = false;
-    board_resume(&vm->board);
+    if (vm->held)
+        vm_disks_retry(vm);
+    else
+        board_resume(&vm->board);
     if (!vm->asleep)
         vm_cpus_go(vm);
 }

@@ -44,6 +44,13 @@ struct err *vm_new(struct vm_config *config, struct loop *loop, struct timeline 
  */
 struct err *vm_start(struct vm *vm, void (*ended)(void *opaque, const struct vm_result *result),
                      void *opaque);
+/*
+ * A disk with on-error stop could not be read or written: the vCPUs have been stopped, the request
+ * waits, and vm_resume() tries it again. `fn` runs on the control loop. Before vm_start.
+ */
+void vm_on_disk_error(struct vm *vm,
+                      void (*fn)(void *opaque, const char *disk, bool write, int error),
+                      void *opaque);
 /* Presses the ACPI power button. Any thread. */
 void vm_powerdown(struct vm *vm);
 /* Ends the guest now. Any thread. */

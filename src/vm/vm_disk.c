@@ -52,6 +52,13 @@ static struct device *controller(struct vm *vm, unsigned disk)
     return NULL;
 }
 
+/* A drain would answer the requests that are held back, which `cont` is to try again. */
+static struct err *not_held(const struct vm *vm)
+{
+    return vm->held ? err_of(ERR_BUSY, "the VM waits after a disk's error: continue it first")
+                    : NULL;
+}
+
 static void hold(struct vm *vm, unsigned disk)
 {
     if (!vm->paused)
@@ -93,6 +100,7 @@ static void tell_size(struct vm *vm, unsigned disk)
 
 struct err *vm_disk_resize(struct vm *vm, unsigned disk, uint64_t size)
 {
+    TRY(not_held(vm));
     hold(vm, disk);
     struct err *err = block_resize(vm->board.block[disk], size);
     if (!err)
@@ -128,10 +136,79 @@ struct err *vm_disk_snapshot(struct vm *vm, unsigned disk, int take_fd, const ch
     struct image *overlay;
 
     TRY(open_image(vm, disk, take_fd, format, &overlay));
+    struct err *err = not_held(vm);
+    if (err) {
+        image_close(overlay);
+        return err;
+    }
     hold(vm, disk);
-    struct err *err = block_put_overlay(vm->board.block[disk], overlay);
+    err = block_put_overlay(vm->board.block[disk], overlay);
     release(vm, disk);
     return err;
+}
+
+struct err *vm_disk_limit(struct vm *vm, unsigned disk, const struct filter_limits *limits)
+{
+    TRY(not_held(vm));
+    hold(vm, disk);
+    struct err *err = block_limit(vm->board.block[disk], limits);
+    release(vm, disk);
+    return err;
+}
+
+/* --- errors that stop the VM --- */
+
+void vm_on_disk_error(struct vm *vm,
+                      void (*fn)(void *opaque, const char *disk, bool write, int error),
+                      void *opaque)
+{
+    vm->disk_failed = fn;
+    vm->disk_failed_opaque = opaque;
+}
+
+static void stop_for_error(void *opaque)
+{
+    struct vm_disk_error *what = opaque;
+    struct vm *vm = what->vm;
+    int error = __atomic_load_n(&what->error, __ATOMIC_RELAXED);
+
+    if (vm->finished)
+        return;
+    if (!vm->paused) {
+        vm->paused = vm->held = true;
+        vm_cpus_stop(vm);
+    }
+    if (vm->disk_failed)
+        vm->disk_failed(vm->disk_failed_opaque, vm->config->disk[what->disk].id,
+                        __atomic_load_n(&what->write, __ATOMIC_RELAXED), error);
+}
+
+/* On the disk's I/O loop. */
+static void disk_failed(void *opaque, enum block_op op, int error)
+{
+    struct vm_disk_error *what = opaque;
+
+    __atomic_store_n(&what->write, op != BLOCK_READ, __ATOMIC_RELAXED);
+    /* One post for all that fail before it is served. */
+    if (!__atomic_exchange_n(&what->error, error, __ATOMIC_SEQ_CST))
+        loop_post(what->vm->loop, stop_for_error, what);
+}
+
+void vm_disks_init(struct vm *vm)
+{
+    for (unsigned i = 0; i < vm->config->disk_count; i++) {
+        vm->disk_error[i] = (struct vm_disk_error){.vm = vm, .disk = i};
+        block_on_error(vm->board.block[i], disk_failed, &vm->disk_error[i]);
+    }
+}
+
+void vm_disks_retry(struct vm *vm)
+{
+    vm->held = false;
+    for (unsigned i = 0; i < vm->config->disk_count; i++) {
+        __atomic_store_n(&vm->disk_error[i].error, 0, __ATOMIC_SEQ_CST);
+        block_retry(vm->board.block[i]);
+    }
 }
 
 /* --- jobs --- */
@@ -157,7 +234,13 @@ struct err *vm_disk_job_start(struct vm *vm, unsigned disk, struct block_job_opt
                               void (*changed)(void *opaque, unsigned disk), void *opaque)
 {
     struct vm_disk_job *job = &vm->disk_job[disk];
+    struct err *err = not_held(vm);
 
+    if (err) {
+        if (take_fd >= 0)
+            close(take_fd);
+        return err;
+    }
     options->target = NULL;
     if (take_fd >= 0)
         TRY(open_image(vm, disk, take_fd, format, &options->target));
@@ -166,7 +249,7 @@ struct err *vm_disk_job_start(struct vm *vm, unsigned disk, struct block_job_opt
     options->changed = job_changed;
     options->opaque = job;
     hold(vm, disk);
-    struct err *err = block_job_start(vm->board.block[disk], options, &job->job);
+    err = block_job_start(vm->board.block[disk], options, &job->job);
     release(vm, disk);
     return err;
 }
@@ -180,6 +263,7 @@ struct err *vm_disk_job_end(struct vm *vm, unsigned disk, bool keep)
 {
     struct block_job *job = vm->disk_job[disk].job;
 
+    TRY(not_held(vm));
     vm->disk_job[disk].job = NULL;
     hold(vm, disk);
     struct err *err = block_job_end(job, keep);

@@ -23,6 +23,9 @@ struct err *vm_disk_resize(struct vm *vm, unsigned disk, uint64_t size);
 /* `take_fd`: a new overlay of `format` that names the disk's file as its backing. */
 struct err *vm_disk_snapshot(struct vm *vm, unsigned disk, int take_fd, const char *format);
 
+/* Limits of rate; all 0: none. */
+struct err *vm_disk_limit(struct vm *vm, unsigned disk, const struct filter_limits *limits);
+
 /*
  * Starts a job; `take_fd` is its target (mirror, commit) or -1. `changed` runs on the control loop
  * when the job's state is another.

@@ -72,7 +72,7 @@ static struct err *reset(struct vm *vm)
     vm_cpus_stop(vm);
     drop_others(vm);
     board_quiesce(&vm->board);
-    vm->asleep = false;
+    vm->asleep = vm->held = false;
     TRY(board_reset(&vm->board));
     TRY(vm_cpus_reset(vm));
     if (!vm->paused) {

@@ -48,6 +48,14 @@ struct vm_disk_job {
     void *opaque;
 };
 
+/* A request of a disk that is held back (block_on_error). */
+struct vm_disk_error {
+    struct vm *vm;
+    unsigned disk;
+    bool write; /* of the last one; atomic, like `error` */
+    int error;
+};
+
 struct vm {
     struct vm_config *config;  /* borrowed */
     struct loop *loop;         /* control loop, borrowed */
@@ -83,6 +91,10 @@ struct vm {
     /* Control loop only. */
     bool started, paused, finished;
     struct vm_disk_job disk_job[VM_DISKS_MAX];
+    struct vm_disk_error disk_error[VM_DISKS_MAX];
+    bool held; /* paused by a disk's error: the devices are not quiesced, requests are held back */
+    void (*disk_failed)(void *opaque, const char *disk, bool write, int error);
+    void *disk_failed_opaque;
     bool asleep; /* S3: no vCPU runs until the board wakes */
     void (*ended)(void *opaque, const struct vm_result *result);
     void *ended_opaque;
@@ -114,6 +126,10 @@ void vm_cpus_go(struct vm *vm);
 void vm_cpus_end(struct vm *vm);
 void vm_cpus_free(struct vm *vm);
 
+/* vm_disk.c: listens to errors of disks that are to stop the VM. */
+void vm_disks_init(struct vm *vm);
+/* ... and goes on after one. */
+void vm_disks_retry(struct vm *vm);
 /* vm_disk.c: ends all jobs; the I/O thread has ended. */
 void vm_disks_fini(struct vm *vm);
 

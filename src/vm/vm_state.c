@@ -37,7 +37,7 @@ static struct machine describe(const struct vm *vm)
 
 static struct err *check_idle(const struct vm *vm)
 {
-    if (vm->started && !vm->paused)
+    if (vm->started && (!vm->paused || vm->held))
         return err_new("the VM runs: pause it first");
     return NULL;
 }

@@ -59,7 +59,7 @@ def test_fio_verifies_every_bus(tenon, demo_guest, fio_disk):
     words = 'lab.verify=4:vdb:32 lab.verify=2:sda:64 lab.verify=1:nvme0n1:1024'
     result = boot(tenon, demo_guest, fio_disk, words, '--cpus', 4,
                   '--disk', 'path=%s,queues=4' % disks[0][1],
-                  '--disk', 'path=%s,bus=scsi' % disks[1][1],
+                  '--disk', 'path=%s,bus=scsi,logical-block-size=4096' % disks[1][1],
                   '--disk', 'path=%s,bus=nvme' % disks[2][1])
     text = result.stdout
     assert result.returncode == 0, (text[-3000:], result.stderr)
@@ -75,18 +75,19 @@ def test_fio_verifies_every_bus(tenon, demo_guest, fio_disk):
 
 def test_what_the_guest_sees(tenon, demo_guest, fio_disk):
     """Serial numbers, read-only disks, several units and namespaces."""
-    for name in 'abcdef':
+    for name in 'abcdefg':
         tenon.disk(name + '.img')
     result = boot(tenon, demo_guest, fio_disk, 'lab.disks=x',
                   '--disk', 'a.img,serial=SER-BLK,readonly',
                   '--disk', 'b.img,bus=scsi,serial=SER-SCSI', '--disk', 'c.img,bus=scsi,readonly',
                   '--disk', 'd.img,bus=nvme,serial=SER-NVME',
                   '--disk', 'e.img,bus=nvme,serial=SER-NVME,readonly',
-                  '--disk', 'f.img,bus=nvme,serial=OTHER')
+                  '--disk', 'f.img,bus=nvme,serial=OTHER,logical-block-size=4096',
+                  '--disk', 'g.img,logical-block-size=4096')
     text = result.stdout
     assert result.returncode == 0, (text[-3000:], result.stderr)
     for line in ('vdb 2048 ro=1 block=512 serial=SER-BLK', 'sda 2048 ro=0 block=512 serial=SER-SCSI',
                  'sdb 2048 ro=1 block=512 serial=', 'nvme0n1 2048 ro=0 block=512 serial=SER-NVME',
                  'nvme0n2 2048 ro=1 block=512 serial=SER-NVME',
-                 'nvme1n1 2048 ro=0 block=512 serial=OTHER'):
+                 'nvme1n1 2048 ro=0 block=4096 serial=OTHER', 'vdc 2048 ro=0 block=4096'):
         assert 'guest: disk ' + line in text, text[-3000:]

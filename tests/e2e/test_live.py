@@ -143,3 +143,61 @@ def test_what_is_refused(tenon):
     assert process.wait(30) in (0, 1)
     tenon.expect_nothing_left()
     qmp.close()
+
+
+def test_an_error_stops_the_vm_until_it_is_mended(tenon, demo_guest, fio_disk):  # noqa: F811
+    """On every bus; the guest never hears of it."""
+    disks = (('virtio', 'vdb'), ('scsi', 'sda'), ('nvme', 'nvme0n1'))
+    args, words = [], ' '.join('lab.await=' + device for _, device in disks)
+    for bus, _ in disks:
+        tenon.disk(bus + '.img', 1 << 20)
+        args += ['--disk', 'path=%s.img,id=%s,on-error=stop,bus=%s' % (bus, bus, bus)]
+    process = tenon.start(*boot_args(demo_guest, fio_disk, words), '--qmp', 'qmp.sock', *args)
+    text = read_until(process, 'guest: reads vdb', TIMEOUT)
+    qmp = control(tenon)
+    for bus, device in disks:
+        path = tenon.directory / (bus + '.img')
+        if 'guest: reads ' + device not in text:
+            text += read_until(process, 'guest: reads ' + device, TIMEOUT)
+        for _ in range(2):
+            os.truncate(path, 0)  # what it had cannot be read any more
+            data = qmp.event('BLOCK_IO_ERROR')['data']
+            assert data['device'] == bus and data['action'] == 'stop' and data['operation'] == 'read'
+            qmp.event('STOP')
+            assert qmp.command('query-status')['status'] == 'io-error'
+            assert 'continue' in qmp.refused('block_resize', device=bus, size=2 << 20)
+            os.truncate(path, 1 << 20)
+            qmp.command('cont')
+            assert qmp.command('query-status')['status'] == 'running'
+        with open(path, 'r+b') as file:
+            file.write(b'Z')
+        text += read_until(process, device + ' begins with Z', TIMEOUT)
+    if 'Power down' not in text:
+        text += read_until(process, 'Power down', TIMEOUT)
+    assert 'FAILED' not in text and 'cannot' not in text, text
+    assert process.wait(60) == 0
+    assert b'the VM waits' in process.stderr.read()
+    qmp.close()
+
+
+def test_an_error_is_reported_by_default(tenon, demo_guest, fio_disk):  # noqa: F811
+    path = tenon.disk('bad.img', 1 << 20)
+    process = tenon.start(*boot_args(demo_guest, fio_disk, 'lab.await=vdb'), '--disk', 'bad.img')
+    read_until(process, 'guest: reads vdb', TIMEOUT)
+    os.truncate(path, 0)
+    assert 'guest: cannot read vdb' in read_until(process, 'Power down', TIMEOUT)
+    assert process.wait(60) == 0
+
+
+def test_throttle_changes_at_run_time(tenon):
+    tenon.disk('a.img', 1 << 20)
+    process = tenon.start('run', '--accel', 'soft', '--kernel', tenon.guest('halt', HALT),
+                          '--disk', 'a.img,id=a,iops=1000,bandwidth=10M', '--qmp', 'qmp.sock')
+    qmp = control(tenon)
+    qmp.command('block_set_io_throttle', device='a', iops=100, iops_rd=0, iops_wr=0, bps=0,
+                bps_rd=0, bps_wr=1 << 20)
+    qmp.command('block_set_io_throttle', device='a', iops=0)
+    assert 'number' in qmp.refused('block_set_io_throttle', device='a', iops=-1)
+    qmp.command('quit')
+    process.wait(30)
+    qmp.close()

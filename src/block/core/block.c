@@ -17,7 +17,9 @@
 
 #include "base/checked.h"
 #include "base/log.h"
+#include "block/core/driver.h"
 #include "block/core/internal.h"
+#include "block/filter/filter.h"
 
 #define RETRIES_MAX 100
 
@@ -33,11 +35,34 @@ struct block *block_new(const struct block_options *options)
     block->info.readonly = options->readonly;
     block->info.discard = options->discard && !options->readonly;
     block->info.write_cache = options->cache != BLOCK_CACHE_WRITETHROUGH;
+    block->hold_errors = options->hold_errors;
+    lock_init(&block->queues_lock, LOCK_BLOCK);
+    list_init(&block->queues);
     return block;
 }
 
-struct err *block_finish(struct block *block, struct err *err, struct block **out)
+/* The geometry that devices show may be coarser than the file's, never finer. */
+static struct err *set_geometry(struct block *block, uint32_t logical)
 {
+    struct block_info *info = &block->info;
+    if (!logical)
+        return NULL;
+    if (!is_power_of_2(logical) || logical < info->logical_block)
+        return err_of(ERR_USAGE, "blocks of %u bytes, and the disk has %u", logical,
+                      info->logical_block);
+    if (info->size % logical)
+        return err_of(ERR_USAGE, "its size, %llu bytes, is no multiple of %u",
+                      (unsigned long long)info->size, logical);
+    info->logical_block = logical;
+    info->physical_block = MAX(info->physical_block, logical);
+    return NULL;
+}
+
+struct err *block_finish(struct block *block, const struct block_options *options, struct err *err,
+                         struct block **out)
+{
+    if (!err)
+        err = set_geometry(block, options->logical_block);
     if (!err) {
         block->zeros = mmap(NULL, BLOCK_BUFFER_SIZE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (block->zeros == MAP_FAILED) {
@@ -56,7 +81,7 @@ struct err *block_finish(struct block *block, struct err *err, struct block **ou
 struct err *block_open_raw(const struct block_options *options, struct block **out)
 {
     struct block *block = block_new(options);
-    return block_finish(block, block_file_open(block, options), out);
+    return block_finish(block, options, block_file_open(block, options), out);
 }
 
 void block_close(struct block *block)
@@ -65,9 +90,15 @@ void block_close(struct block *block)
         return;
     if (block->zeros)
         munmap(block->zeros, BLOCK_BUFFER_SIZE);
+    if (block->throttle) {
+        block->throttle->file = NULL; /* `image`, which follows */
+        image_close(block->throttle);
+        filter_group_free(block->throttle_group);
+    }
     if (block->image && image_close(block->image))
         log_error("disk '%s': its last metadata could not be written", block->id);
     fd_cleanup(&block->fd);
+    lock_fini(&block->queues_lock);
     free(block->id);
     free(block);
 }
@@ -221,11 +252,25 @@ static void bounce_release(struct block_queue *queue)
     begin(next);
 }
 
+/* Is this the host's trouble, which may pass, and is somebody there to see to it? */
+static bool holds(const struct block_queue *queue, int result)
+{
+    return queue->block->hold_errors && !queue->draining &&
+           (result == -ENOSPC || result == -EDQUOT || result == -EIO || result == -ENOLINK);
+}
+
 static void complete(struct block_req *req, int result)
 {
     struct block_queue *queue = req->queue;
     bool bounced = req->bounced;
-    finish(req, result);
+    if (holds(queue, result)) {
+        req->result = result;
+        list_append(&queue->held, &req->link);
+        if (queue->block->failed)
+            queue->block->failed(queue->block->failed_opaque, req->op, result);
+    } else {
+        finish(req, result);
+    }
     if (bounced)
         bounce_release(queue);
 }
@@ -457,11 +502,53 @@ static void ready(void *opaque, uint32_t events)
     serve(queue, false);
 }
 
+void block_on_error(struct block *block, void (*fn)(void *opaque, enum block_op op, int error),
+                    void *opaque)
+{
+    block->failed = fn;
+    block->failed_opaque = opaque;
+}
+
+static void retry(void *opaque)
+{
+    struct block_queue *queue = opaque;
+    struct list again;
+    list_init(&again);
+    while (!list_empty(&queue->held)) {
+        struct block_req *req = list_first(&queue->held, struct block_req, link);
+        list_remove(&req->link);
+        list_append(&again, &req->link);
+    }
+    while (!list_empty(&again)) {
+        struct block_req *req = list_first(&again, struct block_req, link);
+        list_remove(&req->link);
+        queue->accepted--; /* it is not new */
+        block_submit(queue, req);
+    }
+    queue->ops->flush(queue);
+}
+
+void block_retry(struct block *block)
+{
+    struct block_queue *queue;
+    lock_take(&block->queues_lock);
+    list_for_each (queue, &block->queues, link)
+        loop_post(queue->loop, retry, queue);
+    lock_drop(&block->queues_lock);
+}
+
 void block_drain(struct block_queue *queue)
 {
+    struct block_req *req;
+    queue->draining = true;
+    list_for_each (req, &queue->held, link) {
+        list_remove(&req->link);
+        finish(req, req->result);
+    }
     queue->ops->flush(queue);
     while (queue->accepted)
         serve(queue, list_empty(&queue->finished) && queue->begun);
+    queue->draining = false;
 }
 
 void block_queue_on_batch(struct block_queue *queue, void (*fn)(void *opaque), void *opaque)
@@ -511,6 +598,10 @@ struct err *block_queue_new(struct block *block, struct loop *loop, struct block
     list_init(&queue->waiting);
     list_init(&queue->finished);
     list_init(&queue->bounce_waiting);
+    list_init(&queue->held);
+    lock_take(&block->queues_lock);
+    list_append(&block->queues, &queue->link);
+    lock_drop(&block->queues_lock);
     struct err *err = queue_build(queue);
     if (err) {
         block_queue_free(queue);
@@ -524,6 +615,9 @@ void block_queue_free(struct block_queue *queue)
 {
     if (!queue)
         return;
+    lock_take(&queue->block->queues_lock);
+    list_remove(&queue->link);
+    lock_drop(&queue->block->queues_lock);
     loop_fd_remove(&queue->watch);
     if (queue->engine)
         queue->ops->stop(queue);

@@ -126,5 +126,5 @@ struct err *block_open(const struct block_options *options, struct block **out)
         if (!block->info.size)
             err = err_new("it is empty");
     }
-    return block_finish(block, err, out);
+    return block_finish(block, options, err, out);
 }

@@ -22,10 +22,17 @@ struct block {
     enum block_cache cache;
     enum block_engine engine;
     struct block_info info;
-    uint32_t memory_align; /* of buffers, for O_DIRECT; 1 otherwise */
-    uint8_t *zeros;        /* BLOCK_BUFFER_SIZE, never written: costs one page of nothing */
-    struct image *image;   /* a format: threads carry out every step */
-    struct block_job *job; /* what runs on it; `image` is the job's node then */
+    uint32_t memory_align;  /* of buffers, for O_DIRECT; 1 otherwise */
+    uint8_t *zeros;         /* BLOCK_BUFFER_SIZE, never written: costs one page of nothing */
+    struct image *image;    /* a format: threads carry out every step */
+    struct block_job *job;  /* what runs on it; `image` is the job's node then */
+    struct image *throttle; /* a filter over `image` that is not closed with it; NULL */
+    struct filter_group *throttle_group;
+    bool hold_errors;
+    void (*failed)(void *opaque, enum block_op op, int error);
+    void *failed_opaque;
+    struct lock queues_lock; /* LOCK_BLOCK: the list */
+    struct list queues;
     /* Learnt from refusals; any queue's loop may set them. */
     bool no_punch, no_zero_range;
 };
@@ -74,6 +81,9 @@ struct block_queue {
     unsigned begun;       /* steps that an engine is working on */
     struct list waiting;  /* requests whose next step found no room */
     struct list finished; /* requests whose done is to be called */
+    struct list held;     /* requests that failed and wait for block_retry() */
+    bool draining;        /* none is held back */
+    struct list link;     /* in block->queues */
     uint8_t *bounce;      /* BLOCK_BUFFER_SIZE; O_DIRECT only */
     struct block_req *bounce_user;
     struct list bounce_waiting;
@@ -88,10 +98,13 @@ void block_step_done(struct block_req *req, int result);
 int block_image_step(struct image *image, const struct block_step *step);
 /* block.c: what all blocks have. */
 struct block *block_new(const struct block_options *options);
-struct err *block_finish(struct block *take_block, struct err *take_err, struct block **out);
+struct err *block_finish(struct block *take_block, const struct block_options *options,
+                         struct err *take_err, struct block **out);
 
 /* live/node.c, quiesced: a raw file becomes a node like a format's. */
 struct err *block_to_node(struct block *block);
+/* Quiesced: what requests reach from now on. */
+void block_set_node(struct block *block, struct image *node);
 bool image_same_file(const struct image *a, const struct image *b);
 
 /* file.c: learns size and geometry, sets up O_DIRECT. */

@@ -335,7 +335,7 @@ static struct err *put_on_top(struct block_job *job)
     if (error)
         return err_errno(error, "no thread for a job");
     block->job = job;
-    block->image = &job->node;
+    block_set_node(block, &job->node);
     return NULL;
 }
 
@@ -403,7 +403,7 @@ static struct err *pivot(struct block_job *job)
     struct image *source = job->node.file;
     if (job->lender)
         job->lender->backing = NULL; /* the target's now */
-    job->block->image = job->target;
+    block_set_node(job->block, job->target);
     job->target = NULL;
     result = image_close(source);
     return result ? err_errno(result, "what the disk was before could not be closed well") : NULL;
@@ -415,7 +415,7 @@ struct err *block_job_end(struct block_job *job, bool keep)
     struct err *err = NULL;
     pthread_join(job->thread, NULL);
     block_job_status(job, &status);
-    job->block->image = job->node.file;
+    block_set_node(job->block, job->node.file);
     job->block->job = NULL;
     if (keep && status.state == BLOCK_JOB_READY)
         err = pivot(job);

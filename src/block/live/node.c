@@ -17,6 +17,27 @@ struct image *block_node(const struct block *block)
     return block->job ? block->image->file : block->image;
 }
 
+void block_set_node(struct block *block, struct image *node)
+{
+    block->image = node;
+    if (!block->throttle)
+        return;
+    block->throttle->file = node;
+    block->throttle->size = image_size(node);
+}
+
+struct err *block_limit(struct block *block, const struct filter_limits *limits)
+{
+    TRY(block_to_node(block));
+    if (block->throttle) {
+        filter_group_set(block->throttle_group, limits);
+        return NULL;
+    }
+    block->throttle_group = filter_group_new(limits);
+    block->throttle = filter_throttle_open(block->image, block->throttle_group);
+    return NULL;
+}
+
 struct err *block_to_node(struct block *block)
 {
     unsigned flags = (block->info.readonly ? 0 : IMAGE_OPEN_WRITABLE) |
@@ -29,7 +50,9 @@ struct err *block_to_node(struct block *block)
     if (fd < 0)
         return err_errno(errno, "cannot keep its file");
     TRY(image_open_fd(fd, flags, &file));
-    TRY(image_open(file, &image_raw, flags, NULL, &block->image));
+    struct image *node;
+    TRY(image_open(file, &image_raw, flags, NULL, &node));
+    block_set_node(block, node);
     block->no_punch = block->no_zero_range = false;
     return NULL;
 }
@@ -63,6 +86,8 @@ struct err *block_resize(struct block *block, uint64_t size)
     if (size < block->info.size)
         return err_of(ERR_USAGE, "a disk in use does not shrink: the guest would lose its end");
     TRY(block->image ? image_resize(block->image, size) : resize_raw(block, size));
+    if (block->image)
+        block_set_node(block, block->image); /* what lies on top follows */
     block->info.size = size;
     return NULL;
 }
@@ -95,6 +120,6 @@ struct err *block_put_overlay(struct block *block, struct image *overlay)
         return err;
     }
     image_set_backing(overlay, block->image);
-    block->image = overlay;
+    block_set_node(block, overlay);
     return NULL;
 }

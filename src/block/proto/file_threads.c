@@ -69,8 +69,9 @@ static void work(void *opaque)
     struct block_queue *queue = step->queue;
     struct threads *threads = queue->engine;
     uint64_t one = 1;
-    step->result = queue->block->image ? block_image_step(queue->block->image, &step->step)
-                                       : carry_out(queue->block->fd, &step->step);
+    const struct block *block = queue->block;
+    struct image *node = block->throttle ? block->throttle : block->image;
+    step->result = node ? block_image_step(node, &step->step) : carry_out(block->fd, &step->step);
     /* Signalled under the lock: after it the queue may be drained and freed. */
     lock_take(&threads->lock);
     list_append(&threads->done, &step->link);

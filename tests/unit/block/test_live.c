@@ -4,6 +4,7 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -370,12 +371,122 @@ static void test_resize(void **state)
     bed_close(&bed);
 }
 
+struct heard {
+    unsigned count;
+    enum block_op op;
+    int error;
+};
+
+static void hear(void *opaque, enum block_op op, int error)
+{
+    struct heard *heard = opaque;
+    *heard = (struct heard){heard->count + 1, op, error};
+}
+
+/* A file that became short cannot be read: the request waits until it is long again. */
+static void test_errors_wait(void **state)
+{
+    struct bed bed = {0};
+    struct heard heard = {0};
+    int fd = file_of(SIZE);
+    struct block_options options = {.id = "d0", .fd = dup(fd), .hold_errors = true};
+    struct one one = {.iov = {one.data, UNIT}, .result = 1};
+    one.req = (struct block_req){.op = BLOCK_READ,
+                                 .length = UNIT,
+                                 .iov = &one.iov,
+                                 .iov_count = 1,
+                                 .done = done,
+                                 .opaque = &one};
+    ok(loop_new("test", &bed.loop));
+    ok(block_open(&options, &bed.block));
+    ok(block_queue_new(bed.block, bed.loop, &bed.queue));
+    block_on_error(bed.block, hear, &heard);
+    for (unsigned drained = 0; drained < 2; drained++) {
+        uint64_t limit = clock_now_ns() + 10 * NSEC_PER_SEC;
+        assert_int_equal(ftruncate(fd, 0), 0);
+        one.result = 1;
+        heard.count = 0;
+        block_submit(bed.queue, &one.req);
+        block_flush_submissions(bed.queue);
+        while (!heard.count && clock_now_ns() < limit)
+            loop_once(bed.loop, 10);
+        assert_int_equal(heard.op, BLOCK_READ);
+        assert_int_equal(heard.error, -EIO);
+        assert_int_equal(one.result, 1);
+        if (drained) { /* a reset does not wait for anybody */
+            block_drain(bed.queue);
+            assert_int_equal(one.result, -EIO);
+            continue;
+        }
+        block_retry(bed.block); /* too early */
+        while (heard.count < 2 && clock_now_ns() < limit)
+            loop_once(bed.loop, 10);
+        assert_int_equal(one.result, 1);
+        assert_int_equal(ftruncate(fd, SIZE), 0);
+        block_retry(bed.block);
+        while (one.result == 1 && clock_now_ns() < limit)
+            loop_once(bed.loop, 10);
+        assert_int_equal(one.result, 0);
+    }
+    /* A request that is wrong in itself is not held. */
+    one.req.offset = SIZE;
+    block_submit(bed.queue, &one.req);
+    block_drain(bed.queue);
+    assert_int_equal(one.result, -EINVAL);
+    close(fd);
+    bed_close(&bed);
+}
+
+/* So many requests take at least so long; the limit stays on top when the node is exchanged. */
+static void test_limits(void **state)
+{
+    struct bed bed;
+    struct filter_limits limits = {.ops = {200}};
+    bed_open(&bed, file_of(SIZE), "raw", -1);
+    int overlay = made("qcow2", SIZE, "x");
+    ok(block_limit(bed.block, &limits));
+    for (unsigned layer = 0; layer < 2; layer++) {
+        uint64_t from = clock_now_ns();
+        for (unsigned i = 0; i < 10; i++)
+            churn(&bed); /* 8 requests */
+        assert_true(clock_now_ns() - from >= NSEC_PER_SEC / 5);
+        if (!layer)
+            ok(block_put_overlay(bed.block, opened(overlay, "qcow2")));
+    }
+    limits.ops[0] = 0;
+    ok(block_limit(bed.block, &limits));
+    verify(&bed, SIZE);
+    ok(block_resize(bed.block, 2 * SIZE));
+    verify(&bed, 2 * SIZE);
+    bed_close(&bed);
+    close(overlay);
+}
+
+static void test_block_size(void **state)
+{
+    struct block_info info;
+    struct block *block;
+    struct block_options options = {.id = "d0", .fd = file_of(SIZE), .logical_block = 4096};
+    ok(block_open(&options, &block));
+    block_get_info(block, &info);
+    assert_int_equal(info.logical_block, 4096);
+    assert_true(info.physical_block >= 4096);
+    block_close(block);
+    options.fd = file_of(SIZE - 512);
+    fails(block_open(&options, &block), "no multiple of 4096");
+    options.fd = file_of(SIZE);
+    options.logical_block = 1000;
+    fails(block_open(&options, &block), "blocks of 1000 bytes");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_mirror),       cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_target_fails), cmocka_unit_test(test_commit_and_stream),
         cmocka_unit_test(test_overlay),      cmocka_unit_test(test_resize),
+        cmocka_unit_test(test_errors_wait),  cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_block_size),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

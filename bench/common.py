@@ -24,6 +24,29 @@ def child_named(parent, name):
     return None
 
 
+def over_ram(pid, tables=True):
+    """
+    MiB of proportional set size of a process, without guest RAM: the mappings that ask for huge
+    pages, and Tenon's first 2 MiB, which stay out of core dumps as all of its guest RAM does.
+    `tables` False leaves out an engine's code tables too: Tenon's lie in the only other anonymous
+    mappings of 16 MiB and more, and in the memory file tenon-code.
+    """
+    total = 0
+    for line in open('/proc/%d/smaps' % pid):
+        match = re.match(r'^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \S+\s*(.*)$', line)
+        if match:
+            size = int(match.group(2), 16) - int(match.group(1), 16)
+            anonymous = not match.group(3)
+            code = (anonymous and size >= 16 << 20) or 'memfd:tenon-code' in match.group(3)
+        elif line.startswith('Pss:'):
+            pss = int(line.split()[1])
+        elif line.startswith('VmFlags:'):
+            ram = ' hg' in line or (anonymous and ' dd' in line)
+            if not ram and (tables or not code):
+                total += pss
+    return total / 1024
+
+
 def report(title, unit, figures, ours):
     medians = {name: statistics.median(values) for name, values in figures.items()}
     rivals = [value for name, value in medians.items() if name not in ours]

@@ -24,8 +24,9 @@ CFLAGS = ['-O2', '-fno-tree-vectorize', '-fno-tree-loop-distribute-patterns', '-
 APPEND = 'console=ttyS0 quiet'
 MEMORY = '512M'
 BOOT = 'boot-to-init'
-KINDS = {'scalar': 'scalar', 'simd': 'SIMD, floating point and memory copies', 'system': 'system'}
-TIMEOUT_S = 120
+KINDS = {'scalar': 'scalar', 'simd': 'SIMD, floating point and memory copies', 'system': 'system',
+         'program': 'real programs'}
+TIMEOUT_S = 900  # a Debian boots in silence
 
 
 class Failed(Exception):
@@ -43,13 +44,18 @@ class Machine:
         self.process = None
         self.counts = {}  # row: units that are worth measuring, from the first round
         self.dead = {}  # row: why it is not tried again
+        self.prepare = None  # what to do before each start
 
-    def start(self):
-        """Boots; {row: kind}, {row: why skipped} and nanoseconds of CPU time up to /init."""
+    def launch(self):
+        if self.prepare:
+            self.prepare()
         self.text = b''
         self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, bufsize=0,
                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        self.thread = None
+
+    def start(self):
+        """Boots; {row: kind}, {row: why skipped} and nanoseconds of CPU time up to the guest's list."""
+        self.launch()
         lines = []
         while not lines or 'bench ready' not in lines[-1]:
             lines.append(self.line())
@@ -58,11 +64,12 @@ class Machine:
         skips = dict(m.groups() for m in map(re.compile(r'skip (\S+) (.*)').search, lines) if m)
         return rows, skips, self.clock()
 
+    def vmm(self):
+        """Process id of the program that holds the guest."""
+        return child_named(self.process.pid, self.vmm_name) if self.vmm_name else self.process.pid
+
     def find_thread(self):
-        pid = self.process.pid
-        if self.vmm_name:
-            pid = child_named(pid, self.vmm_name)
-        for task in pathlib.Path('/proc/%s/task' % pid).glob('*'):
+        for task in pathlib.Path('/proc/%s/task' % self.vmm()).glob('*'):
             if (task / 'comm').read_text().strip() == self.thread_name:
                 return task
         sys.exit('bench: %s has no thread %s' % (self.name, self.thread_name))
@@ -74,17 +81,21 @@ class Machine:
         except OSError:
             return None
 
-    def line(self):
+    def until(self, mark):
+        """What the guest says up to the mark."""
         end = time.monotonic() + TIMEOUT_S
-        while b'\n' not in self.text:
+        while mark not in self.text:
             ready = select.select([self.process.stdout], [], [], max(0, end - time.monotonic()))[0]
             piece = os.read(self.process.stdout.fileno(), 65536) if ready else b''
             if not piece:
                 raise Failed('%s after: %s' % ('the VM ended' if ready else 'silence',
                                                self.text.decode(errors='replace')[-200:]))
             self.text += piece
-        line, self.text = self.text.split(b'\n', 1)
-        return line.decode(errors='replace').strip()
+        said, self.text = self.text.split(mark, 1)
+        return said.decode(errors='replace')
+
+    def line(self):
+        return self.until(b'\n').strip()
 
     def answer(self, pattern):
         """The match of the next line that fits; kernel messages may come between."""
@@ -150,13 +161,14 @@ def build_guest(folder):
     return program, initrd
 
 
-def contenders(args, initrd):
-    """The VMs, and why one is missing."""
-    kernel = ['-kernel', str(DEMO / 'vmlinux'), '-initrd', str(initrd), '-append', APPEND]
+def contenders(args, initrd, append=APPEND, memory=MEMORY, disks=((), ())):
+    """The VMs, and why one is missing; `disks` are the words for QEMU's and for Tenon's."""
+    kernel = ['-kernel', str(DEMO / 'vmlinux'), '-initrd', str(initrd), '-append', append]
     options = ['-name', 'bench,debug-threads=on', '-nodefaults', '-no-user-config', '-display',
                'none', '-serial', 'stdio', '-M', 'q35', '-accel', 'tcg', '-cpu', 'max',
-               '-m', MEMORY]
-    tenon = [args.tenon, 'run', '--quiet', '--board', 'q35', '--accel', 'soft', '--memory', MEMORY]
+               '-m', memory] + list(disks[0])
+    tenon = [args.tenon, 'run', '--quiet', '--board', 'q35', '--accel', 'soft', '--memory', memory]
+    tenon += disks[1]
     tenon += [word.replace('-', '--', 1) if word in ('-kernel', '-initrd', '-append') else word
               for word in kernel]
     machines = [Machine('QEMU 7.2', [QEMU] + options + kernel, None, 'CPU 0/TCG')]
@@ -171,7 +183,8 @@ def contenders(args, initrd):
 
 
 class Results:
-    def __init__(self):
+    def __init__(self, boot=BOOT):
+        self.boot = boot  # the row of the start itself
         self.kinds = {}
         self.each = {}  # (row, contender): [nanoseconds for one operation]
         self.sums = {}  # row: {contender: set of checksums}
@@ -216,13 +229,13 @@ def one_round(machines, native, results, wanted):
             results.kinds.update({row: kind for row, kind in rows.items()
                                   if re.fullmatch(wanted, row) or re.fullmatch(wanted, kind)})
             if boot is not None:
-                results.add(BOOT, machine.name, boot)
+                results.add(results.boot, machine.name, boot)
             for row in skips:
                 if row not in machine.dead:
                     results.skips.append('%s skips %s: %s' % (machine.name, row, skips[row]))
                 machine.dead[row] = skips[row]
         for row, kind in results.kinds.items():
-            for machine in machines + ([native] if kind != 'system' else []):
+            for machine in machines + ([native] if native and kind != 'system' else []):
                 attempt(machine, row, results)
             print('.', end='', file=sys.stderr, flush=True)
     finally:
@@ -250,11 +263,13 @@ def ratio(results, row, rivals):
 
 
 def table(results, rivals):
-    names = ['bare CPU'] + rivals + ['Tenon']
+    bare = ['bare CPU'] if any(name == 'bare CPU' for _, name in results.each) else []
+    names = bare + rivals + ['Tenon']
     print('\n| row | %s | faster QEMU / Tenon | spread of Tenon |' % ' | '.join(names))
     print('|---|' + '---:|' * (len(names) + 2))
     for kind, title in list(KINDS.items()) + [(None, None)]:
-        rows = [row for row in results.kinds if results.kinds[row] == kind] if kind else [BOOT]
+        rows = [row for row in results.kinds if results.kinds[row] == kind] if kind else \
+            [results.boot]
         ratios = []
         for row in rows:
             factor = ratio(results, row, rivals)
@@ -275,36 +290,45 @@ def version(command):
 
 
 def commands(machines, folder):
-    print('\nVersions: %s; sources %s; guest kernel %s; %s.'
+    print('\nVersions: %s; sources %s; guest kernel %s.'
           % ('; '.join(version([machine.command[0], '--version']) for machine in machines),
              version(['git', 'describe', '--always', '--dirty']),
-             (DEMO / 'release').read_text().strip(), version(['gcc', '--version'])))
+             (DEMO / 'release').read_text().strip()))
     print('\n```')
     for machine in machines:
         words = ["'%s'" % word if ' ' in word else word for word in machine.command]
         text = ' '.join(words).replace(str(folder) + '/', '').replace(str(ROOT) + '/', '')
         print(re.sub(r'\S*/src/cmd/tenon', 'tenon', text))
-    print('gcc %s -o init bench/engine/*.c' % ' '.join(CFLAGS))
     print('```')
 
 
 def engine(args, folder):
     """the software engine against QEMU TCG: CPU time of the vCPU thread for one operation"""
     subprocess.run([ROOT / 'tools/demo-guest'], check=True, stdout=subprocess.DEVNULL)
-    rounds = args.rounds or 3
     program, initrd = build_guest(folder)
     machines, missing = contenders(args, initrd)
-    native = Native(str(program))
-    results = Results()
-    for turn in range(rounds):
+    results = compare(args, machines, Native(str(program)), Results())
+    print('\n### %s\n' % engine.__doc__)
+    conclude(machines, missing, results, folder)
+    print('\nThe program: %s; gcc %s -o init bench/engine/*.c'
+          % (version(['gcc', '--version']), ' '.join(CFLAGS)))
+
+
+def compare(args, machines, native, results):
+    """All rounds; each begins with another machine."""
+    for turn in range(args.rounds or 3):
         first = turn % len(machines)
         try:
             one_round(machines[first:] + machines[:first], native, results, args.rows)
         except Failed as why:
             sys.exit('bench: no boot: %s' % why)
     print(file=sys.stderr)
-    print('\n### %s\n' % engine.__doc__)
-    print('Rounds: %d; medians.' % rounds)
+    return results
+
+
+def conclude(machines, missing, results, folder):
+    """The table and what goes with it; ends the run if a result is wrong."""
+    print('Medians of %d rounds.' % max(len(values) for values in results.each.values()))
     rivals = [machine.name for machine in machines if machine.name != 'Tenon']
     table(results, rivals)
     for text in [missing] * bool(missing) + results.skips + results.failures:

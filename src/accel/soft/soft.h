@@ -157,6 +157,7 @@ struct block;
 /* Jump cache: linear rip to block. Keys of 16- and 32-bit code carry a bit above their address. */
 #define JC_SALT_16 (1ull << 56)
 #define JC_SALT_32 (1ull << 57)
+#define JC_SALT_FLAT (1ull << 58) /* and 32: fast_flat.c */
 struct soft_jc {
     uint64_t key;
     struct block *block;
@@ -232,6 +233,7 @@ struct soft_vcpu {
     uint8_t cpl;
     uint8_t mode;      /* enum insn_mode of CS */
     bool long_mode;    /* EFER.LMA */
+    bool flat;         /* 32-bit code in segments that need no look: fast_flat.c */
     bool stack_access; /* a bad address is #SS, not #GP: set by stack instructions */
     uint8_t shadow;    /* the next instruction runs with interrupts held: SHADOW_* */
     bool mxcsr_live;   /* the host's MXCSR holds the guest's: simd.h */

@@ -16,9 +16,9 @@
 #include "accel/soft/mem/tlb.h"
 #include "accel/soft/xlate/xlate.h"
 
-static unsigned hash_of(uint64_t gpa, unsigned mode)
+static unsigned hash_of(uint64_t gpa, unsigned mode, bool flat)
 {
-    uint64_t h = (gpa ^ (uint64_t)mode << 40) * 0x9e3779b97f4a7c15ull;
+    uint64_t h = (gpa ^ (uint64_t)mode << 40 ^ (uint64_t)flat << 44) * 0x9e3779b97f4a7c15ull;
     return h >> (64 - BLOCK_HASH_BITS);
 }
 
@@ -102,7 +102,7 @@ static void kill(struct soft_vcpu *v, struct block *block)
     for (unsigned i = 0; i < block->op_count; i++)
         block->ops[i].fn = op_dead;
     xlate_block_drop(v, block);
-    struct block **link = &v->code->hash[hash_of(block->gpa, block->mode)];
+    struct block **link = &v->code->hash[hash_of(block->gpa, block->mode, block->flat)];
     while (*link && *link != block)
         link = &(*link)->hash_next;
     if (*link)
@@ -152,6 +152,12 @@ static bool ends_block(const struct insn *insn)
     return insn->flags & INSN_F_END || insn->rep;
 }
 
+/* Of those that do not end a block by themselves. */
+static bool loads_segment(const struct insn *insn)
+{
+    return insn->id == I_POPSEG || insn->id == I_LDS || insn->id == I_LES || insn->id == I_LSS;
+}
+
 /* An op that is no instruction: the translator's ways in. */
 static void append_entry(struct builder *b, op_fn *fn)
 {
@@ -181,17 +187,19 @@ static bool append(struct builder *b, const struct insn *insn)
     op->n = ++b->insns;
     b->at += insn->len;
     bool end = ends_block(insn);
+    /* Where the block lies in its page: tells select.c which targets are in the same page. */
+    unsigned in_page = block->gpa & 0xfff;
+    op->c = in_page / 64;
+    op->d = in_page % 64;
+    if (block->flat && soft_select_flat(op, insn))
+        return end;
     if (insn->mode == INSN_64) {
-        /* Where the block lies in its page: tells select.c which targets are in the same page. */
-        unsigned in_page = block->gpa & 0xfff;
-        op->c = in_page / 64;
-        op->d = in_page % 64;
         if (soft_select_keeps(insn))
             op->insn = keep_insn(b->v, insn);
         if (soft_select(op, insn))
             return end;
     }
-    end |= insn->id == I_JCC;
+    end |= insn->id == I_JCC || (block->flat && loads_segment(insn));
     op->fn = end ? op_generic_end : op_generic;
     op->insn = keep_insn(b->v, insn);
     return end;
@@ -295,7 +303,7 @@ static void build_ops(struct builder *b)
 
 static void insert(struct soft_vcpu *v, struct block *block)
 {
-    struct block **slot = &v->code->hash[hash_of(block->gpa, block->mode)];
+    struct block **slot = &v->code->hash[hash_of(block->gpa, block->mode, block->flat)];
     block->hash_next = *slot;
     *slot = block;
     struct block **list = page_list(v, block->gpa);
@@ -324,6 +332,7 @@ static struct block *build(struct soft_vcpu *v, const uint8_t *host, uint64_t gp
     block->gpa = gpa;
     block->gpa2 = UINT64_MAX;
     block->mode = v->mode;
+    block->flat = v->flat;
     xlate_block_init(v, block);
     struct builder b = {.v = v,
                         .block = block,
@@ -361,8 +370,8 @@ struct block *soft_block_find(struct soft_vcpu *v)
     if (unlikely(!host))
         soft_fail(v, "soft: the guest runs code outside RAM, at physical address %#llx",
                   (unsigned long long)gpa);
-    struct block *block = v->code->hash[hash_of(gpa, v->mode)];
-    while (block && (block->gpa != gpa || block->mode != v->mode))
+    struct block *block = v->code->hash[hash_of(gpa, v->mode, v->flat)];
+    while (block && (block->gpa != gpa || block->mode != v->mode || block->flat != v->flat))
         block = block->hash_next;
     if (!block)
         block = build(v, host, gpa);

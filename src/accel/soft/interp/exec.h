@@ -7,8 +7,8 @@
  * on to the next by a tail call; at an exit it finds the next block, or returns NULL to the run
  * loop.
  *
- * 64-bit code uses specialised functions where select.c has one; all else goes through op_generic,
- * which calls the instruction's executor in soft_exec[].
+ * 64-bit code and flat 32-bit code use specialised functions where select.c and fast_flat.c have
+ * one; all else goes through op_generic, which calls the instruction's executor in soft_exec[].
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -54,7 +54,8 @@ struct block {
     uint64_t gpa2; /* page that the last instruction crosses into, or UINT64_MAX */
     uint16_t op_count;
     uint16_t bytes;
-    uint8_t mode;
+    uint8_t mode; /* enum insn_mode */
+    bool flat;    /* for v->flat alone */
     bool dead;
     struct op ops[];
 };
@@ -85,6 +86,10 @@ extern exec_fn *const soft_exec[I_COUNT];
    instruction and its operands; false when there is none. op->c * 64 + op->d is the block's offset
    in its page. */
 bool soft_select(struct op *op, const struct insn *insn);
+/* The same for 32-bit code while v->flat. fast_flat.c. */
+bool soft_select_flat(struct op *op, const struct insn *insn);
+/* A segment or the mode changed: renews v->flat and the salt of 32-bit code. */
+void soft_flat_update(struct soft_vcpu *v);
 /* Does the specialised op fall back to op_generic, so that op->insn must be there? */
 bool soft_select_keeps(const struct insn *insn);
 

@@ -125,6 +125,10 @@ FAST void fast_put(struct soft_vcpu *v, unsigned at, unsigned size, uint64_t val
     }
 }
 
+/* Something for each condition code. */
+#define FOR_EACH_CC(X)                                                                             \
+    X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
+
 #define OP_DEFINE(name, body)                                                                      \
     static const struct op *name(struct soft_vcpu *v, const struct op *op)                         \
     {                                                                                              \

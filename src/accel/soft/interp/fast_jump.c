@@ -38,31 +38,10 @@ FAST const struct op *go(struct soft_vcpu *v, uint64_t rip)
         return go(v, v->r[R_BLOCK] + op->disp);                                                    \
     }
 
-JCC(0)
-JCC(1)
-JCC(2)
-JCC(3)
-JCC(4)
-JCC(5)
-JCC(6)
-JCC(7)
-JCC(8)
-JCC(9)
-JCC(10)
-JCC(11)
-JCC(12)
-JCC(13)
-JCC(14)
-JCC(15)
+FOR_EACH_CC(JCC)
 
-#define JCC_ROW(cc)                                                                                \
-    {                                                                                              \
-        jcc_near_##cc, jcc_far_##cc                                                                \
-    }
-op_fn *const fast_jcc[16][2] = {JCC_ROW(0),  JCC_ROW(1),  JCC_ROW(2),  JCC_ROW(3),
-                                JCC_ROW(4),  JCC_ROW(5),  JCC_ROW(6),  JCC_ROW(7),
-                                JCC_ROW(8),  JCC_ROW(9),  JCC_ROW(10), JCC_ROW(11),
-                                JCC_ROW(12), JCC_ROW(13), JCC_ROW(14), JCC_ROW(15)};
+#define JCC_ROW(cc) {jcc_near_##cc, jcc_far_##cc},
+op_fn *const fast_jcc[16][2] = {FOR_EACH_CC(JCC_ROW)};
 
 static const struct op *jmp_near(struct soft_vcpu *v, const struct op *op)
 {

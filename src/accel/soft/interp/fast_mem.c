@@ -5,25 +5,31 @@
  */
 #include "accel/soft/interp/fast.h"
 
-/* Gives the slow path what a general executor has: the instruction's address. */
-static void enter(struct soft_vcpu *v, const struct op *op)
+/* Gives the slow path what a general executor has: the instruction's address; and the linear
+   address, which the ops of flat 32-bit code do not cut to its 32 bits. */
+static uint64_t enter(struct soft_vcpu *v, const struct op *op, uint64_t linear)
 {
     v->rip = v->r[R_BLOCK] + op->off;
     v->next_rip = v->rip + op->len;
+    if (v->mode != INSN_64) {
+        v->rip = (uint32_t)v->rip;
+        v->next_rip = (uint32_t)v->next_rip;
+    }
     v->stack_access = (op->base == X86_RSP || op->base == X86_RBP) && op->seg == R_ZERO;
+    return v->mode == INSN_64 ? linear : (uint32_t)linear;
 }
 
 __attribute__((used)) uint64_t soft_op_load(struct soft_vcpu *v, const struct op *op,
                                             uint64_t linear, unsigned size)
 {
-    enter(v, op);
+    linear = enter(v, op, linear);
     return soft_load(v, linear, size);
 }
 
 __attribute__((used)) uint64_t soft_op_load_rw(struct soft_vcpu *v, const struct op *op,
                                                uint64_t linear, unsigned size)
 {
-    enter(v, op);
+    linear = enter(v, op, linear);
     soft_probe(v, linear, size, ACC_WRITE);
     return soft_load(v, linear, size);
 }
@@ -31,7 +37,7 @@ __attribute__((used)) uint64_t soft_op_load_rw(struct soft_vcpu *v, const struct
 __attribute__((used)) void soft_op_store(struct soft_vcpu *v, const struct op *op, uint64_t linear,
                                          unsigned size, uint64_t value)
 {
-    enter(v, op);
+    linear = enter(v, op, linear);
     /* Their operand is what they read; they write to the stack. */
     if (op->fn == fast_push_m || op->fn == fast_call_m || op->fn == fast_call_r)
         v->stack_access = true;

@@ -213,7 +213,7 @@ static bool exec_seen(const struct soft_space *space, uint64_t linear, uint64_t 
 static void drop_jumps(struct soft_vcpu *v, struct soft_space *space, uint64_t linear,
                        uint64_t mask)
 {
-    mask &= ~(JC_SALT_16 | JC_SALT_32);
+    mask &= ~(JC_SALT_16 | JC_SALT_32 | JC_SALT_FLAT);
     for (unsigned i = 0; i < JC_SIZE; i++)
         if (!((space->jc[i].key ^ linear) & mask))
             space->jc[i] = (struct soft_jc){.key = 0, .block = soft_code_miss(v->code)};
@@ -324,6 +324,7 @@ void soft_mode_changed(struct soft_vcpu *v)
     if (!(v->cr0 & CR0_PE) && cs & X86_ATTR_DB)
         v->mode = INSN_32; /* "unreal" code segment, kept from protected mode */
     v->salt = salts[v->mode];
+    soft_flat_update(v);
     pick_slot(v);
     soft_cpl_changed(v);
     for (unsigned i = 0; i < X86_SEGS; i++)

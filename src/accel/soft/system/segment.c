@@ -50,6 +50,8 @@ void soft_set_seg(struct soft_vcpu *v, unsigned seg, const struct x86_segment *v
 {
     v->seg[seg] = *value;
     v->r[R_SEG + seg] = v->mode == INSN_64 && seg < X86_FS ? 0 : value->base;
+    if (v->mode == INSN_32)
+        soft_flat_update(v);
 }
 
 void soft_seg_base(struct soft_vcpu *v, unsigned seg, uint64_t base)

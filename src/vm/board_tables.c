@@ -52,6 +52,11 @@ static void describe_windows(const struct board *board, struct acpi_config *acpi
     acpi->ecam_base = host_bridge_ecam(board->bridge);
     acpi->mmio32_base = ALIGN_UP(board->low_end, (uint64_t)MIB(1));
     acpi->mmio32_size = kind->mmio32_base + kind->mmio32_size - acpi->mmio32_base;
+    if (acpi->mmio64_size) {
+        uint64_t end = board->mmio64_base + board->mmio64_size;
+        acpi->mmio64_base = ALIGN_UP(MAX(board->high_end, (uint64_t)GIB(4)), (uint64_t)GIB(1));
+        acpi->mmio64_size = end - acpi->mmio64_base;
+    }
 }
 
 void board_describe_acpi(const struct board *board, struct acpi_config *acpi)

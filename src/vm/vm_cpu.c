@@ -16,6 +16,7 @@
 
 #define LEAF_ADDRESS_SIZES 0x80000008u
 #define PHYS_BITS_UNKNOWN 36 /* what a processor without that leaf has */
+#define PHYS_BITS_FIRMWARE 40
 #define FEATURES_MAX 64
 
 /* Local APIC registers that a PC's firmware leaves behind: virtual wire mode (MP 1.4, 3.6.2.2). */
@@ -64,11 +65,25 @@ static struct err *parse_model(const char *text, struct model_text *out)
     return NULL;
 }
 
+/*
+ * UEFI firmware maps all that the processor can address, in 2 MiB pages: with the width of today's
+ * processors it would need more memory for the tables than most VMs have.
+ */
+static void narrow_addresses(const struct vm_config *config, struct cpuid_table *table)
+{
+    struct cpuid_entry *sizes = cpuid_find(table, LEAF_ADDRESS_SIZES, 0);
+
+    if (config->firmware && config->memory < 1ull << (PHYS_BITS_FIRMWARE - 1) && sizes &&
+        (sizes->eax & 0xff) > PHYS_BITS_FIRMWARE)
+        sizes->eax = (sizes->eax & ~0xffu) | PHYS_BITS_FIRMWARE;
+}
+
 struct err *vm_cpuid_supported(struct vm *vm, struct cpuid_table *table, unsigned *phys_bits)
 {
     struct cpuid_entry answer;
 
     TRY(vm->accel->cpuid_supported(vm->accel_vm, table));
+    narrow_addresses(vm->config, table);
     cpuid_query(table, LEAF_ADDRESS_SIZES, 0, &answer);
     *phys_bits = answer.eax & 0xff ? answer.eax & 0xff : PHYS_BITS_UNKNOWN;
     return NULL;

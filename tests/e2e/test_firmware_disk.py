@@ -1,0 +1,85 @@
+"""
+Stock disk images: GRUB from Debian's packages, started by SeaBIOS and by OVMF, up to init. The menu
+is worked over the serial port, as a person would.
+
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from conftest import ROOT, read_until
+
+FIRMWARE = {'bios': '/usr/share/seabios/bios-256k.bin', 'uefi': '/usr/share/OVMF/OVMF_CODE_4M.fd'}
+GRUB = {'bios': 'i386-pc', 'uefi': 'x86_64-efi'}
+TOOLS = ('sfdisk', 'mke2fs', 'grub-mkimage', 'mformat')
+PATIENCE = 900  # seconds: a loaded machine boots slowly
+ENTER, DOWN = b'\r', b'\x1b[B'
+
+
+@pytest.fixture(scope='session')
+def disk(request, demo_guest, tmp_path_factory):
+    """The image for a kind of firmware; tests boot copies."""
+    made = {}
+
+    def make(kind):
+        path = os.environ['PATH'] + ':/usr/sbin:/sbin'
+        missing = [tool for tool in TOOLS if not shutil.which(tool, path=path)]
+        if missing or not pathlib.Path('/usr/lib/grub', GRUB[kind]).exists():
+            pytest.skip('GRUB and its tools are missing (tools/install-deps test): %s' % missing)
+        if not pathlib.Path(FIRMWARE[kind]).exists():
+            pytest.skip('%s is missing' % FIRMWARE[kind])
+        if kind not in made:
+            made[kind] = tmp_path_factory.mktemp('disk') / (kind + '.img')
+            subprocess.run([ROOT / 'tools/disk-image', kind, made[kind]], check=True,
+                           env=dict(os.environ, TENON_DEMO_CACHE=str(demo_guest.parent)))
+        return made[kind]
+    return make
+
+
+def start(tenon, tmp_path, kind, image, **options):
+    copy = tmp_path / 'disk.img'
+    subprocess.run(['cp', '--sparse=always', image, copy], check=True)
+    extra = ['--firmware-vars', tmp_path / 'vars.fd'] if kind == 'uefi' else []
+    return tenon.start('run', '--accel', 'soft', '--firmware', kind, '--disk', copy, *extra,
+                       **options)
+
+
+@pytest.mark.parametrize('kind', ['bios', 'uefi'])
+def test_boots_by_itself(tenon, tmp_path, disk, kind):
+    process = start(tenon, tmp_path, kind, disk(kind))
+    out, err = process.communicate(timeout=PATIENCE)
+    out = out.decode(errors='replace')
+    assert 'disk: init, ' + kind in out, out[-2000:]
+    assert 'disk: done' in out
+    assert process.returncode == 0, err.decode(errors='replace')[-2000:]
+    if kind == 'uefi':
+        # The firmware has written its boot entries into the store.
+        template = pathlib.Path('/usr/share/OVMF/OVMF_VARS_4M.fd').read_bytes()
+        assert (tmp_path / 'vars.fd').read_bytes() != template
+
+
+@pytest.mark.parametrize('kind', ['bios', 'uefi'])
+def test_a_menu_entry_is_chosen_with_keys(tenon, tmp_path, disk, kind):
+    process = start(tenon, tmp_path, kind, disk(kind), stdin=subprocess.PIPE)
+    seen = read_until(process, 'with shell', timeout=PATIENCE)
+    process.stdin.write(DOWN)
+    process.stdin.flush()
+    read_until(process, '*Tenon, with shell', timeout=PATIENCE)
+    process.stdin.write(ENTER)
+    process.stdin.flush()
+    read_until(process, 'disk: a shell', timeout=PATIENCE)
+    process.stdin.write(b'echo sum $((6 * 7)); cat /proc/iomem /proc/cmdline; exit\n')
+    process.stdin.flush()
+    out, err = process.communicate(timeout=PATIENCE)
+    out = out.decode(errors='replace')
+    assert 'sum 42' in out, (seen[-500:], out[-2000:])
+    assert 'disk.mode=shell' in out
+    # ACPI and the firmware agree on where things are.
+    ecam = re.search(r'([0-9a-f]+)-[0-9a-f]+ : PCI MMCONFIG', out)
+    assert ecam and ecam.group(1) in ('b0000000', 'e0000000'), out
+    assert process.returncode == 0, err.decode(errors='replace')[-2000:]

@@ -58,6 +58,7 @@ struct accel_vm_config {
     const struct accel_io *io; /* borrowed */
     void *opaque;
     unsigned vcpus; /* 1..ACCEL_VCPUS_MAX; APIC IDs are 0..vcpus-1 */
+    const char *debug; /* test modes of the engine; NULL: none */
     int kvm_fd;     /* kvm: an open /dev/kvm, borrowed; others -1 */
 };
 
@@ -70,6 +71,7 @@ struct accel_stats {
     uint64_t exits;        /* port, memory and halt exits together */
     uint64_t pio, mmio, halts, interrupts;
     uint64_t tlb_misses, translations, invalidations;
+    uint64_t lockstep; /* instructions that were compared */
 };
 
 /* One table an engine. Every function is mandatory unless marked. */

@@ -115,7 +115,7 @@ struct stat_field {
     }
 static const struct stat_field stat_fields[] = {
     STAT(instructions), STAT(exits),      STAT(pio),          STAT(mmio),          STAT(halts),
-    STAT(interrupts),   STAT(tlb_misses), STAT(translations), STAT(invalidations),
+    STAT(interrupts),   STAT(tlb_misses), STAT(translations), STAT(invalidations), STAT(lockstep),
 };
 
 static uint64_t stat_value(const struct accel_stats *stats, const struct stat_field *field)

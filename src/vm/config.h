@@ -94,6 +94,7 @@ struct vm_config {
     unsigned cpus;
     uint64_t memory; /* bytes */
     enum vm_accel accel;
+    char *accel_debug; /* test modes of the engine; NULL: none */
     char *cpu_model; /* "host", "x86-64-v2", ... with ",+feature,-feature,vendor=NAME" */
     enum vm_board board;
     char *kernel, *initrd, *append; /* paths; NULL when absent */

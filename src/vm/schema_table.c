@@ -138,6 +138,10 @@ static const struct schema_field vm_fields[] = {
      .offset = offsetof(struct vm_config, accel), .choices = accel_names, .standard = "auto",
      .help = "Engine: kvm (hardware virtualisation), soft (Tenon's own, works everywhere), or auto, "
              "which takes kvm where the hardware has it."},
+    {.key = "accel-debug", .flag = "accel-debug", .kind = SCHEMA_TEXT,
+     .offset = offsetof(struct vm_config, accel_debug), .metavar = "MODES",
+     .help = "Test modes of engine soft, joined by commas: lockstep (translated code against the "
+             "interpreter), xlate-after=N, tlb=N, code-cache=KIB, poll, trace."},
     {.key = "cpu-model", .flag = "cpu", .kind = SCHEMA_TEXT,
      .offset = offsetof(struct vm_config, cpu_model), .standard = "host", .metavar = "MODEL",
      .help = "CPU that the guest sees: host, x86-64-v2 or x86-64-v3, then ,+feature or ,-feature or "

@@ -45,8 +45,13 @@ static struct err *create_engine(struct vm *vm)
         .io = &vm_accel_io,
         .opaque = vm,
         .vcpus = vm->config->cpus,
+        .debug = vm->config->accel_debug,
         .kvm_fd = vm->kvm_fd,
     };
+
+    if (config.debug && vm->accel != &accel_soft)
+        return err_of(ERR_USAGE, "--accel-debug is for engine soft; this VM has %s",
+                      vm->accel->name);
 
     return err_wrap(vm->accel->vm_create(&config, &vm->accel_vm), "engine %s", vm->accel->name);
 }
@@ -185,6 +190,7 @@ void vm_stats(struct vm *vm, struct accel_stats *stats)
         stats->tlb_misses += one.tlb_misses;
         stats->translations += one.translations;
         stats->invalidations += one.invalidations;
+        stats->lockstep += one.lockstep;
     }
 }
 

@@ -5,7 +5,7 @@
  * A case is a short program with its registers, x87, MMX, SSE and AVX state and memory. It runs in
  * 64-bit code at privilege level 3, at the same addresses everywhere, and ends at an INT3 or at the
  * exception that it raises. All of the state must be equal then, but for what the architecture
- * leaves undefined (undefined.c).
+ * leaves undefined (soft/check/undefined.c).
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -14,6 +14,7 @@
 
 #include <stdio.h>
 
+#include "accel/soft/check/undefined.h"
 #include "accel/soft/decode/optable.h"
 #include "accel/soft/soft.h"
 
@@ -135,14 +136,6 @@ void engine_interrupt(void);
 extern bool lenient;
 
 /* ---- comparison ---- */
-
-/* The one table of what is undefined: arithmetic flags after `insn` on `in`; FL_ARITH-wide
-   when `in` is NULL and a flag may be undefined for some operands. */
-uint32_t undefined_flags(const struct insn *insn, const struct machine_state *in);
-/* Not to be generated with these operands: the result as a whole is undefined. */
-bool undefined_result(const struct insn *insn, const struct machine_state *in);
-/* Why the form is not generated at all, or NULL. */
-const char *excluded_form(const struct form *form);
 
 /* Prints the differences to `file` if there is one; returns how many. */
 unsigned outcome_compare(const struct test_case *test, const struct outcome *native,

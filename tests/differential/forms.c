@@ -8,6 +8,58 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Why the form is not generated at all, or NULL. */
+static const char *excluded_form(const struct form *form)
+{
+    switch (form->row->id) {
+    case I_SYSCALL:
+    case I_SYSENTER:
+    case I_VMCALL:
+        return "the host's kernel would answer";
+    case I_INT:
+        return form->row->op[0] == O_Ib ? NULL : "the host's kernel would answer";
+    case I_RDTSC:
+    case I_RDTSCP:
+    case I_RDRAND:
+    case I_RDSEED:
+        return "another value each time";
+    case I_CPUID:
+    case I_RDPID:
+    case I_RDPMC:
+    case I_XGETBV:
+    case I_SGDT:
+    case I_SIDT:
+    case I_SLDT:
+    case I_STR:
+    case I_SMSW:
+    case I_LAR:
+    case I_LSL:
+    case I_VERR:
+    case I_VERW:
+        return "shows the host's system registers";
+    case I_XSAVE:
+    case I_XSAVEOPT:
+    case I_XSAVEC:
+    case I_XRSTOR:
+        return "which state is initial is the CPU's choice; XRSTOR sees more of XCR0 there";
+    case I_JMPFI:
+    case I_CALLFI:
+    case I_RETF:
+    case I_IRET:
+    case I_POPSEG:
+    case I_LSS:
+    case I_LFS:
+    case I_LGS:
+        return "segments are the host kernel's";
+    case I_EMMS:
+        return lenient ? "whether TOP becomes 0 is the maker's choice" : NULL;
+    case I_UD:
+        return "has no other outcome than #UD";
+    default:
+        return NULL;
+    }
+}
+
 static void add(struct forms *forms, const struct form *form)
 {
     if (forms->count % 256 == 0)

@@ -194,7 +194,7 @@ static bool sane(const struct insn *insn)
 {
     if (insn->id == I_INT && (insn->imm == 0x80 || insn->imm < 32))
         return false;
-    return !undefined_result(insn, NULL) || insn->id == I_SHLD || insn->id == I_SHRD;
+    return !soft_undefined_result(insn, NULL) || insn->id == I_SHLD || insn->id == I_SHRD;
 }
 
 /* ---- program ---- */
@@ -241,10 +241,10 @@ static void program(struct maker *m, struct forms *forms, struct form *only, uns
         memset(bytes, 0, sizeof(bytes));
         if (!encode(m, form, bytes, &insn) || !sane(&insn) || !fits_program(m, &insn, count))
             continue;
-        if (count > 1 && undefined_result(&insn, NULL))
+        if (count > 1 && soft_undefined_result(&insn, NULL))
             continue;
         append(m, bytes, &insn, form);
-        if (count > 1 && undefined_flags(&insn, NULL))
+        if (count > 1 && soft_undefined_flags(&insn, NULL))
             settle(m);
     }
     m->test->start[test->count] = test->length;
@@ -472,6 +472,6 @@ void case_make(struct test_case *test, struct forms *forms, struct form *form, u
             aim_memory(&m, i);
         aim_implicit(&m, i);
     }
-    if (count == 1 && undefined_result(&test->insn[0], &test->in))
+    if (count == 1 && soft_undefined_result(&test->insn[0], test->in.gpr))
         test->in.gpr[X86_RCX] &= ~31ull;
 }

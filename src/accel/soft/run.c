@@ -18,6 +18,7 @@
 #include "accel/soft/interp/ops.h"
 #include "accel/soft/mem/atomic.h"
 #include "accel/soft/system/segment.h"
+#include "base/log.h"
 
 static void futex_wait(_Atomic uint32_t *word, uint32_t value)
 {
@@ -202,6 +203,15 @@ static void run_blocks(struct soft_vcpu *v, uint8_t shadow)
     while (op);
 }
 
+/* Test modes poll and trace: an event is always there, so every block comes back here. */
+static void look_often(struct soft_vcpu *v)
+{
+    atomic_fetch_or(&v->events, EV_WAKE);
+    if (v->vm->modes.trace)
+        log_info("trace: cpu %u cpl %u rip %#llx rsp %#llx rflags %#x", v->index, v->cpl,
+                 (unsigned long long)v->rip, (unsigned long long)v->r[X86_RSP], soft_flags(v));
+}
+
 static bool loop_once(struct soft_vcpu *v)
 {
     if (atomic_load_explicit(&v->events, memory_order_relaxed) && !take_events(v))
@@ -216,6 +226,8 @@ static bool loop_once(struct soft_vcpu *v)
         }
     }
     uint8_t shadow = interrupts(v);
+    if (unlikely(v->vm->modes.poll || v->vm->modes.trace))
+        look_often(v);
     run_blocks(v, shadow);
     return true;
 }

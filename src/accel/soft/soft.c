@@ -9,6 +9,8 @@
 #include <sys/random.h>
 #include <sys/syscall.h>
 
+#include "accel/soft/check/few.h"
+#include "accel/soft/check/lockstep.h"
 #include "accel/soft/interp/block.h"
 #include "accel/soft/run.h"
 
@@ -16,11 +18,6 @@ bool soft_random(uint64_t *value)
 {
     return getrandom(value, sizeof(*value), GRND_NONBLOCK) == sizeof(*value);
 }
-
-/* Executions that make a block worth translating (xlate.h); 0: none is. */
-#ifndef SOFT_XLATE_AFTER
-#define SOFT_XLATE_AFTER 32
-#endif
 
 static void vm_free(struct accel_vm *accel)
 {
@@ -42,14 +39,19 @@ static struct err *vm_create(const struct accel_vm_config *config, struct accel_
 {
     if (config->vcpus < 1 || config->vcpus > ACCEL_VCPUS_MAX)
         return err_of(ERR_USAGE, "soft: %u vCPUs, not 1 to %d", config->vcpus, ACCEL_VCPUS_MAX);
+    struct soft_modes modes;
+    TRY(soft_modes_read(config->debug, &modes));
+    if (modes.lockstep && config->vcpus > 1)
+        return err_of(ERR_USAGE, "--accel-debug lockstep works with one CPU");
     struct soft_vm *vm = xcalloc(1, sizeof(*vm));
+    vm->modes = modes;
     lock_init(&vm->table_lock, LOCK_ACCEL);
     lock_init(&vm->code_lock, LOCK_ACCEL);
     vm->gmem = config->gmem;
     vm->io = config->io;
     vm->opaque = config->opaque;
     vm->vcpu_count = config->vcpus;
-    vm->xlate_after = SOFT_XLATE_AFTER;
+    vm->xlate_after = modes.xlate_after;
     struct err *err = soft_mem_build(vm);
     if (!err)
         err = soft_clock_new(vm);
@@ -72,6 +74,8 @@ static void vcpu_free(struct accel_vcpu *accel)
     lapic_free(v->lapic);
     soft_space_free(v);
     soft_code_free(v->code);
+    lockstep_free(v->lockstep);
+    free(v->few);
     lock_fini(&v->inbox_lock);
     free(v);
 }
@@ -93,7 +97,11 @@ static struct err *vcpu_create(struct accel_vm *accel, unsigned index, struct ac
     v->code = soft_code_new(v);
     v->lapic = lapic_new(v);
     struct err *err = NULL;
-    if (!v->code || !v->lapic)
+    if (vm->modes.lockstep)
+        v->lockstep = lockstep_new(v);
+    if (vm->modes.tlb)
+        v->few = few_new(vm->modes.tlb);
+    if (!v->code || !v->lapic || (vm->modes.lockstep && !v->lockstep))
         err = err_errno(ENOMEM, "soft: vCPU %u", index);
     if (!err)
         err = soft_simd_new(v);

@@ -21,11 +21,14 @@
 #include <stdatomic.h>
 
 #include "accel/accel.h"
+#include "accel/soft/check/modes.h"
 #include "accel/soft/decode/decode.h"
 #include "accel/soft/xlate/frame.h"
 #include "base/lock.h"
 
 struct lapic;
+struct lockstep;   /* check/lockstep.c */
+struct few;        /* check/few.c */
 struct soft_code;  /* block cache, block.c */
 struct soft_clock; /* timer thread and TSC, timer.c */
 struct soft_irqfds;
@@ -213,6 +216,7 @@ struct soft_vm {
     } ioapic_pin[ACCEL_IOAPIC_PINS];
     uint32_t tsc_khz;
     bool dirty_log;
+    struct soft_modes modes;
     uint32_t xlate_after; /* executions before a block is translated; 0: never */
     bool started;         /* table_lock: the RAM table was checked before the first run */
 };
@@ -287,6 +291,8 @@ struct soft_vcpu {
     bool low_global; /* a global page was seen in the lower half */
 
     struct soft_code *code;
+    struct lockstep *lockstep; /* NULL: not in lockstep */
+    struct few *few;           /* NULL: all of the TLB may be used */
     jmp_buf unwind;
     struct vm_exit *exit;
     bool shutdown; /* triple fault */

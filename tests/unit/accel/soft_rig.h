@@ -137,14 +137,15 @@ static inline void rig_long_mode(struct rig *rig, uint64_t rip)
     free(s);
 }
 
-static inline struct rig *rig_new(void)
+/* `debug`: test modes of the engine, or NULL. */
+static inline struct rig *rig_new_modes(const char *debug)
 {
     struct rig *rig = calloc(1, sizeof(*rig));
     rig->gmem = gmem_new();
     rig_ok(gmem_add_ram(rig->gmem, "ram", 0, RIG_RAM));
     rig->ram = gmem_region(rig->gmem, 0)->host;
     struct accel_vm_config config = {
-        .gmem = rig->gmem, .io = &rig_io, .opaque = rig, .vcpus = 1, .kvm_fd = -1};
+        .gmem = rig->gmem, .io = &rig_io, .opaque = rig, .vcpus = 1, .debug = debug, .kvm_fd = -1};
     rig_ok(accel_soft.vm_create(&config, &rig->vm));
     rig_ok(accel_soft.vcpu_create(rig->vm, 0, &rig->vcpu));
     struct cpuid_table *supported = calloc(1, sizeof(*supported));
@@ -159,6 +160,11 @@ static inline struct rig *rig_new(void)
     rig_tables(rig);
     rig_long_mode(rig, 0x100000);
     return rig;
+}
+
+static inline struct rig *rig_new(void)
+{
+    return rig_new_modes(NULL);
 }
 
 static inline void rig_free(struct rig *rig)

@@ -7,6 +7,8 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
+#include "accel/soft/check/few.h"
+#include "accel/soft/check/lockstep.h"
 #include "accel/soft/interp/exec.h"
 #include "accel/soft/mem/tlb.h"
 #include "base/bitmap.h"
@@ -46,6 +48,10 @@ static void fill(struct soft_vcpu *v, struct soft_space *space, enum soft_access
             log[*n] = index;
         ++*n;
     }
+    if (unlikely(v->lockstep) && access == ACC_WRITE)
+        lockstep_filled(v, e, index);
+    if (unlikely(v->few))
+        few_filled(v, space, e, linear);
     e->tag = page;
     e->addend = (uintptr_t)host_page - page;
     filled(v, space, linear, walk);
@@ -71,9 +77,12 @@ static uint8_t *resolve_walked(struct soft_vcpu *v, struct soft_space *space, ui
         if (v->vm->dirty_log)
             gmem_dirty_set(v->vm->gmem, walk->gpa & ~0xfffull, GUEST_PAGE_SIZE);
     }
+    uint8_t *page = ram->host + (offset & ~0xfffull);
+    if (unlikely(v->lockstep))
+        page = lockstep_page(v, page, access == ACC_WRITE);
     if (likely(!v->watching) || !soft_watched_page(v, linear))
-        fill(v, space, access, linear, walk, ram->host + (offset & ~0xfffull));
-    return ram->host + offset;
+        fill(v, space, access, linear, walk, page);
+    return page + (offset & 0xfff);
 }
 
 /* Translates one page's access and fills the TLB when it is plain RAM; NULL when it is not. */

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "accel/soft/check/lockstep.h"
 #include "accel/soft/mem/tlb.h"
 #include "base/bitmap.h"
 
@@ -126,6 +127,8 @@ static uint64_t apic_load(struct soft_vcpu *v, uint32_t offset, unsigned size)
 
 uint64_t soft_phys_load(struct soft_vcpu *v, uint64_t gpa, unsigned size)
 {
+    if (unlikely(v->lockstep))
+        lockstep_device(v);
     const struct soft_ram *ram = soft_ram_find(v->vm->mem, gpa);
     if (ram && gpa - ram->gpa + size <= ram->size)
         return host_load((uintptr_t)ram->host + (gpa - ram->gpa), size);
@@ -140,6 +143,8 @@ uint64_t soft_phys_load(struct soft_vcpu *v, uint64_t gpa, unsigned size)
 void soft_phys_store(struct soft_vcpu *v, uint64_t gpa, unsigned size, uint64_t value)
 {
     struct soft_vm *vm = v->vm;
+    if (unlikely(v->lockstep))
+        lockstep_device(v);
     value = zero_extend(value, size);
     const struct soft_ram *ram = soft_ram_find(vm->mem, gpa);
     if (ram && gpa - ram->gpa + size <= ram->size && !ram->readonly) {

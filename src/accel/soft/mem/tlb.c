@@ -75,8 +75,7 @@ static void flush_sites(struct soft_vcpu *v, struct soft_space *space)
     soft_sites_flush(v, space, true);
 }
 
-/* Drops what the logs name, or everything where they overflowed. */
-static void flush_logged(struct soft_vcpu *v, struct soft_space *space)
+void soft_space_flush(struct soft_vcpu *v, struct soft_space *space)
 {
     if (!space)
         return;
@@ -94,12 +93,12 @@ static void flush_space(struct soft_vcpu *v, struct soft_space *space)
     if (space == v->supervisor)
         space->n_read = space->n_write = space->n_exec = space->n_jc = TLB_LOG + 1;
     flush_sites(v, space);
-    flush_logged(v, space);
+    soft_space_flush(v, space);
     memset(space->exec_seen, 0, sizeof(space->exec_seen));
     space->large = space->large_near = 0;
 }
 
-static struct soft_space *new_space(struct soft_vcpu *v)
+struct soft_space *soft_space_new(struct soft_vcpu *v)
 {
     struct soft_space *space = xcalloc(1, sizeof(*space));
     space->n_read = space->n_write = space->n_exec = space->n_jc = TLB_LOG + 1;
@@ -114,7 +113,7 @@ struct soft_space *soft_space_of(struct soft_vcpu *v, bool user)
 {
     struct soft_space **slot = user ? &v->user[v->asid] : &v->supervisor;
     if (unlikely(!*slot))
-        *slot = new_space(v);
+        *slot = soft_space_new(v);
     return *slot;
 }
 
@@ -179,7 +178,7 @@ void soft_tlb_flush_pcid(struct soft_vcpu *v, uint64_t pcid)
             continue;
         flush_space(v, v->user[i]);
         if (i == v->asid)
-            flush_logged(v, v->supervisor);
+            soft_space_flush(v, v->supervisor);
     }
 }
 
@@ -299,7 +298,7 @@ static void pick_slot(struct soft_vcpu *v)
     }
     if (!v->asid_used[slot] || v->asid_pcid[slot] != pcid || v->asid_root[slot] != root)
         flush_space(v, v->user[slot]);
-    flush_logged(v, v->supervisor);
+    soft_space_flush(v, v->supervisor);
     v->asid_pcid[slot] = pcid;
     v->asid_root[slot] = root;
     v->asid_used[slot] = ++v->asid_clock;

@@ -81,6 +81,9 @@ static inline unsigned jc_index(uint64_t rip)
     return (rip ^ rip >> 12) & (JC_SIZE - 1);
 }
 
+struct soft_space *soft_space_new(struct soft_vcpu *v);
+/* Drops the entries that its logs name, or all where they overflowed. */
+void soft_space_flush(struct soft_vcpu *v, struct soft_space *space);
 struct soft_space *soft_space_of(struct soft_vcpu *v, bool user);
 uint64_t soft_host_gpa(const struct soft_mem *mem, const uint8_t *host);
 /* Dirty log: a write entry goes away, its page may have been written until now. */

@@ -7,6 +7,7 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
+#include "accel/soft/check/lockstep.h"
 #include "accel/soft/interp/exec.h"
 
 #define PTE_P 0x1ull
@@ -54,7 +55,12 @@ static bool page_fault(struct walker *w, uint32_t why)
 static void *entry_ptr(struct soft_vcpu *v, uint64_t gpa)
 {
     const struct soft_ram *ram = soft_ram_find(v->vm->mem, gpa);
-    return ram ? ram->host + (gpa - ram->gpa) : NULL;
+    if (!ram)
+        return NULL;
+    uint8_t *host = ram->host + (gpa - ram->gpa);
+    if (unlikely(v->lockstep))
+        return lockstep_page(v, host - (gpa & 0xfff), false) + (gpa & 0xfff);
+    return host;
 }
 
 static bool allowed(const struct walker *w)

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "accel/soft/check/lockstep.h"
 #include "accel/soft/interp/ops.h"
 #include "accel/soft/xlate/xlate_emit.h"
 
@@ -146,17 +147,23 @@ const struct op *xlate_op_native(struct soft_vcpu *v, const struct op *op)
         uint32_t f = cc_compute(v);
         flags = (f & 0xff) << 8 | (f & FL_OF ? 1 : 0);
     }
+    if (unlikely(v->lockstep))
+        lockstep_begin(v, op);
     uint64_t next = v->code->xlate->enter(v, (const void *)(intptr_t)op->imm, flags);
     if (next & 1)
         next = (uintptr_t)take_site(v, (struct xlate_site *)(uintptr_t)(next & ~1ull));
+    if (unlikely(v->lockstep))
+        lockstep_check(v, (const struct op *)(uintptr_t)next);
     if (!next)
         return NULL;
     GOTO_OP(v, (const struct op *)(uintptr_t)next);
 }
 
-static bool has_room(const struct xlate *xlate)
+static bool has_room(const struct soft_vcpu *v)
 {
-    return xlate->used + XLATE_BLOCK_MAX < CODE_SIZE && xlate->site_count + 256 < JUMP_COUNT &&
+    const struct xlate *xlate = v->code->xlate;
+    size_t size = v->vm->modes.code_cache ? v->vm->modes.code_cache : CODE_SIZE;
+    return xlate->used + XLATE_BLOCK_MAX < size && xlate->site_count + 256 < JUMP_COUNT &&
            xlate->access_count + 256 < ACCESS_COUNT;
 }
 
@@ -164,7 +171,7 @@ const struct op *xlate_op_hot(struct soft_vcpu *v, const struct op *op)
 {
     struct op *self = (struct op *)(uintptr_t)op;
     if (++self->imm >= v->vm->xlate_after) {
-        if (!has_room(v->code->xlate)) {
+        if (!has_room(v)) {
             uint64_t rip = v->r[R_BLOCK];
             soft_code_flush(v);
             GOTO_OP(v, soft_lookup(v, rip));

@@ -1,21 +1,23 @@
 /*
- * What the architecture leaves undefined, in one place (Intel SDM vol. 2, the pages of the
- * instructions; AMD APM vol. 3), and which instructions have no answer that a test could compare.
+ * What the architecture leaves undefined: see undefined.h.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#include "differential.h"
+#include "accel/soft/check/undefined.h"
+
+#include "accel/soft/decode/optable.h"
+#include "accel/soft/soft.h"
 
 /* The count of a shift or rotate, masked as the CPU does; UINT32_MAX when it is not known. */
-static unsigned count_of(const struct insn *insn, const struct machine_state *in)
+static unsigned count_of(const struct insn *insn, const uint64_t *gpr)
 {
     uint64_t count = insn->imm;
     if (insn->op[1] == O_ONE)
         count = 1;
     else if (insn->op[1] == O_CL || insn->op[2] == O_CL) {
-        if (!in)
+        if (!gpr)
             return UINT32_MAX;
-        count = in->gpr[X86_RCX];
+        count = gpr[X86_RCX];
     }
     return count & (insn->opsize == 8 ? 63 : 31);
 }
@@ -41,7 +43,7 @@ static uint32_t undefined_of_shift(const struct insn *insn, unsigned count)
     }
 }
 
-uint32_t undefined_flags(const struct insn *insn, const struct machine_state *in)
+uint32_t soft_undefined_flags(const struct insn *insn, const uint64_t *gpr)
 {
     switch (insn->id) {
     case I_AND:
@@ -58,7 +60,7 @@ uint32_t undefined_flags(const struct insn *insn, const struct machine_state *in
     case I_ROR:
     case I_RCL:
     case I_RCR:
-        return undefined_of_shift(insn, count_of(insn, in));
+        return undefined_of_shift(insn, count_of(insn, gpr));
     case I_MUL:
     case I_IMUL1:
     case I_IMUL2:
@@ -91,12 +93,12 @@ uint32_t undefined_flags(const struct insn *insn, const struct machine_state *in
     }
 }
 
-bool undefined_result(const struct insn *insn, const struct machine_state *in)
+bool soft_undefined_result(const struct insn *insn, const uint64_t *gpr)
 {
     switch (insn->id) {
     case I_SHLD:
     case I_SHRD: /* by more than the width */
-        return insn->opsize == 2 && count_of(insn, in) > 16;
+        return insn->opsize == 2 && count_of(insn, gpr) > 16;
     case I_BSWAP:
         return insn->opsize == 2;
     case I_BSF:
@@ -117,56 +119,5 @@ bool undefined_result(const struct insn *insn, const struct machine_state *in)
         return insn->prefix & INSN_OPSIZE;
     default:
         return false;
-    }
-}
-
-const char *excluded_form(const struct form *form)
-{
-    switch (form->row->id) {
-    case I_SYSCALL:
-    case I_SYSENTER:
-    case I_VMCALL:
-        return "the host's kernel would answer";
-    case I_INT:
-        return form->row->op[0] == O_Ib ? NULL : "the host's kernel would answer";
-    case I_RDTSC:
-    case I_RDTSCP:
-    case I_RDRAND:
-    case I_RDSEED:
-        return "another value each time";
-    case I_CPUID:
-    case I_RDPID:
-    case I_RDPMC:
-    case I_XGETBV:
-    case I_SGDT:
-    case I_SIDT:
-    case I_SLDT:
-    case I_STR:
-    case I_SMSW:
-    case I_LAR:
-    case I_LSL:
-    case I_VERR:
-    case I_VERW:
-        return "shows the host's system registers";
-    case I_XSAVE:
-    case I_XSAVEOPT:
-    case I_XSAVEC:
-    case I_XRSTOR:
-        return "which state is initial is the CPU's choice; XRSTOR sees more of XCR0 there";
-    case I_JMPFI:
-    case I_CALLFI:
-    case I_RETF:
-    case I_IRET:
-    case I_POPSEG:
-    case I_LSS:
-    case I_LFS:
-    case I_LGS:
-        return "segments are the host kernel's";
-    case I_EMMS:
-        return lenient ? "whether TOP becomes 0 is the maker's choice" : NULL;
-    case I_UD:
-        return "has no other outcome than #UD";
-    default:
-        return NULL;
     }
 }

@@ -1,0 +1,151 @@
+/*
+ * The engine's test modes: each must not change what a program does, lockstep must see a wrong
+ * translation, and what is no mode must be refused.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <string.h>
+
+#include "accel/soft/interp/block.h"
+#include "accel/soft/xlate/xlate.h"
+#include "soft_rig.h"
+
+#define CODE 0x100000u
+#define CONSTANT 0x13572468u /* in the program once */
+
+/* Integer, memory, vector and stack instructions in a loop over 64 pages, with a call. */
+extern const uint8_t program[], program_end[];
+__asm__(".pushsection .rodata\n"
+        "program:\n"
+        "    mov $20000, %ecx\n"
+        "    mov $0x200000, %edi\n"
+        "1:  add $0x13572468, %rax\n"
+        "    imul $31, %rax, %rax\n"
+        "    mov %ecx, %esi\n"
+        "    and $63, %esi\n"
+        "    shl $12, %esi\n"
+        "    xor %rax, 0xffc(%rdi,%rsi)\n" /* across two pages */
+        "    movq %rax, %xmm1\n"
+        "    paddq %xmm1, %xmm2\n"
+        "    movdqu %xmm2, 16(%rdi,%rsi)\n"
+        "    adc %rax, %r10\n"
+        "    call 2f\n"
+        "    dec %ecx\n"
+        "    jnz 1b\n"
+        "    movq %xmm2, %rdx\n"
+        "    out %al, $0xf4\n"
+        "3:  jmp 3b\n"
+        "2:  push %rax\n"
+        "    rol $7, %r9\n"
+        "    add %rax, %r9\n"
+        "    pop %r11\n"
+        "    ret\n"
+        "program_end:\n"
+        ".popsection");
+
+struct result {
+    uint64_t r9, r10, rdx, sum;
+    struct accel_stats stats;
+};
+
+static enum vm_exit_reason run(struct rig *rig)
+{
+    struct soft_vcpu *v = rig->v;
+    memcpy(rig->ram + CODE, program, (size_t)(program_end - program));
+    memset(rig->ram + 0x200000, 0, 65 * 4096);
+    memset(v->r, 0, 16 * sizeof(v->r[0]));
+    memset(v->xsave + 160, 0, 256);
+    v->r[X86_RSP] = RIG_STACK - 0x1000;
+    v->rip = CODE;
+    return rig_run(rig);
+}
+
+static struct result result_of(struct rig *rig)
+{
+    struct soft_vcpu *v = rig->v;
+    struct result result = {.r9 = v->r[9], .r10 = v->r[10], .rdx = v->r[X86_RDX]};
+    for (unsigned i = 0; i < 65 * 4096; i += 8)
+        result.sum = result.sum * 3 + get_le64(rig->ram + 0x200000 + i);
+    accel_soft.vcpu_stats(rig->vcpu, &result.stats);
+    return result;
+}
+
+static struct result run_modes(const char *modes)
+{
+    struct rig *rig = rig_new_modes(modes);
+    assert_int_equal(run(rig), VM_EXIT_KICKED);
+    struct result result = result_of(rig);
+    rig_free(rig);
+    return result;
+}
+
+static void test_modes_agree(void **state)
+{
+    static const char *const modes[] = {"xlate-after=0",
+                                        "xlate-after=1",
+                                        "tlb=4",
+                                        "poll",
+                                        "code-cache=64,tlb=5",
+                                        "lockstep",
+                                        "lockstep,tlb=4,xlate-after=1"};
+    struct result normal = run_modes(NULL);
+    assert_int_equal(normal.stats.lockstep, 0);
+    for (unsigned i = 0; i < ARRAY_SIZE(modes); i++) {
+        struct result other = run_modes(modes[i]);
+        assert_int_equal(other.r9, normal.r9);
+        assert_int_equal(other.r10, normal.r10);
+        assert_int_equal(other.rdx, normal.rdx);
+        assert_int_equal(other.sum, normal.sum);
+        assert_int_equal(other.stats.instructions, normal.stats.instructions);
+        if (strstr(modes[i], "tlb"))
+            assert_true(other.stats.tlb_misses > 20000 && normal.stats.tlb_misses < 2000);
+        if (strstr(modes[i], "lockstep"))
+            assert_true(other.stats.lockstep > 100000);
+    }
+}
+
+/* A wrong byte in the code buffer, where the translation holds the program's constant. */
+static void test_lockstep_sees(void **state)
+{
+    const uint8_t constant[4] = {0x68, 0x24, 0x57, 0x13};
+    struct rig *rig = rig_new_modes("lockstep");
+    assert_int_equal(run(rig), VM_EXIT_KICKED);
+    struct xlate *xlate = rig->v->code->xlate;
+    uint8_t *at = memmem(xlate->write, xlate->used, constant, sizeof(constant));
+    assert_non_null(at);
+    at[0] ^= 1;
+    assert_int_equal(run(rig), VM_EXIT_ERROR);
+    assert_non_null(strstr(rig->exit.error, "lockstep: translated code from 0x1000"));
+    rig_free(rig);
+}
+
+static void refused(const char *text)
+{
+    struct soft_modes modes;
+    struct err *err = soft_modes_read(text, &modes);
+    assert_non_null(err);
+    err_free(err);
+}
+
+static void test_words(void **state)
+{
+    struct soft_modes modes;
+    rig_ok(soft_modes_read("lockstep,code-cache=128,tlb=7", &modes));
+    assert_true(modes.lockstep && !modes.poll && modes.tlb == 7 && modes.code_cache == KIB(128));
+    assert_int_equal(modes.xlate_after, 32);
+    refused("lockstop");
+    refused("tlb=3");
+    refused("tlb=");
+    refused("tlb=4x");
+    refused("poll,,trace");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_modes_agree),
+        cmocka_unit_test(test_lockstep_sees),
+        cmocka_unit_test(test_words),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -386,6 +386,19 @@ static bool group_aligned(const struct xlate_group *g, const struct xlate_op *x)
     return g->align >= x->want.align && !((x->offset - g->aligned_at) & x->want.align);
 }
 
+/* Will a later access take the group's check for its own? Then this one may not go by a copy. */
+static bool others_rely(const struct xlate_build *b, unsigned i, const struct xlate_group *g,
+                        bool write)
+{
+    for (unsigned j = i + 1; j < b->block->op_count; j++) {
+        const struct xlate_op *x = &b->ops[j];
+        if (x->kind == XLATE_INSN && x->grouped && x->want.base == b->ops[i].want.base &&
+            (write || !x->want.write) && group_has(g, x))
+            return true;
+    }
+    return false;
+}
+
 static struct xlate_place grouped(struct xlate_build *b, unsigned i)
 {
     struct emitter *e = &b->e;
@@ -417,7 +430,7 @@ static struct xlate_place grouped(struct xlate_build *b, unsigned i)
                                   .low = low,
                                   .high = MIN(high, low + SITE_SPAN(site))};
         a->site = site;
-        a->group = SITE_SPAN(site) > want->size;
+        a->group = SITE_SPAN(site) > want->size || others_rely(b, i, g, write);
         a->bounce = a->bounce && !a->group;
         const uint8_t *retry = emit_here(e);
         emit_lea(e, HOST_T0, base, want->disp + (int32_t)(low - x->offset));

@@ -186,6 +186,33 @@ struct err *image_snapshot_delete(struct image *image, const char *name_or_id);
 /* From now on an image that was opened for reading shows the snapshot. */
 struct err *image_snapshot_load(struct image *image, const char *name_or_id);
 
+/*
+ * Dirty bitmaps: which pieces of the disk changed, for incremental backups. Any thread; the changes
+ * wait until other calls are out of the node. A persistent one is kept in the image by its format.
+ */
+struct image_bitmap {
+    char name[1024];
+    uint64_t granularity; /* bytes that a bit stands for */
+    uint64_t dirty;       /* bytes */
+    bool recording, persistent;
+    bool inconsistent; /* not closed cleanly: it can only be removed */
+};
+unsigned image_bitmap_count(const struct image *image);
+void image_bitmap_get(const struct image *image, unsigned index, struct image_bitmap *out);
+/* `granularity` 0: 64 KiB. It records from now on. */
+struct err *image_bitmap_add(struct image *image, const char *name, uint64_t granularity,
+                             bool persistent);
+struct err *image_bitmap_remove(struct image *image, const char *name);
+struct err *image_bitmap_record(struct image *image, const char *name, bool on);
+/* Clean from now on: every piece that the range touches. */
+struct err *image_bitmap_clear(struct image *image, const char *name, uint64_t offset,
+                               uint64_t length);
+/* What is dirty in `from` is dirty in `to`, too. */
+struct err *image_bitmap_merge(struct image *image, const char *to, const char *from);
+/* Whether `offset` is dirty and for how long the same holds. -ENOENT, or -EIO: inconsistent. */
+int image_bitmap_extent(struct image *image, const char *name, uint64_t offset, uint64_t length,
+                        bool *dirty, uint64_t *run);
+
 /* Encrypted, and nobody has given its passphrase: its bytes answer -ENOKEY. */
 bool image_locked(const struct image *image);
 struct err *image_unlock(struct image *image, const void *key, size_t length);

@@ -20,7 +20,19 @@
 
 #include <pthread.h>
 
+#include "base/list.h"
 #include "block/image.h"
+
+/* A dirty bitmap (image_bitmap.c). */
+struct image_bitmap_node {
+    struct list link; /* image->bitmaps */
+    char *name;
+    unsigned granularity_bits;
+    bool recording, persistent, inconsistent;
+    uint64_t bits, *words;
+    uint64_t stored_at, stored_size; /* the format's: where it lies */
+};
+#define IMAGE_BITMAP_BITS_MAX (1ull << 30) /* 128 MiB of memory: 64 TiB by 64 KiB */
 
 struct image {
     const struct block_driver *driver;
@@ -30,6 +42,7 @@ struct image {
     uint64_t size;         /* bytes of the disk; of a file that grows: image_size() */
     pthread_rwlock_t gate; /* the core's: who may be inside the driver */
     bool grows;            /* a file, or a filter over one: writes beyond its end extend it */
+    struct list bitmaps;   /* struct image_bitmap_node */
     unsigned flags;        /* IMAGE_OPEN_ */
     bool writable;         /* a driver may clear it in open, with its reason in readonly_why */
     const char *readonly_why;
@@ -79,6 +92,8 @@ struct block_driver {
     struct err *(*snapshot_delete)(struct image *image, const char *name_or_id);
     struct err *(*snapshot_load)(struct image *image, const char *name_or_id);
 
+    bool (*bitmaps_persist)(const struct image *image); /* close stores them; NULL: it cannot */
+
     /* Encryption (image_change.c); all may be NULL. */
     bool (*locked)(const struct image *image);
     struct err *(*unlock)(struct image *image, const void *key, size_t length);
@@ -97,6 +112,14 @@ extern const struct block_driver *const image_drivers[]; /* registry.c; ends wit
 
 /* A node with nothing in it yet, for what has no file below. */
 struct image *image_new(const struct block_driver *driver, unsigned flags);
+/* For drivers that load bitmaps, with the node alone. */
+struct err *image_bitmap_new(struct image *image, const char *name, unsigned granularity_bits,
+                             struct image_bitmap_node **bitmap);
+void image_bitmap_drop(struct image_bitmap_node *bitmap);
+uint64_t image_bitmap_bits(const struct image_bitmap_node *bitmap, uint64_t size);
+/* The core's: after a change of the disk. */
+void image_bitmaps_mark(struct image *image, uint64_t offset, uint64_t length);
+void image_bitmaps_resized(struct image *image, bool all_dirty);
 /* From the backing image; zeros where there is none or it ends. */
 int image_read_backing(struct image *image, void *buffer, uint64_t offset, uint64_t length);
 /* The value of a create option, or NULL. */

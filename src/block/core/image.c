@@ -39,6 +39,13 @@ static void enter_alone(struct image *image)
     pthread_rwlock_wrlock(&image->gate);
 }
 
+/* Inside of the gate still: the bitmaps hold. */
+static void changed(struct image *image, uint64_t offset, uint64_t length)
+{
+    if (!list_empty(&image->bitmaps) && length)
+        image_bitmaps_mark(image, offset, length);
+}
+
 static void leave(struct image *image)
 {
     pthread_rwlock_unlock(&image->gate);
@@ -80,6 +87,7 @@ int image_write(struct image *image, const void *buffer, uint64_t offset, uint64
     int result = check_write(image, offset, length);
     if (!result && length)
         result = judged(image->driver->pwrite(image, buffer, offset, length));
+    changed(image, offset, length);
     leave(image);
     return result;
 }
@@ -104,6 +112,7 @@ int image_zero(struct image *image, uint64_t offset, uint64_t length, bool unmap
         if (result == -ENOTSUP)
             result = write_zeros(image, offset, length);
     }
+    changed(image, offset, length);
     leave(image);
     return result;
 }
@@ -114,6 +123,7 @@ int image_discard(struct image *image, uint64_t offset, uint64_t length)
     int result = check_write(image, offset, length);
     if (!result && length && image->driver->discard)
         result = judged(image->driver->discard(image, offset, length));
+    changed(image, offset, length);
     leave(image);
     return result == -ENOTSUP ? 0 : result;
 }
@@ -184,6 +194,7 @@ int image_write_compressed(struct image *image, uint64_t offset, const void *dat
         return -EINVAL;
     enter_data(image);
     int result = judged(image->driver->write_compressed(image, offset, data, length));
+    changed(image, offset, unit);
     leave(image);
     return result;
 }
@@ -205,6 +216,7 @@ struct image *image_new(const struct block_driver *driver, unsigned flags)
     pthread_rwlockattr_setkind_np(&fair, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
     pthread_rwlock_init(&image->gate, &fair);
     pthread_rwlockattr_destroy(&fair);
+    list_init(&image->bitmaps);
     image->driver = driver;
     image->flags = flags;
     image->writable = flags & IMAGE_OPEN_WRITABLE;
@@ -213,6 +225,8 @@ struct image *image_new(const struct block_driver *driver, unsigned flags)
 
 static void image_free(struct image *image)
 {
+    while (!list_empty(&image->bitmaps))
+        image_bitmap_drop(list_first(&image->bitmaps, struct image_bitmap_node, link));
     pthread_rwlock_destroy(&image->gate);
     free(image->backing_name);
     free(image->backing_format);
@@ -406,6 +420,7 @@ struct err *image_resize(struct image *image, uint64_t size)
         return err_of(ERR_USAGE, "the size is beyond what a file can be");
     enter_alone(image);
     struct err *err = err_wrap(image->driver->resize(image, size), "%s", image->driver->name);
+    image_bitmaps_resized(image, false);
     leave(image);
     return err;
 }
@@ -442,6 +457,8 @@ static struct err *snapshot_call(struct image *image, const char *name,
         return err_of(ERR_DENIED, "it is not writable");
     enter_alone(image);
     struct err *err = err_wrap(call(image, name), "%s", image->driver->name);
+    if (call == image->driver->snapshot_apply)
+        image_bitmaps_resized(image, true);
     leave(image);
     return err;
 }

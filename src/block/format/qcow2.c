@@ -17,7 +17,6 @@
 #define REFS_CACHE MIB(1)
 #define EXT_END 0u
 #define EXT_BACKING_FORMAT 0xe2792acau
-#define EXT_BITMAPS 0x23852875u
 #define EXT_CRYPTO 0x0537be77u
 #define EXTENSIONS_MAX 100
 
@@ -98,8 +97,15 @@ static struct err *read_extensions(struct qcow2 *q, uint64_t end)
             return err_new("a header extension reaches beyond the header");
         if (type == EXT_CRYPTO)
             return err_new("it is encrypted (LUKS), which is not supported");
-        if (type == EXT_BITMAPS)
-            q->bitmaps = true;
+        if (type == QCOW2_EXT_BITMAPS && length == 24) {
+            uint8_t bitmaps[24];
+            result = image_read(q->file, bitmaps, at, sizeof(bitmaps));
+            if (result)
+                return err_errno(-result, "cannot read its header");
+            q->bitmap_count = get_be32(bitmaps);
+            q->bitmap_size = get_be64(bitmaps + 8);
+            q->bitmap_at = get_be64(bitmaps + 16);
+        }
         if (type == EXT_BACKING_FORMAT && length && length < 64) {
             char name[64] = "";
             result = image_read(q->file, name, at, length);
@@ -210,24 +216,19 @@ static struct err *prepare_writing(struct qcow2 *q)
             "it is marked corrupt: repair it with `tenon image check --repair`";
         return NULL;
     }
-    if (q->bitmaps) {
-        q->image->writable = false;
-        q->image->readonly_why = "it has dirty bitmaps, which writing would make wrong";
-        return NULL;
-    }
     if (q->incompatible & QCOW2_INCOMPAT_DIRTY) {
         struct image_check check = {0};
         TRY(err_wrap(qcow2_check(q->image, true, &check), "it was not closed cleanly"));
         if (check.corruptions || check.errors)
             return err_new("it was not closed cleanly and is damaged: see `tenon image check`");
     }
-    if (q->version >= 3 && q->autoclear) {
-        int result = qcow2_write_header_u64(q, 88, 0);
-        if (result)
-            return err_errno(-result, "cannot write its header");
-        q->autoclear = 0;
-    }
-    return NULL;
+    uint64_t keep = q->autoclear & (q->bitmap_count ? QCOW2_AUTOCLEAR_BITMAPS : 0);
+    int result = qcow2_bitmaps_in_use(q);
+    if (!result && q->version >= 3 && q->autoclear != keep)
+        result = qcow2_write_header_u64(q, 88, keep);
+    q->autoclear = keep;
+    q->prepared = true;
+    return result ? err_errno(-result, "cannot write its header") : NULL;
 }
 
 static struct err *open_parts(struct qcow2 *q)
@@ -238,6 +239,7 @@ static struct err *open_parts(struct qcow2 *q)
         qcow2_cache_init(&q->refs, q->slice_size, REFS_CACHE))
         return err_new("no memory for its tables");
     TRY(read_tables(q));
+    TRY(qcow2_bitmaps_load(q));
     q->virgin = ALIGN_UP(image_size(q->file), q->cluster_size);
     if (q->image->writable && !(q->image->flags & IMAGE_OPEN_CHECK))
         return prepare_writing(q);
@@ -280,6 +282,8 @@ static int qcow2_close(struct image *image)
     int result = 0;
     if (image->writable) {
         result = qcow2_flush_all(q); /* now the last counts may go down ... */
+        if (!result && q->prepared)
+            result = qcow2_bitmaps_store(q);
         if (!result)
             result = qcow2_write_refs(q); /* ... and reach the file */
     }
@@ -302,8 +306,8 @@ static void qcow2_info(struct image *image, struct image_info *info)
     image_info_bool(info, "lazy-refcounts", q->compatible & QCOW2_COMPAT_LAZY);
     image_info_bool(info, "corrupt", info->corrupt);
     image_info_bool(info, "extended-l2", false);
-    if (q->bitmaps)
-        image_info_bool(info, "bitmaps", true);
+    if (image_bitmap_count(image))
+        image_info_number(info, "bitmaps", image_bitmap_count(image));
 }
 
 const struct block_driver image_qcow2 = {
@@ -324,6 +328,7 @@ const struct block_driver image_qcow2 = {
     .compress = qcow2_compress,
     .write_compressed = qcow2_write_packed,
     .info = qcow2_info,
+    .bitmaps_persist = qcow2_bitmaps_persist,
     .check = qcow2_check,
     .resize = qcow2_resize,
     .snapshot_count = qcow2_snapshot_count,

@@ -37,6 +37,7 @@
 #define QCOW2_INCOMPAT_EXTENDED_L2 (1ull << 4)
 #define QCOW2_COMPAT_LAZY (1ull << 0)
 #define QCOW2_AUTOCLEAR_BITMAPS (1ull << 0)
+#define QCOW2_EXT_BITMAPS 0x23852875u
 
 /* Slices of tables in memory, found by their offset in the file. */
 struct qcow2_slice {
@@ -110,7 +111,9 @@ struct qcow2 {
     uint64_t incompatible, compatible, autoclear;
     unsigned compression; /* 0 zlib, 1 zstd */
     uint32_t header_length;
-    bool bitmaps;
+    bool prepared;         /* for writing: what it has of bitmaps is marked */
+    uint32_t bitmap_count; /* in the file's directory of dirty bitmaps ... */
+    uint64_t bitmap_at, bitmap_size, bitmap_bits;
 
     uint64_t l1_offset;
     uint32_t l1_size; /* entries */
@@ -234,6 +237,17 @@ int qcow2_zero(struct image *image, uint64_t offset, uint64_t length, bool unmap
 int qcow2_discard(struct image *image, uint64_t offset, uint64_t length);
 int qcow2_extent(struct image *image, uint64_t offset, uint64_t length, struct image_extent *out);
 
+/* qcow2_bitmap.c, with the node alone */
+struct err *qcow2_bitmaps_load(struct qcow2 *q);
+/* Before the first write: who finds them after a crash is not to believe them. */
+int qcow2_bitmaps_in_use(struct qcow2 *q);
+int qcow2_bitmaps_store(struct qcow2 *q);
+/* Calls `use` with every stretch of the file that belongs to them; not `all`: but for those that
+ * bitmaps which are not consistent keep. */
+int qcow2_bitmaps_ranges(struct qcow2 *q, bool all,
+                         int (*use)(void *opaque, uint64_t offset, uint64_t length), void *opaque);
+bool qcow2_bitmaps_persist(const struct image *image);
+
 /* qcow2_create.c */
 struct err *qcow2_create(struct image *file, const struct image_create *create);
 extern const char *const qcow2_create_options[];
@@ -254,6 +268,9 @@ struct err *qcow2_snapshot_delete(struct image *image, const char *name);
 struct err *qcow2_snapshot_load(struct image *image, const char *name);
 
 /* qcow2_amend.c */
+/* The header anew, with what `q` has. */
+int qcow2_rewrite_header(struct qcow2 *q, unsigned version, const char *backing,
+                         const char *format);
 struct err *qcow2_set_backing_name(struct image *image, const char *name, const char *format);
 struct err *qcow2_amend(struct image *image, const struct image_option *option, unsigned count);
 struct err *qcow2_empty(struct image *image);

@@ -57,7 +57,8 @@ static void keep_extensions(const struct qcow2 *q, const uint8_t *old, struct he
         at += 8;
         if (type == EXT_END || !range_within(at, length, end))
             break;
-        if (type != EXT_BACKING_FORMAT && !(type == EXT_FEATURE_NAMES && q->version < 3))
+        if (type != EXT_BACKING_FORMAT && type != QCOW2_EXT_BITMAPS &&
+            !(type == EXT_FEATURE_NAMES && q->version < 3))
             add_extension(new, type, old + at, length);
         at += ALIGN_UP((uint64_t)length, (uint64_t)8);
     }
@@ -93,6 +94,13 @@ static int rewrite(struct qcow2 *q, uint8_t *old, uint8_t *bytes, unsigned versi
     keep_extensions(q, old, &new);
     if (backing && format)
         add_extension(&new, EXT_BACKING_FORMAT, format, (uint32_t)strlen(format));
+    if (q->bitmap_count) {
+        uint8_t bitmaps[24] = {0};
+        put_be32(bitmaps, q->bitmap_count);
+        put_be64(bitmaps + 8, q->bitmap_size);
+        put_be64(bitmaps + 16, q->bitmap_at);
+        add_extension(&new, QCOW2_EXT_BITMAPS, bitmaps, sizeof(bitmaps));
+    }
     add_extension(&new, EXT_END, "", 0);
     if (backing) {
         put_be64(bytes + 8, new.at);
@@ -111,20 +119,26 @@ static int rewrite(struct qcow2 *q, uint8_t *old, uint8_t *bytes, unsigned versi
     return result;
 }
 
-static struct err *rewrite_header(struct qcow2 *q, unsigned version, const char *backing,
-                                  const char *format)
+int qcow2_rewrite_header(struct qcow2 *q, unsigned version, const char *backing, const char *format)
 {
     uint8_t *old = malloc(q->cluster_size), *new = calloc(1, q->cluster_size);
     int result = old && new ? rewrite(q, old, new, version, backing, format) : -ENOMEM;
     free(old);
     free(new);
+    return result;
+}
+
+static struct err *change_header(struct qcow2 *q, unsigned version, const char *backing,
+                                 const char *format)
+{
+    int result = qcow2_rewrite_header(q, version, backing, format);
     return result ? err_errno(-result, "cannot write its header") : NULL;
 }
 
 struct err *qcow2_set_backing_name(struct image *image, const char *name, const char *format)
 {
     struct qcow2 *q = image->state;
-    return rewrite_header(q, q->version, name, format);
+    return change_header(q, q->version, name, format);
 }
 
 /* Version 2 knows no clusters that are zero by their entry. */
@@ -152,7 +166,7 @@ static struct err *set_version(struct qcow2 *q, unsigned version)
     if (version < 3) {
         if (q->snapshot_count)
             return err_new("an image with snapshots cannot become compat 0.10");
-        if (q->refcount_order != 4 || q->incompatible || q->bitmaps)
+        if (q->refcount_order != 4 || q->incompatible || image_bitmap_count(q->image))
             return err_new(
                 "it has what compat 0.10 has not: other reference counts, zstd or bitmaps");
         int result = spell_out_zeros(q);
@@ -160,7 +174,7 @@ static struct err *set_version(struct qcow2 *q, unsigned version)
             return err_errno(-result, "cannot write its zeros");
         q->compatible = 0;
     }
-    return rewrite_header(q, version, q->image->backing_name, q->image->backing_format);
+    return change_header(q, version, q->image->backing_name, q->image->backing_format);
 }
 
 static struct err *set_lazy(struct qcow2 *q, const char *value)

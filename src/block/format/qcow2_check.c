@@ -195,6 +195,12 @@ static void walk_snapshots(struct counting *c)
         refer(c, q->snapshots_offset, bytes, "a snapshot table beyond the end of the file");
 }
 
+static int refer_bitmap(void *opaque, uint64_t offset, uint64_t length)
+{
+    refer(opaque, offset, length, "a dirty bitmap beyond the end of the file");
+    return 0;
+}
+
 static void walk_refs(struct counting *c)
 {
     struct qcow2 *q = c->q;
@@ -268,8 +274,6 @@ struct err *qcow2_check(struct image *image, bool repair, struct image_check *ch
 {
     struct qcow2 *q = image->state;
     struct counting c = {.q = q, .check = check, .repair = repair, .active = true};
-    if (q->bitmaps)
-        return err_new("it has dirty bitmaps, which cannot be checked");
     if (image->writable && qcow2_flush_all(q))
         return err_new("cannot write its tables");
     c.clusters = (image_size(q->file) + q->cluster_size - 1) >> q->cluster_bits;
@@ -287,6 +291,8 @@ struct err *qcow2_check(struct image *image, bool repair, struct image_check *ch
         walk_l1(&c, q->l1, q->l1_size, q->l1_offset, false);
         walk_snapshots(&c);
         walk_refs(&c);
+        if (qcow2_bitmaps_ranges(q, true, refer_bitmap, &c))
+            check->errors++;
         compare(&c);
         c.active = true;
         walk_l1(&c, q->l1, q->l1_size, q->l1_offset, true);

@@ -224,6 +224,8 @@ static void bed_init(struct bed *bed, const struct kind *kind, unsigned seed, bo
     else
         file = filter_log_open(file, crash_log_add, &bed->log);
     model_ok(image_open(file, image_driver_find(kind->format), flags, NULL, &bed->image));
+    if (kind->snapshots) /* stored when the image is closed, which may be cut, too */
+        model_ok(image_bitmap_add(bed->image, "dirty", KIB(4), true));
 }
 
 static void bed_fini(struct bed *bed)

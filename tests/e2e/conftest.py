@@ -195,9 +195,12 @@ def read_until(process, text, timeout=30):
     def more():
         nonlocal seen
         try:
-            seen += os.read(process.stdout.fileno(), 65536)
+            piece = os.read(process.stdout.fileno(), 65536)
         except BlockingIOError:
             return False
+        seen += piece
+        if not piece and text.encode() not in seen:
+            pytest.fail('the end instead of %r in %r' % (text, seen[-2000:]))
         return text.encode() in seen
     wait_for(more, timeout, lambda: '%r in %r' % (text, seen[-2000:]))
     return seen.decode(errors='replace')

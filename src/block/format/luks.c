@@ -10,18 +10,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/lock.h"
+#include "base/spare.h"
 #include "block/core/driver.h"
 #include "block/format/luks.h"
 
-#define BUFFERS 16
 #define ITERATE_MS 2000 /* as cryptsetup does */
 
 struct state {
     struct luks *luks;
-    struct lock parts;      /* LOCK_BLOCK; around changes of a part of a sector */
-    struct lock spare_lock; /* LOCK_LEAF; guards the buffers that no thread uses */
-    uint8_t *spare[BUFFERS];
+    struct lock parts; /* LOCK_BLOCK; around changes of a part of a sector */
+    struct spare buffers;
 };
 
 static int luks_probe(const uint8_t *head, size_t length, uint64_t file_size)
@@ -34,10 +32,8 @@ static int luks_probe(const uint8_t *head, size_t length, uint64_t file_size)
 static int luks_image_close(struct image *image)
 {
     struct state *state = image->state;
-    for (unsigned i = 0; i < BUFFERS; i++)
-        free(state->spare[i]);
+    spare_fini(&state->buffers);
     luks_close(state->luks);
-    lock_fini(&state->spare_lock);
     lock_fini(&state->parts);
     free(state);
     image->state = NULL;
@@ -50,7 +46,7 @@ static struct err *luks_image_open(struct image *image, const struct image_files
     uint8_t header[LUKS_HEADER] = {0};
     (void)files;
     lock_init(&state->parts, LOCK_BLOCK);
-    lock_init(&state->spare_lock, LOCK_LEAF);
+    spare_init(&state->buffers, free);
     image->state = state;
     int result = image_read(image->file, header, 0, MIN(sizeof(header), image_size(image->file)));
     struct err *err = result ? err_errno(-result, "cannot read its header")
@@ -79,31 +75,6 @@ static struct err *luks_image_unlock(struct image *image, const void *key, size_
                              : luks_unlock(state->luks, area, area_length, key, length);
     free(area);
     return err;
-}
-
-static uint8_t *buffer_take(struct state *state)
-{
-    uint8_t *found = NULL;
-    lock_take(&state->spare_lock);
-    for (unsigned i = 0; i < BUFFERS && !found; i++) {
-        found = state->spare[i];
-        state->spare[i] = NULL;
-    }
-    lock_drop(&state->spare_lock);
-    return found ? found : malloc(LUKS_CHUNK);
-}
-
-static void buffer_give(struct state *state, uint8_t *take_buffer)
-{
-    lock_take(&state->spare_lock);
-    for (unsigned i = 0; i < BUFFERS && take_buffer; i++) {
-        if (!state->spare[i]) {
-            state->spare[i] = take_buffer;
-            take_buffer = NULL;
-        }
-    }
-    lock_drop(&state->spare_lock);
-    free(take_buffer);
 }
 
 /* Whole sectors; the last of the disk may be short, and then nothing is behind it. */
@@ -172,7 +143,10 @@ static int luks_pwrite(struct image *image, const void *from, uint64_t offset, u
 {
     const uint8_t *data = from;
     int result = luks_image_locked(image) ? -ENOKEY : 0;
-    uint8_t *buffer = buffer_take(image->state);
+    struct spare *buffers = &((struct state *)image->state)->buffers;
+    uint8_t *buffer = spare_take(buffers);
+    if (!buffer)
+        buffer = malloc(LUKS_CHUNK);
     if (!buffer)
         result = -ENOMEM;
     for (uint64_t part; length && !result; data += part, offset += part, length -= part) {
@@ -182,7 +156,7 @@ static int luks_pwrite(struct image *image, const void *from, uint64_t offset, u
         else
             result = write_sectors(image, offset / LUKS_SECTOR, data, buffer, part);
     }
-    buffer_give(image->state, buffer);
+    spare_give(buffers, buffer);
     return result;
 }
 

@@ -7,6 +7,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/bytes.h"
@@ -95,11 +96,26 @@ static int init_essiv(struct luks_cipher *cipher)
     return 0;
 }
 
+/* A context with the key set up, for one thread at a time. */
+struct lane {
+    const struct luks_crypto *crypto;
+    EVP_CIPHER_CTX *context;
+};
+
+static void release_lane(void *opaque)
+{
+    struct lane *lane = opaque;
+    lane->crypto->EVP_CIPHER_CTX_free(lane->context);
+    free(lane);
+}
+
 int luks_cipher_init(struct luks_cipher *cipher, const struct luks_crypto *crypto, const char *mode,
                      const uint8_t *key, uint32_t key_bytes)
 {
     *cipher = (struct luks_cipher){.crypto = crypto, .key_bytes = key_bytes};
     lock_init(&cipher->lock, LOCK_LEAF);
+    spare_init(&cipher->lanes[0], release_lane);
+    spare_init(&cipher->lanes[1], release_lane);
     if (key_bytes > LUKS_KEY_MAX ||
         !luks_cipher_find(crypto, mode, key_bytes, &cipher->cipher, &cipher->iv))
         return -EINVAL;
@@ -111,47 +127,28 @@ void luks_cipher_fini(struct luks_cipher *cipher)
 {
     if (!cipher->crypto)
         return;
-    for (unsigned i = 0; i < 2 * LUKS_LANES; i++)
-        cipher->crypto->EVP_CIPHER_CTX_free(cipher->spare[i / LUKS_LANES][i % LUKS_LANES]);
+    spare_fini(&cipher->lanes[0]);
+    spare_fini(&cipher->lanes[1]);
     cipher->crypto->EVP_CIPHER_CTX_free(cipher->essiv);
     lock_fini(&cipher->lock);
     explicit_bzero(cipher, sizeof(*cipher));
 }
 
-/* A context for this thread alone, with the key set up. */
-static EVP_CIPHER_CTX *take(struct luks_cipher *cipher, bool encrypt)
+static struct lane *take(struct luks_cipher *cipher, bool encrypt)
 {
-    EVP_CIPHER_CTX *found = NULL;
-    lock_take(&cipher->lock);
-    for (unsigned i = 0; i < LUKS_LANES && !found; i++) {
-        found = cipher->spare[encrypt][i];
-        cipher->spare[encrypt][i] = NULL;
-    }
-    lock_drop(&cipher->lock);
-    if (found)
-        return found;
-    found = cipher->crypto->EVP_CIPHER_CTX_new();
-    if (found && !cipher->crypto->EVP_CipherInit_ex(found, cipher->cipher, NULL, cipher->key, NULL,
-                                                    encrypt)) {
-        cipher->crypto->EVP_CIPHER_CTX_free(found);
+    struct lane *lane = spare_take(&cipher->lanes[encrypt]);
+    if (lane)
+        return lane;
+    lane = xcalloc(1, sizeof(*lane));
+    lane->crypto = cipher->crypto;
+    lane->context = cipher->crypto->EVP_CIPHER_CTX_new();
+    if (!lane->context || !cipher->crypto->EVP_CipherInit_ex(lane->context, cipher->cipher, NULL,
+                                                             cipher->key, NULL, encrypt)) {
+        release_lane(lane);
         return NULL;
     }
-    if (found)
-        cipher->crypto->EVP_CIPHER_CTX_set_padding(found, 0);
-    return found;
-}
-
-static void give(struct luks_cipher *cipher, bool encrypt, EVP_CIPHER_CTX *take_context)
-{
-    lock_take(&cipher->lock);
-    for (unsigned i = 0; i < LUKS_LANES && take_context; i++) {
-        if (!cipher->spare[encrypt][i]) {
-            cipher->spare[encrypt][i] = take_context;
-            take_context = NULL;
-        }
-    }
-    lock_drop(&cipher->lock);
-    cipher->crypto->EVP_CIPHER_CTX_free(take_context);
+    cipher->crypto->EVP_CIPHER_CTX_set_padding(lane->context, 0);
+    return lane;
 }
 
 static bool make_vector(struct luks_cipher *cipher, uint64_t sector, uint8_t vector[16])
@@ -170,17 +167,18 @@ static bool make_vector(struct luks_cipher *cipher, uint64_t sector, uint8_t vec
 int luks_cipher_run(struct luks_cipher *cipher, bool encrypt, uint64_t sector, const uint8_t *data,
                     uint8_t *out, size_t length)
 {
-    EVP_CIPHER_CTX *context = take(cipher, encrypt);
+    struct lane *lane = take(cipher, encrypt);
     bool good = true;
-    if (!context)
+    if (!lane)
         return -ENOMEM;
     for (size_t at = 0; at < length && good; at += LUKS_SECTOR) {
         uint8_t vector[16];
         int made;
         good = make_vector(cipher, sector + at / LUKS_SECTOR, vector) &&
-               cipher->crypto->EVP_CipherInit_ex(context, NULL, NULL, NULL, vector, -1) &&
-               cipher->crypto->EVP_CipherUpdate(context, out + at, &made, data + at, LUKS_SECTOR);
+               cipher->crypto->EVP_CipherInit_ex(lane->context, NULL, NULL, NULL, vector, -1) &&
+               cipher->crypto->EVP_CipherUpdate(lane->context, out + at, &made, data + at,
+                                                LUKS_SECTOR);
     }
-    give(cipher, encrypt, context);
+    spare_give(&cipher->lanes[encrypt], lane);
     return good ? 0 : -EIO;
 }

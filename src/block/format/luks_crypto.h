@@ -10,10 +10,8 @@
 #include <openssl/rand.h>
 
 #include "base/library.h"
-#include "base/lock.h"
+#include "base/spare.h"
 #include "block/format/luks.h"
-
-#define LUKS_LANES 32
 
 /* The functions of libcrypto. */
 struct luks_crypto {
@@ -50,9 +48,9 @@ struct luks_cipher {
     enum luks_iv iv;
     uint32_t key_bytes;
     uint8_t key[LUKS_KEY_MAX];
-    struct lock lock;                     /* LOCK_LEAF; guards the contexts that no thread uses */
-    EVP_CIPHER_CTX *spare[2][LUKS_LANES]; /* decrypting, encrypting */
-    EVP_CIPHER_CTX *essiv;                /* makes vectors; used under the lock */
+    struct spare lanes[2]; /* decrypting, encrypting */
+    struct lock lock;      /* LOCK_LEAF; around the use of `essiv` */
+    EVP_CIPHER_CTX *essiv; /* makes vectors */
 };
 /* "xts-plain64" and its like; false: unknown. */
 bool luks_cipher_find(const struct luks_crypto *crypto, const char *mode, uint32_t key_bytes,

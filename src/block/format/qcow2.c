@@ -265,7 +265,7 @@ static struct err *qcow2_open(struct image *image, const struct image_files *fil
     struct qcow2 *q = xcalloc(1, sizeof(*q));
     q->image = image;
     q->file = image->file;
-    lock_init(&q->spare_lock, LOCK_LEAF);
+    qcow2_packed_init(q);
     qcow2_ops_init(q);
     image->state = q;
     struct err *err = open_parts(q);

@@ -17,6 +17,7 @@
 
 #include "base/list.h"
 #include "base/lock.h"
+#include "base/spare.h"
 #include "block/core/driver.h"
 
 #define QCOW2_MAGIC 0x514649fbu
@@ -133,8 +134,7 @@ struct qcow2 {
     uint8_t *scratch[QCOW2_SPARE_MAX]; /* others that no call uses */
     unsigned scratch_count;
     struct qcow2_unpacker unpacker[QCOW2_SPARE_MAX];
-    struct lock spare_lock; /* LOCK_LEAF; guards the compressors that no thread uses */
-    void *spare[QCOW2_SPARE_MAX];
+    struct spare zlib, zstd; /* compressors */
 
     uint64_t snapshots_offset;
     uint32_t snapshot_count;
@@ -217,6 +217,7 @@ void qcow2_unpacked_forget(struct qcow2 *q);
 uint32_t qcow2_compress_unit(const struct image *image);
 int qcow2_compress(struct image *image, const void *unit, void *out, size_t *out_length);
 int qcow2_write_packed(struct image *image, uint64_t offset, const void *data, size_t length);
+void qcow2_packed_init(struct qcow2 *q);
 void qcow2_packed_fini(struct qcow2 *q);
 
 /* What a stretch of the disk is; the lookups of one run of clusters. Under the lock. */

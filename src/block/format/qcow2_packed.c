@@ -16,7 +16,7 @@
 #include "base/checked.h"
 #include "block/format/qcow2.h"
 
-#define DEFLATE_LEVEL 5 /* smaller output than zlib at its level 6 */
+#define DEFLATE_LEVEL 1 /* its window is eight times QEMU's: the output is smaller even so */
 #define ZSTD_LEVEL 3
 #define UNPACKERS_BYTES MIB(4) /* of plain clusters in memory, but four at least */
 
@@ -112,50 +112,29 @@ static void unpacker_fini(struct qcow2_unpacker *u)
     ZSTD_freeDCtx(u->unzstd);
 }
 
+static void release_zstd(void *compressor)
+{
+    ZSTD_freeCCtx(compressor);
+}
+
+static void release_zlib(void *compressor)
+{
+    libdeflate_free_compressor(compressor);
+}
+
+/* Compressors wait for the next thread: setting one up costs more than a cluster's work. */
+void qcow2_packed_init(struct qcow2 *q)
+{
+    spare_init(&q->zlib, release_zlib);
+    spare_init(&q->zstd, release_zstd);
+}
+
 void qcow2_packed_fini(struct qcow2 *q)
 {
-    for (unsigned i = 0; i < QCOW2_SPARE_MAX; i++) {
+    for (unsigned i = 0; i < QCOW2_SPARE_MAX; i++)
         unpacker_fini(&q->unpacker[i]);
-        if (q->compression == 1)
-            ZSTD_freeCCtx(q->spare[i]);
-        else if (q->spare[i])
-            libdeflate_free_compressor(q->spare[i]);
-    }
-    lock_fini(&q->spare_lock);
-}
-
-/* A compressor for this thread alone: setting one up costs more than a cluster's work. */
-static void *compressor_take(struct qcow2 *q)
-{
-    void *found = NULL;
-    lock_take(&q->spare_lock);
-    for (unsigned i = 0; i < QCOW2_SPARE_MAX && !found; i++) {
-        found = q->spare[i];
-        q->spare[i] = NULL;
-    }
-    lock_drop(&q->spare_lock);
-    if (found)
-        return found;
-    return q->compression == 1 ? (void *)ZSTD_createCCtx()
-                               : (void *)libdeflate_alloc_compressor(DEFLATE_LEVEL);
-}
-
-static void compressor_give(struct qcow2 *q, void *take_compressor)
-{
-    lock_take(&q->spare_lock);
-    for (unsigned i = 0; i < QCOW2_SPARE_MAX && take_compressor; i++) {
-        if (!q->spare[i]) {
-            q->spare[i] = take_compressor;
-            take_compressor = NULL;
-        }
-    }
-    lock_drop(&q->spare_lock);
-    if (!take_compressor)
-        return;
-    if (q->compression == 1)
-        ZSTD_freeCCtx(take_compressor);
-    else
-        libdeflate_free_compressor(take_compressor);
+    spare_fini(&q->zlib);
+    spare_fini(&q->zstd);
 }
 
 uint32_t qcow2_compress_unit(const struct image *image)
@@ -166,7 +145,11 @@ uint32_t qcow2_compress_unit(const struct image *image)
 int qcow2_compress(struct image *image, const void *unit, void *out, size_t *out_length)
 {
     struct qcow2 *q = image->state;
-    void *compressor = compressor_take(q);
+    struct spare *spare = q->compression == 1 ? &q->zstd : &q->zlib;
+    void *compressor = spare_take(spare);
+    if (!compressor)
+        compressor = q->compression == 1 ? (void *)ZSTD_createCCtx()
+                                         : (void *)libdeflate_alloc_compressor(DEFLATE_LEVEL);
     if (!compressor)
         return -ENOMEM;
     if (q->compression == 1) {
@@ -177,7 +160,7 @@ int qcow2_compress(struct image *image, const void *unit, void *out, size_t *out
         *out_length = libdeflate_deflate_compress(compressor, unit, q->cluster_size, out,
                                                   q->cluster_size - 1);
     }
-    compressor_give(q, compressor);
+    spare_give(spare, compressor);
     return 0;
 }
 

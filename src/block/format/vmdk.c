@@ -19,6 +19,7 @@
 #include "base/bytes.h"
 #include "base/checked.h"
 
+#define DEFLATE_LEVEL 5             /* smaller output than zlib at its level 6 */
 #define MARKER 12u                  /* in front of a compressed grain: its sector, its length */
 #define BLOCK ((uint32_t)MIB(1024)) /* map() bounds runs by itself */
 #define GRAIN_ZERO 1u
@@ -143,12 +144,12 @@ static int unpack(struct image *image, uint64_t start)
     status = image_read(extent->file, vmdk->packed, at, length);
     if (status)
         return status;
-    struct libdeflate_decompressor *d = libdeflate_alloc_decompressor();
-    if (!d)
+    if (!vmdk->inflater)
+        vmdk->inflater = libdeflate_alloc_decompressor();
+    if (!vmdk->inflater)
         return -ENOMEM;
-    enum libdeflate_result result =
-        libdeflate_zlib_decompress(d, vmdk->packed, length, vmdk->unpacked, extent->grain, &made);
-    libdeflate_free_decompressor(d);
+    enum libdeflate_result result = libdeflate_zlib_decompress(
+        vmdk->inflater, vmdk->packed, length, vmdk->unpacked, extent->grain, &made);
     if (result != LIBDEFLATE_SUCCESS)
         return -EIO;
     memset(vmdk->unpacked + made, 0, extent->grain - made);
@@ -318,21 +319,23 @@ static uint32_t vmdk_compress_unit(const struct image *image)
     return vmdk->stream ? (uint32_t)vmdk->grain : 0;
 }
 
-static int deflate_grain(const struct vmdk *vmdk, const void *unit, void *out, size_t room,
-                         int level, size_t *length)
+static int deflate_grain(struct vmdk *vmdk, const void *unit, void *out, size_t room,
+                         size_t *length)
 {
-    struct libdeflate_compressor *c = libdeflate_alloc_compressor(level);
+    void *c = spare_take(&vmdk->compressors);
+    if (!c)
+        c = libdeflate_alloc_compressor(DEFLATE_LEVEL);
     if (!c)
         return -ENOMEM;
     *length = libdeflate_zlib_compress(c, unit, vmdk->grain, out, room);
-    libdeflate_free_compressor(c);
+    spare_give(&vmdk->compressors, c);
     return 0;
 }
 
 static int vmdk_compress(struct image *image, const void *unit, void *out, size_t *out_length)
 {
-    const struct vmdk *vmdk = image->state;
-    return deflate_grain(vmdk, unit, out, vmdk->grain - 1, 6, out_length);
+    struct vmdk *vmdk = image->state;
+    return deflate_grain(vmdk, unit, out, vmdk->grain - 1, out_length);
 }
 
 /* One grain, compressed already, behind the last. */
@@ -371,7 +374,7 @@ static int put_pending(struct image *image)
         return 0;
     vmdk->pending_used = false;
     int status =
-        deflate_grain(vmdk, vmdk->pending, vmdk->packed, 2 * vmdk->grain - MARKER, 1, &length);
+        deflate_grain(vmdk, vmdk->pending, vmdk->packed, 2 * vmdk->grain - MARKER, &length);
     return status ? status : vmdk_write_compressed(image, vmdk->pending_at, vmdk->packed, length);
 }
 

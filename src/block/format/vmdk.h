@@ -7,6 +7,7 @@
 #ifndef TENON_BLOCK_FORMAT_VMDK_H
 #define TENON_BLOCK_FORMAT_VMDK_H
 
+#include "base/spare.h"
 #include "block/format/blockmap.h"
 #include "block/format/metacache.h"
 
@@ -73,6 +74,8 @@ struct vmdk {
     uint8_t *packed, *unpacked;
     uint64_t unpacked_at;
     bool unpacked_good;
+    void *inflater;
+    struct spare compressors;
     /* Writing a stream: all grain tables, in memory until close. */
     uint32_t *stream;
     uint64_t stream_next;

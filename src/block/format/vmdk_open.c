@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include <errno.h>
+#include <libdeflate.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,11 @@
 #include "base/bytes.h"
 #include "base/checked.h"
 #include "block/format/vmdk.h"
+
+static void release_compressor(void *compressor)
+{
+    libdeflate_free_compressor(compressor);
+}
 
 void vmdk_free(struct image *image, struct vmdk *vmdk)
 {
@@ -21,6 +27,9 @@ void vmdk_free(struct image *image, struct vmdk *vmdk)
         if (extent->file && extent->file != image->file)
             image_close(extent->file);
     }
+    spare_fini(&vmdk->compressors);
+    if (vmdk->inflater)
+        libdeflate_free_decompressor(vmdk->inflater);
     free(vmdk->extent);
     free(vmdk->packed);
     free(vmdk->unpacked);
@@ -229,6 +238,7 @@ static struct err *open_all(struct image *image, struct vmdk *vmdk, const struct
 struct err *vmdk_open(struct image *image, const struct image_files *files)
 {
     struct vmdk *vmdk = xcalloc(1, sizeof(*vmdk));
+    spare_init(&vmdk->compressors, release_compressor);
     struct err *err = open_all(image, vmdk, files);
     if (err) {
         vmdk_free(image, vmdk);

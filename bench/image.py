@@ -1,0 +1,138 @@
+"""tenon image beside qemu-img: conversions of a 4 GiB ext4 image with 2 GiB of files.
+
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+import os
+import pathlib
+import re
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+
+import qemu10
+from common import ROOT
+
+FILES = 2 << 30
+DISK = ROOT / '.cache/image-bench/disk.raw'
+KEY = ['--object', 'secret,id=s,data=bench']
+
+
+def make_disk():
+    """ext4 with the first 2 GiB of files below /usr, which Debian's packages put there."""
+    if DISK.exists():
+        return
+    tree = DISK.parent / 'tree'
+    shutil.rmtree(tree, ignore_errors=True)
+    left = FILES
+    for top in ('/usr/bin', '/usr/share', '/usr/lib'):
+        for folder, folders, names in os.walk(top):
+            folders.sort()
+            for name in sorted(names):
+                path = pathlib.Path(folder, name)
+                if path.is_symlink() or not path.is_file() or path.stat().st_size > left:
+                    continue
+                left -= path.stat().st_size
+                copy = tree / path.relative_to('/')
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, copy)
+    new = DISK.with_suffix('.new')
+    subprocess.run(['mke2fs', '-q', '-t', 'ext4', '-d', tree, new, '4G'], check=True)
+    shutil.rmtree(tree)
+    new.rename(DISK)
+
+
+def measure(command, cwd):
+    """(seconds, CPU seconds) of a command, the kernel's work for it included."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    start = time.perf_counter()
+    done = subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, text=True)
+    spent = time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        sys.exit('bench: %s: %s' % (' '.join(map(str, command)), done.stderr))
+    return spent, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
+LUKS = 'driver=luks,key-secret=s,file.filename=disk.luks'
+# A row: what is measured, its aim, words of a conversion; {out} is the program's own file.
+ROWS = {
+    'raw to qcow2, zlib': (5, 'convert -c -f raw -O qcow2 disk.raw {out}'),
+    'raw to qcow2, zstd': (2, 'convert -c -f raw -O qcow2 -o compression_type=zstd disk.raw {out}'),
+    'qcow2, zlib, to raw': (2, 'convert -f qcow2 -O raw zlib.qcow2 {out}'),
+    'raw to streamOptimized VMDK': (3, 'convert -f raw -O vmdk -o subformat=streamOptimized disk.raw {out}'),
+    'streamOptimized VMDK to raw': (2, 'convert -f vmdk -O raw stream.vmdk {out}'),
+    'raw to LUKS': (3, 'convert -f raw -O luks -o key-secret=s,iter-time=10 disk.raw {out}'),
+    'LUKS to raw': (3, 'convert --image-opts -O raw %s {out}' % LUKS),
+    'VHDX to raw': (1.5, 'convert -f vhdx -O raw disk.vhdx {out}'),
+    'raw to VMDK': (1.5, 'convert -f raw -O vmdk disk.raw {out}'),
+    'compare raw with qcow2': (1.7, 'compare -f raw -F qcow2 disk.raw disk.qcow2'),
+    'raw to raw': (0.95, 'convert -f raw -O raw disk.raw {out}'),
+    'raw to qcow2': (0.95, 'convert -f raw -O qcow2 disk.raw {out}'),
+}
+SOURCES = {
+    'zlib.qcow2': 'convert -c -f raw -O qcow2 disk.raw {out}',
+    'stream.vmdk': 'convert -f raw -O vmdk -o subformat=streamOptimized disk.raw {out}',
+    'disk.luks': 'convert -f raw -O luks -o key-secret=s,iter-time=10 disk.raw {out}',
+    'disk.vhdx': 'convert -f raw -O vhdx disk.raw {out}',
+    'disk.qcow2': 'convert -f raw -O qcow2 disk.raw {out}',
+}
+
+
+def words(program, text, out):
+    verb, *rest = text.format(out=out).split()
+    return program + [verb] + (KEY if 'luks' in text else []) + rest
+
+
+def contenders(args, folder):
+    link = folder / 'qemu-img'
+    link.symlink_to(args.tenon)
+    found = {'7.2': ['qemu-img'], 'Tenon': [str(link)]}
+    try:
+        qemu10.command()
+        found = {'7.2': ['qemu-img'], '10.0': [str(qemu10.HOME / 'root/usr/bin/qemu-img')], **found}
+    except RuntimeError as error:
+        print('bench: no QEMU 10: %s' % error, file=sys.stderr)
+    return found
+
+
+def row(programs, folder, text, rounds):
+    """{name: (median seconds, median CPU seconds, bytes written)}, in turn."""
+    figures, sizes = {name: [] for name in programs}, {}
+    for _ in range(rounds):
+        for name, program in programs.items():
+            out = folder / ('out-' + name)
+            if out.exists():
+                out.unlink()
+            figures[name].append(measure(words(program, text, out.name), folder))
+            sizes[name] = out.stat().st_blocks * 512 if out.exists() else 0
+            if out.exists():
+                out.unlink()
+    return {name: (*(statistics.median(column) for column in zip(*each)), sizes[name])
+            for name, each in figures.items()}
+
+
+def image(args, _):
+    """tenon image beside qemu-img"""
+    make_disk()
+    folder = DISK.parent
+    (folder / 'qemu-img').unlink(missing_ok=True)
+    programs = contenders(args, folder)
+    for name, text in SOURCES.items():
+        if not (folder / name).exists():
+            measure(words(['qemu-img'], text, name), folder)
+    print('\n### %s\n' % image.__doc__)
+    print('| what | aim | faster QEMU s | Tenon s | ratio | QEMU CPU s | Tenon CPU s | ratio | size to QEMU\'s |')
+    print('|---|---|---|---|---|---|---|---|---|')
+    for title, (aim, text) in ROWS.items():
+        if not re.search(args.rows, title):
+            continue
+        found = row(programs, folder, text, args.rounds or 3)
+        ours = found.pop('Tenon')
+        rival = [min(column) for column in zip(*found.values())]
+        print('| %s | %gx | %.2f | %.2f | %.2fx | %.2f | %.2f | %.2fx | %s |' % (
+            title, aim, rival[0], ours[0], rival[0] / ours[0], rival[1], ours[1], rival[1] / ours[1],
+            '%.3f' % (ours[2] / rival[2]) if rival[2] else '-'), flush=True)

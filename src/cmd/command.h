@@ -34,6 +34,9 @@ extern const struct command command_doctor;
 extern const struct command command_image;
 extern const struct command command_timeline;
 
+/* "program: sentence" on standard error; what an image names may have been in the sentence. */
+void command_say_error(const char *program, const struct err *err);
+
 /* main() of a `tenon` that is called qemu-img: its words, its exit status. */
 int image_as_qemu_img(int argc, char **argv);
 

@@ -146,6 +146,15 @@ static void open_standard_fds(void)
             _exit(ERR_FAILED);
 }
 
+void command_say_error(const char *program, const struct err *err)
+{
+    scoped(free_cleanup) char *text = xstrdup(err_text(err));
+    for (char *at = text; *at; at++)
+        if ((unsigned char)*at < ' ' || *at == 127)
+            *at = '?';
+    fprintf(stderr, "%s: %s\n", program, text);
+}
+
 int main(int argc, char **argv)
 {
     uint64_t started_ns = clock_now_ns();
@@ -158,7 +167,7 @@ int main(int argc, char **argv)
     err = dispatch(argc, argv, started_ns, &status);
     if (err) {
         status = (int)err_kind(err);
-        fprintf(stderr, "tenon: %s\n", err_text(err));
+        command_say_error("tenon", err);
         err_free(err);
     }
     return status;

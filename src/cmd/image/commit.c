@@ -27,13 +27,21 @@ static struct err *find_base(struct commit *c, const char **format)
         char *next = NULL;
         const char *name = image_backing_name(at);
         TRY(image_backing_path(c->base_path, name, &next));
+        bool guessed = !image_backing_format(at);
         free(c->base_path);
         c->base_path = next;
         at = image_backing(at);
         *format = image_driver_name(image_driver(at));
         c->depth++;
-        if (!args->backing || !strcmp(args->backing, name) || !strcmp(args->backing, next))
-            return NULL;
+        if (args->backing && strcmp(args->backing, name) && strcmp(args->backing, next))
+            continue;
+        /* What a guest wrote into the overlay must not become another format by being copied. */
+        if (guessed && !strcmp(*format, "raw"))
+            return err_new(
+                "it does not say what format '%s' has, and 'raw' was only guessed: say it "
+                "with rebase -u -b '%s' -F raw",
+                name, name);
+        return NULL;
     }
     if (args->backing)
         return err_new("'%s' is not in its chain of backing files", args->backing);

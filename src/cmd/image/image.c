@@ -7,6 +7,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -23,8 +24,7 @@ static const struct image_verb verbs[] = {
      1, image_commit_run, 0},
     {"compare", "compare [-f FORMAT] [-F FORMAT] [-s] FILE FILE", "Compare what two images hold", 2,
      2, image_compare_run, 2},
-    {"convert",
-     "convert [-f FORMAT] [-O FORMAT] [-c] [-o OPTIONS] [--verify] FILE TARGET",
+    {"convert", "convert [-f FORMAT] [-O FORMAT] [-c] [-o OPTIONS] [--verify] FILE TARGET",
      "Copy an image into another format", 2, INT_MAX, image_convert_run, 0},
     {"create", "create [-f FORMAT] [-o OPTIONS] [-b BACKING [-F FORMAT]] [--force] FILE [SIZE]",
      "Make an empty image", 1, 2, image_create_run, 0},
@@ -69,6 +69,7 @@ static struct err *run(int argc, char **argv, bool qemu, int *status)
     TRY(find_verb(argv[1], &verb));
     *status = 0;
     struct image_args args = {.qemu = qemu};
+    signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files is an error like others */
     struct err *err = image_args_parse(&args, verb, argc - 2, argv + 2);
     if (!err)
         err = verb->run(&args, status);
@@ -100,7 +101,7 @@ int image_as_qemu_img(int argc, char **argv)
     }
     struct err *err = run(argc, argv, true, &status);
     if (err)
-        fprintf(stderr, "qemu-img: %s\n", err_text(err));
+        command_say_error("qemu-img", err);
     else if (fflush(stdout))
         status = 1;
     err_free(err);

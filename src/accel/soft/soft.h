@@ -149,9 +149,10 @@ struct soft_tlbe {
 #define TLB_SIZE (1u << TLB_BITS)
 #define TLBX_BITS 8
 #define TLBX_SIZE (1u << TLBX_BITS)
-#define JC_BITS 12
+#define JC_BITS 14
 #define JC_SIZE (1u << JC_BITS)
 #define TLB_LOG 192
+#define JC_LOG 1024
 
 enum soft_access { ACC_READ, ACC_WRITE, ACC_EXEC };
 
@@ -183,7 +184,7 @@ struct soft_space {
     struct soft_jc jc[JC_SIZE];
     /* Slots that a change of CR3 empties: filled since, and not of a supervisor's global page. More
        of them than fit: all slots. */
-    uint16_t log_read[TLB_LOG], log_write[TLB_LOG], log_exec[TLB_LOG], log_jc[TLB_LOG];
+    uint16_t log_read[TLB_LOG], log_write[TLB_LOG], log_exec[TLB_LOG], log_jc[JC_LOG];
     uint32_t n_read, n_write, n_exec, n_jc;
     uint64_t global[2][TLB_SIZE / 64];    /* the same of read and write */
     uint64_t exec_global[TLBX_SIZE / 64]; /* slots of exec that hold a supervisor's global page */

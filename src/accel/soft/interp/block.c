@@ -379,7 +379,7 @@ struct block *soft_block_find(struct soft_vcpu *v)
     uint64_t key = jc_key(v, rip);
     unsigned index = jc_index(key), page = linear >> GUEST_PAGE_SHIFT & (TLBX_SIZE - 1);
     if (!(space->exec_global[page / 64] >> (page % 64) & 1)) {
-        if (space->n_jc < TLB_LOG)
+        if (space->n_jc < JC_LOG)
             space->log_jc[space->n_jc] = index;
         space->n_jc++;
     }

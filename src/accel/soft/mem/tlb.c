@@ -29,7 +29,7 @@ static void reset_table(struct soft_tlbe *table, unsigned size, const uint16_t *
 
 static void reset_jc(struct soft_space *space, struct block *miss)
 {
-    if (space->n_jc <= TLB_LOG) {
+    if (space->n_jc <= JC_LOG) {
         for (unsigned i = 0; i < space->n_jc; i++)
             space->jc[space->log_jc[i]] = (struct soft_jc){.key = 0, .block = miss};
     } else {
@@ -75,6 +75,13 @@ static void flush_sites(struct soft_vcpu *v, struct soft_space *space)
     soft_sites_flush(v, space, true);
 }
 
+/* The next flush is of everything. */
+static void forget_logs(struct soft_space *space)
+{
+    space->n_read = space->n_write = space->n_exec = TLB_LOG + 1;
+    space->n_jc = JC_LOG + 1;
+}
+
 void soft_space_flush(struct soft_vcpu *v, struct soft_space *space)
 {
     if (!space)
@@ -91,7 +98,7 @@ static void flush_space(struct soft_vcpu *v, struct soft_space *space)
     if (!space)
         return;
     if (space == v->supervisor)
-        space->n_read = space->n_write = space->n_exec = space->n_jc = TLB_LOG + 1;
+        forget_logs(space);
     flush_sites(v, space);
     soft_space_flush(v, space);
     memset(space->exec_seen, 0, sizeof(space->exec_seen));
@@ -101,7 +108,7 @@ static void flush_space(struct soft_vcpu *v, struct soft_space *space)
 struct soft_space *soft_space_new(struct soft_vcpu *v)
 {
     struct soft_space *space = xcalloc(1, sizeof(*space));
-    space->n_read = space->n_write = space->n_exec = space->n_jc = TLB_LOG + 1;
+    forget_logs(space);
     reset_table(space->read, TLB_SIZE, space->log_read, &space->n_read);
     reset_table(space->write, TLB_SIZE, space->log_write, &space->n_write);
     reset_table(space->exec, TLBX_SIZE, space->log_exec, &space->n_exec);
@@ -185,7 +192,7 @@ void soft_tlb_flush_pcid(struct soft_vcpu *v, uint64_t pcid)
 void soft_jc_flush(struct soft_vcpu *v)
 {
     if (v->supervisor) {
-        v->supervisor->n_jc = TLB_LOG + 1;
+        v->supervisor->n_jc = JC_LOG + 1;
         reset_jc(v->supervisor, soft_code_miss(v->code));
     }
     for (unsigned i = 0; i < SOFT_ASIDS; i++)
@@ -208,14 +215,19 @@ static bool exec_seen(const struct soft_space *space, uint64_t linear, uint64_t 
     return any;
 }
 
+static void drop_jump(struct soft_vcpu *v, struct soft_jc *e, uint64_t linear, uint64_t mask)
+{
+    if (!((e->key ^ linear) & mask & ~(JC_SALT_16 | JC_SALT_32 | JC_SALT_FLAT)))
+        *e = (struct soft_jc){.key = 0, .block = soft_code_miss(v->code)};
+}
+
 /* Forgets jumps into the pages whose address bits in `mask` are those of `linear`. */
 static void drop_jumps(struct soft_vcpu *v, struct soft_space *space, uint64_t linear,
                        uint64_t mask)
 {
-    mask &= ~(JC_SALT_16 | JC_SALT_32 | JC_SALT_FLAT);
-    for (unsigned i = 0; i < JC_SIZE; i++)
-        if (!((space->jc[i].key ^ linear) & mask))
-            space->jc[i] = (struct soft_jc){.key = 0, .block = soft_code_miss(v->code)};
+    bool logged = space != v->supervisor && space->n_jc <= JC_LOG;
+    for (unsigned i = 0; i < (logged ? space->n_jc : JC_SIZE); i++)
+        drop_jump(v, &space->jc[logged ? space->log_jc[i] : i], linear, mask);
 }
 
 /* Entries of a large page lie in any slot: compare all tags within it. */

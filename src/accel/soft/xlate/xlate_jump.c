@@ -30,7 +30,7 @@ static void count(struct xlate_build *b, unsigned i)
     emit_store(&b->e, HOST_STACK, FRAME(icount), HOST_T0);
 }
 
-_Static_assert(sizeof(struct soft_jc) == 16 && JC_BITS == 12, "index arithmetic below");
+_Static_assert(sizeof(struct soft_jc) == 16, "index arithmetic below");
 #define JC_AT ((int32_t)offsetof(struct soft_space, jc) - XLATE_FRAME_AT)
 
 /* T1 = jump-cache slot of the address in T0, moved by -JC_AT; a miss leaves at op i. */

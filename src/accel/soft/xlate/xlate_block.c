@@ -173,6 +173,9 @@ bool xlate_block(struct soft_vcpu *v, struct block *block)
     const uint8_t *host = soft_fetch_ptr(v, v->rip, &gpa);
     if (!host || gpa != block->gpa || block->op_count < 2 || block->ops[0].fn != xlate_op_hot)
         return false;
+    /* A kernel is more places than there are sites, each run seldom. */
+    if (v->cpl != 3)
+        memset(block->hashed, 0xff, sizeof(block->hashed));
     struct xlate_build b;
     b.v = v;
     b.xlate = xlate;

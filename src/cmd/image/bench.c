@@ -21,8 +21,9 @@ struct bench {
 static void request(void *opaque, unsigned worker, unsigned slot, uint64_t index)
 {
     struct bench *b = opaque;
-    uint64_t places = (b->size - b->args->start - b->buffer) / b->step + 1;
-    uint64_t offset = b->args->start + index % places * b->step;
+    /* Rounds do not repeat each other's places: as qemu-img wraps. */
+    uint64_t places = b->size - b->buffer;
+    uint64_t offset = places ? (b->args->start + index * b->step) % places : 0;
     uint64_t interval = b->args->flush_interval;
     int result = b->args->write ? image_write(b->image, b->data[worker], offset, b->buffer)
                                 : image_read(b->image, b->data[worker], offset, b->buffer);

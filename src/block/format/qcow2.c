@@ -49,9 +49,8 @@ static int qcow2_probe(const uint8_t *head, size_t length, uint64_t file_size)
 
 static struct err *refuse_features(const struct qcow2 *q)
 {
-    uint64_t known = QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT | QCOW2_INCOMPAT_COMPRESSION;
-    if (q->incompatible & QCOW2_INCOMPAT_DATA_FILE)
-        return err_new("its data is in an external data file, which is not supported");
+    uint64_t known = QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT | QCOW2_INCOMPAT_COMPRESSION |
+                     QCOW2_INCOMPAT_DATA_FILE;
     if (q->incompatible & QCOW2_INCOMPAT_EXTENDED_L2)
         return err_new("it has extended L2 entries (subclusters), which are not supported");
     if (q->incompatible & ~known)
@@ -81,6 +80,18 @@ static struct err *read_v3(struct qcow2 *q, const uint8_t *head)
     return NULL;
 }
 
+/* A string of the header, in place of another. */
+static struct err *read_text(struct qcow2 *q, uint64_t at, uint32_t length, char **text)
+{
+    char bytes[1024] = "";
+    int result = image_read(q->file, bytes, at, length);
+    if (result)
+        return err_errno(-result, "cannot read its header");
+    free(*text);
+    *text = bytes[0] ? xstrdup(bytes) : NULL;
+    return NULL;
+}
+
 static struct err *read_extensions(struct qcow2 *q, uint64_t end)
 {
     uint64_t at = q->header_length;
@@ -106,14 +117,10 @@ static struct err *read_extensions(struct qcow2 *q, uint64_t end)
             q->bitmap_size = get_be64(bitmaps + 8);
             q->bitmap_at = get_be64(bitmaps + 16);
         }
-        if (type == EXT_BACKING_FORMAT && length && length < 64) {
-            char name[64] = "";
-            result = image_read(q->file, name, at, length);
-            if (result)
-                return err_errno(-result, "cannot read its header");
-            free(q->image->backing_format);
-            q->image->backing_format = xstrdup(name);
-        }
+        if (type == EXT_BACKING_FORMAT && length < 64)
+            TRY(read_text(q, at, length, &q->image->backing_format));
+        if (type == QCOW2_EXT_DATA_FILE && length < 1024)
+            TRY(read_text(q, at, length, &q->data_name));
         at += ALIGN_UP((uint64_t)length, (uint64_t)8);
     }
     return NULL;
@@ -222,7 +229,8 @@ static struct err *prepare_writing(struct qcow2 *q)
         if (check.corruptions || check.errors)
             return err_new("it was not closed cleanly and is damaged: see `tenon image check`");
     }
-    uint64_t keep = q->autoclear & (q->bitmap_count ? QCOW2_AUTOCLEAR_BITMAPS : 0);
+    uint64_t keep = q->autoclear & ((q->bitmap_count ? QCOW2_AUTOCLEAR_BITMAPS : 0) |
+                                    (q->external ? QCOW2_AUTOCLEAR_RAW_DATA : 0));
     int result = qcow2_bitmaps_in_use(q);
     if (!result && q->version >= 3 && q->autoclear != keep)
         result = qcow2_write_header_u64(q, 88, keep);
@@ -231,9 +239,26 @@ static struct err *prepare_writing(struct qcow2 *q)
     return result ? err_errno(-result, "cannot write its header") : NULL;
 }
 
-static struct err *open_parts(struct qcow2 *q)
+static struct err *open_data(struct qcow2 *q, const struct image_files *files)
+{
+    if (!(q->incompatible & QCOW2_INCOMPAT_DATA_FILE))
+        return NULL;
+    if (!q->data_name)
+        return err_new("its data is in another file, which it does not name");
+    if (!files || !files->open)
+        return err_new("its data file '%s' cannot be opened here", q->data_name);
+    struct image *data;
+    TRY(err_wrap(files->open(files->opaque, q->data_name, q->image->writable, &data),
+                 "its data file '%s'", q->data_name));
+    q->data = data;
+    q->external = true;
+    return NULL;
+}
+
+static struct err *open_parts(struct qcow2 *q, const struct image_files *files)
 {
     TRY(read_header(q));
+    TRY(open_data(q, files));
     q->cluster = malloc(q->cluster_size);
     if (!q->cluster || qcow2_cache_init(&q->l2, q->slice_size, L2_CACHE) ||
         qcow2_cache_init(&q->refs, q->slice_size, REFS_CACHE))
@@ -248,12 +273,15 @@ static struct err *open_parts(struct qcow2 *q)
 
 static void state_free(struct qcow2 *q)
 {
+    if (q->external)
+        image_close(q->data);
     qcow2_snapshots_free(q);
     qcow2_packed_fini(q);
     qcow2_cache_fini(&q->l2);
     qcow2_cache_fini(&q->refs);
     qcow2_ops_fini(q);
     free(q->cluster);
+    free(q->data_name);
     free(q->l1);
     free(q->reftable);
     free(q);
@@ -261,14 +289,13 @@ static void state_free(struct qcow2 *q)
 
 static struct err *qcow2_open(struct image *image, const struct image_files *files)
 {
-    (void)files;
     struct qcow2 *q = xcalloc(1, sizeof(*q));
     q->image = image;
-    q->file = image->file;
+    q->file = q->data = image->file;
     qcow2_packed_init(q);
     qcow2_ops_init(q);
     image->state = q;
-    struct err *err = open_parts(q);
+    struct err *err = open_parts(q, files);
     if (err) {
         state_free(q);
         image->state = NULL;
@@ -286,6 +313,11 @@ static int qcow2_close(struct image *image)
             result = qcow2_bitmaps_store(q);
         if (!result)
             result = qcow2_write_refs(q); /* ... and reach the file */
+    }
+    if (q->external) {
+        int closed = image_close(q->data);
+        q->external = false;
+        result = result ? result : closed;
     }
     state_free(q);
     image->state = NULL;
@@ -306,6 +338,10 @@ static void qcow2_info(struct image *image, struct image_info *info)
     image_info_bool(info, "lazy-refcounts", q->compatible & QCOW2_COMPAT_LAZY);
     image_info_bool(info, "corrupt", info->corrupt);
     image_info_bool(info, "extended-l2", false);
+    if (q->external) {
+        image_info_text(info, "data-file", q->data_name);
+        image_info_bool(info, "data-file-raw", q->autoclear & QCOW2_AUTOCLEAR_RAW_DATA);
+    }
     if (image_bitmap_count(image))
         image_info_number(info, "bitmaps", image_bitmap_count(image));
 }

@@ -38,7 +38,9 @@
 #define QCOW2_INCOMPAT_EXTENDED_L2 (1ull << 4)
 #define QCOW2_COMPAT_LAZY (1ull << 0)
 #define QCOW2_AUTOCLEAR_BITMAPS (1ull << 0)
+#define QCOW2_AUTOCLEAR_RAW_DATA (1ull << 1)
 #define QCOW2_EXT_BITMAPS 0x23852875u
+#define QCOW2_EXT_DATA_FILE 0x44415441u
 
 /* Slices of tables in memory, found by their offset in the file. */
 struct qcow2_slice {
@@ -98,6 +100,9 @@ enum qcow2_kind {
 struct qcow2 {
     struct image *image;
     struct image *file;
+    struct image *data;      /* where guest clusters lie: `file`, or an external data file */
+    char *data_name;         /* of that, as the image says; owned; untrusted */
+    bool external;           /* the latter: each cluster at its guest offset, without counts */
     struct lock lock;        /* LOCK_NODE */
     pthread_cond_t progress; /* a claim was released, a flush went on */
     struct list ops;         /* in the order of their beginning */

@@ -326,7 +326,8 @@ int qcow2_bitmaps_store(struct qcow2 *q)
         q->bitmap_count = count;
         q->bitmap_at = at;
         q->bitmap_size = bytes;
-        q->autoclear = count ? QCOW2_AUTOCLEAR_BITMAPS : 0;
+        q->autoclear =
+            (q->autoclear & ~QCOW2_AUTOCLEAR_BITMAPS) | (count ? QCOW2_AUTOCLEAR_BITMAPS : 0);
         result =
             qcow2_rewrite_header(q, q->version, q->image->backing_name, q->image->backing_format);
     }

@@ -52,7 +52,10 @@ static int write_all(struct qcow2 *q, struct qcow2_cache *cache)
 
 int qcow2_sync(struct qcow2 *q)
 {
-    return q->image->flags & IMAGE_OPEN_SCRATCH ? 0 : image_flush(q->file);
+    if (q->image->flags & IMAGE_OPEN_SCRATCH)
+        return 0;
+    int result = q->external ? image_flush(q->data) : 0;
+    return result ? result : image_flush(q->file);
 }
 
 int qcow2_write_refs(struct qcow2 *q)

@@ -104,7 +104,8 @@ static void count_entry(struct counting *c, uint64_t entry)
             corrupt(c, "a data cluster that is not aligned", at);
             return;
         }
-        refer(c, at, q->cluster_size, "a data cluster beyond the end of the file");
+        if (!q->external)
+            refer(c, at, q->cluster_size, "a data cluster beyond the end of the file");
         if (c->active) {
             c->check->allocated_clusters++;
             if (c->next_host && at != c->next_host)
@@ -132,7 +133,7 @@ static void walk_l2(struct counting *c, uint64_t table, bool flags)
             continue;
         if (!flags)
             count_entry(c, entry);
-        else if ((kind == QCOW2_NORMAL || kind == QCOW2_ZERO_ALLOCATED) &&
+        else if (!q->external && (kind == QCOW2_NORMAL || kind == QCOW2_ZERO_ALLOCATED) &&
                  !check_flag(c, entry, table + i * 8, "a wrong ownership flag of a data cluster"))
             fix_flag(c, table + i * 8, entry ^ QCOW2_COPIED);
     }

@@ -17,13 +17,22 @@
 #define HEADER_LENGTH 112u
 #define EXT_BACKING_FORMAT 0xe2792acau
 
-const char *const qcow2_create_options[] = {"compat",         "cluster_size",     "refcount_bits",
-                                            "lazy_refcounts", "compression_type", "preallocation",
-                                            "backing_file",   "backing_fmt",      NULL};
+const char *const qcow2_create_options[] = {"compat",
+                                            "cluster_size",
+                                            "refcount_bits",
+                                            "lazy_refcounts",
+                                            "compression_type",
+                                            "preallocation",
+                                            "data_file",
+                                            "data_file_raw",
+                                            "backing_file",
+                                            "backing_fmt",
+                                            NULL};
 
 struct plan {
     unsigned version, cluster_bits, refcount_order, compression;
-    bool lazy;
+    bool lazy, data_raw;
+    const char *data_file; /* NULL: none */
     uint64_t size, l1_entries;
 };
 
@@ -73,6 +82,14 @@ static struct err *choose(const struct image_create *create, struct plan *plan)
         plan->lazy = !strcmp(text, "on") || !strcmp(text, "true");
     if ((text = image_create_value(create, "preallocation")) && strcmp(text, "off"))
         return err_of(ERR_USAGE, "preallocation of qcow2 is not supported, only 'off'");
+    plan->data_file = image_create_value(create, "data_file");
+    if ((text = image_create_value(create, "data_file_raw")))
+        plan->data_raw = !strcmp(text, "on") || !strcmp(text, "true");
+    if (plan->data_raw && (!plan->data_file || create->backing_name))
+        return err_of(ERR_USAGE, "data_file_raw needs a data_file and bears no backing file");
+    if (plan->data_file && (plan->version == 2 || strlen(plan->data_file) > 1023))
+        return err_of(ERR_USAGE,
+                      "compat 0.10 has no data_file, and its name has at most 1023 bytes");
     if (plan->version == 2 && (plan->refcount_order != 4 || plan->compression || plan->lazy))
         return err_of(ERR_USAGE, "compat 0.10 has 16-bit reference counts, zlib, and no lazy ones");
     uint64_t covers = 1ull << (2 * plan->cluster_bits - 3);
@@ -97,7 +114,9 @@ static struct err *header(const struct plan *plan, const struct image_create *cr
     put_be64(out + 48, reftable);
     put_be32(out + 56, reftable_clusters);
     if (plan->version >= 3) {
-        put_be64(out + 72, plan->compression ? QCOW2_INCOMPAT_COMPRESSION : 0);
+        put_be64(out + 72, (plan->compression ? QCOW2_INCOMPAT_COMPRESSION : 0) |
+                               (plan->data_file ? QCOW2_INCOMPAT_DATA_FILE : 0));
+        put_be64(out + 88, plan->data_raw ? QCOW2_AUTOCLEAR_RAW_DATA : 0);
         put_be64(out + 80, plan->lazy ? QCOW2_COMPAT_LAZY : 0);
         put_be32(out + 96, plan->refcount_order);
         put_be32(out + 100, HEADER_LENGTH);
@@ -110,6 +129,15 @@ static struct err *header(const struct plan *plan, const struct image_create *cr
         put_be32(out + at, EXT_BACKING_FORMAT);
         put_be32(out + at + 4, length);
         memcpy(out + at + 8, create->backing_format, length);
+        at += 8 + ALIGN_UP(length, 8u);
+    }
+    if (plan->data_file) {
+        uint32_t length = (uint32_t)strlen(plan->data_file);
+        if (at + 24 + length > cluster)
+            return err_of(ERR_USAGE, "the data file's name is too long for such clusters");
+        put_be32(out + at, QCOW2_EXT_DATA_FILE);
+        put_be32(out + at + 4, length);
+        memcpy(out + at + 8, plan->data_file, length);
         at += 8 + ALIGN_UP(length, 8u);
     }
     at += 8; /* the end mark: zeros */
@@ -132,10 +160,25 @@ static void set_count(uint8_t *blocks, unsigned order, uint64_t cluster)
         blocks[((cluster + 1) << (order - 3)) - 1] = 1;
 }
 
+static struct err *create_data(const struct plan *plan, const struct image_files *files)
+{
+    struct image *data;
+    if (!files || !files->create)
+        return err_new("its data file cannot be made here");
+    TRY(err_wrap(files->create(files->opaque, plan->data_file, &data), "data file '%s'",
+                 plan->data_file));
+    int result = image_truncate(data, plan->size);
+    int closed = image_close(data);
+    result = result ? result : closed;
+    return result ? err_errno(-result, "cannot write data file '%s'", plan->data_file) : NULL;
+}
+
 struct err *qcow2_create(struct image *file, const struct image_create *create)
 {
     struct plan plan;
     TRY(choose(create, &plan));
+    if (plan.data_file)
+        TRY(create_data(&plan, create->files));
     uint64_t cluster = 1ull << plan.cluster_bits;
     uint64_t per_block = cluster * 8 >> plan.refcount_order;
     uint64_t l1 = (plan.l1_entries * 8 + cluster - 1) / cluster;
@@ -235,6 +278,8 @@ struct err *qcow2_resize(struct image *image, uint64_t size)
     if (needed * 8 > QCOW2_L1_MAX)
         return err_new("that size needs larger clusters");
     int result = needed > q->l1_size ? move_l1(q, (uint32_t)needed) : 0;
+    if (!result && q->external && image_size(q->data) < size)
+        result = image_truncate(q->data, size);
     /* What the backing image has there must not appear. */
     image->size = size;
     if (!result && image->backing && image_size(image->backing) > before)

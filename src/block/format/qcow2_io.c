@@ -31,7 +31,7 @@ int qcow2_find_run(struct qcow2 *q, uint64_t offset, uint64_t length, struct qco
     run->copied = run->entry & QCOW2_COPIED;
     bool host = run->kind == QCOW2_NORMAL || run->kind == QCOW2_ZERO_ALLOCATED;
     uint64_t at = run->entry & QCOW2_OFFSET_MASK, count = 1;
-    if (host && at % q->cluster_size)
+    if (host && (at % q->cluster_size || (q->external && at != offset - inside)))
         return -EIO;
     uint64_t clusters = (inside + length + q->cluster_size - 1) >> q->cluster_bits;
     for (; run->kind != QCOW2_PACKED && index + count < entries && count < clusters; count++) {
@@ -63,7 +63,7 @@ static int read_run(struct qcow2 *q, const struct qcow2_run *run, uint8_t *out, 
         return result;
     case QCOW2_NORMAL:
         lock_drop(&q->lock);
-        result = image_read(q->file, out, run->host, run->length);
+        result = image_read(q->data, out, run->host, run->length);
         lock_take(&q->lock);
         return result;
     case QCOW2_PACKED:
@@ -106,7 +106,7 @@ int qcow2_pread(struct image *image, void *buffer, uint64_t offset, uint64_t len
 static int write_unlocked(struct qcow2 *q, const void *data, uint64_t host, uint64_t length)
 {
     lock_drop(&q->lock);
-    int result = image_write(q->file, data, host, length);
+    int result = image_write(q->data, data, host, length);
     lock_take(&q->lock);
     return result;
 }
@@ -206,6 +206,18 @@ static int count_fresh(struct qcow2 *q, uint64_t offset, uint64_t wanted, uint64
     return 0;
 }
 
+/* In an external data file every cluster has its place. */
+static int place(struct qcow2 *q, uint64_t start, uint64_t count, uint64_t *host, uint64_t *got,
+                 bool *virgin)
+{
+    if (!q->external)
+        return qcow2_alloc(q, count, host, got, virgin);
+    *host = start;
+    *got = count;
+    *virgin = false;
+    return 0;
+}
+
 static int write_allocating(struct qcow2 *q, struct qcow2_op *op, const uint8_t *data,
                             uint64_t offset, uint64_t length, uint64_t *done)
 {
@@ -215,15 +227,15 @@ static int write_allocating(struct qcow2 *q, struct qcow2_op *op, const uint8_t 
     int result = count_fresh(q, offset, (inside + length + q->cluster_size - 1) >> q->cluster_bits,
                              &count, &zero);
     if (!result)
-        result = qcow2_alloc(q, count, &host, &got, &virgin);
+        result = place(q, start, count, &host, &got, &virgin);
     if (result)
         return result;
     *done = MIN(length, (got << q->cluster_bits) - inside);
     qcow2_claim(op, start, got << q->cluster_bits);
     result = write_fresh(q, data, offset, *done, host, zero && virgin);
-    if (result)
+    if (result && !q->external)
         qcow2_unalloc(q, host, got);
-    else
+    if (!result)
         result = link_clusters(q, start, got, host);
     qcow2_release(q, op);
     return result;
@@ -254,7 +266,7 @@ static int write_run(struct qcow2 *q, struct qcow2_op *op, const uint8_t *data, 
     *done = run.length;
     bool ours = run.copied && (run.kind == QCOW2_NORMAL || run.kind == QCOW2_ZERO_ALLOCATED);
     /* A hostile table must not make a guest overwrite the tables. */
-    if (ours && qcow2_overlaps_metadata(q, run.host, run.length))
+    if (ours && !q->external && qcow2_overlaps_metadata(q, run.host, run.length))
         return -EIO;
     if (ours && run.kind == QCOW2_NORMAL)
         return write_unlocked(q, data, run.host, run.length);

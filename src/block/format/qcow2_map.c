@@ -14,7 +14,7 @@ enum qcow2_kind qcow2_kind(const struct qcow2 *q, uint64_t entry)
 {
     if (entry & QCOW2_COMPRESSED)
         return QCOW2_PACKED;
-    bool host = entry & QCOW2_OFFSET_MASK;
+    bool host = entry & (q->external ? QCOW2_OFFSET_MASK | QCOW2_COPIED : QCOW2_OFFSET_MASK);
     if (q->version >= 3 && (entry & QCOW2_ZERO))
         return host ? QCOW2_ZERO_ALLOCATED : QCOW2_ZERO_PLAIN;
     return host ? QCOW2_NORMAL : QCOW2_UNALLOCATED;

@@ -362,7 +362,7 @@ int qcow2_gone_entry(struct qcow2 *q, uint64_t entry)
     switch (qcow2_kind(q, entry)) {
     case QCOW2_NORMAL:
     case QCOW2_ZERO_ALLOCATED:
-        return qcow2_gone(q, entry & QCOW2_OFFSET_MASK);
+        return q->external ? 0 : qcow2_gone(q, entry & QCOW2_OFFSET_MASK);
     case QCOW2_PACKED:
         qcow2_packed_range(q, entry, &at, &length);
         for (uint64_t end = at + length, here = ALIGN_DOWN(at, q->cluster_size);

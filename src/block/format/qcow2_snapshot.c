@@ -340,6 +340,8 @@ struct err *qcow2_snapshot_create(struct image *image, const char *name)
     struct qcow2 *q = image->state;
     if (!name[0] || strlen(name) >= sizeof(q->snapshot->say.name))
         return err_of(ERR_USAGE, "a snapshot's name has 1 to 255 bytes");
+    if (q->external)
+        return err_new("an image whose data is in an external file has no snapshots");
     if (find(q, name) >= 0)
         return err_new("there is a snapshot '%s' already", name);
     if (q->snapshot_count == QCOW2_SNAPSHOTS_MAX)

@@ -14,6 +14,8 @@ static uint64_t zeroed_entry(const struct qcow2 *q, uint64_t entry, bool unmap)
     enum qcow2_kind kind = qcow2_kind(q, entry);
     if (kind == QCOW2_UNALLOCATED && !q->image->backing)
         return entry;
+    if (q->external) /* zeros were written there */
+        return kind == QCOW2_UNALLOCATED ? QCOW2_ZERO : entry;
     if (q->version < 3)
         return 0;
     if (!unmap && (kind == QCOW2_NORMAL || kind == QCOW2_ZERO_ALLOCATED) && (entry & QCOW2_COPIED))
@@ -58,7 +60,11 @@ static int zero_clusters(struct qcow2 *q, uint64_t offset, uint64_t count, bool 
         return result;
     lock_take(&q->lock);
     qcow2_wait_for_claims(q, offset, count << q->cluster_bits);
-    result = zero_locked(q, offset, count, unmap);
+    if (q->external) /* which may be read without the image: it says zero, too */
+        result = image_zero(q->data, offset, MIN(count << q->cluster_bits, q->image->size - offset),
+                            unmap);
+    if (!result)
+        result = zero_locked(q, offset, count, unmap);
     lock_drop(&q->lock);
     return result;
 }
@@ -140,6 +146,8 @@ static int extent_locked(struct qcow2 *q, uint64_t offset, uint64_t length,
         }
         out->length += run.length;
     }
+    if (q->external)
+        out->flags &= ~IMAGE_EXTENT_HOST;
     return 0;
 }
 

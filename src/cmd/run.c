@@ -34,6 +34,7 @@ static const struct option_spec options[] = {
      "standard error); with --dry-run, print the VM as JSON."},
     {"report", "FILE", "At the end, write the JSON report to this file."},
     {"qmp", "PATH", "Listen on this unix socket for QMP clients."},
+    {"write", NULL, "With an image: change it, instead of an overlay that is dropped at the end."},
     {"quiet", NULL, "No start-up report and no boot timeline."},
     {"verbose", NULL, "More log lines of tenon-vmm."},
     {"help-file", NULL, "Explain the keys of a VM file."},
@@ -85,6 +86,8 @@ static void own_option(struct run *run, const char *name, const char *value)
         run->report_path = value;
     else if (!strcmp(name, "qmp"))
         run->qmp_path = value;
+    else if (!strcmp(name, "write"))
+        run->write_image = true;
     else if (!strcmp(name, "quiet"))
         run->quiet = true;
     else if (!strcmp(name, "verbose"))
@@ -125,9 +128,12 @@ static struct err *resolve(int argc, char **argv, struct run *run)
     TRY(parse_pass(argc, argv, run, false, &file));
     if (run->help_file)
         return NULL;
-    if (file)
+    if (file && run_is_image(file))
+        TRY(run_image_begin(run, file));
+    else if (file)
         TRY(read_vm_file(file, &run->launch.config));
     TRY(parse_pass(argc, argv, run, true, &file));
+    TRY(run_image_finish(run));
     return schema_finish(&run->launch.config);
 }
 
@@ -233,7 +239,9 @@ static struct err *start(struct run *run)
     TRY(open_channels(run));
     TRY(run_start_nets(run));
     TRY(run_choose_accel(run, true));
+    TRY(run_image_overlay(run));
     TRY(run_open_files(run));
+    run_image_forget(run);
     TRY(open_report(run));
     TRY(run_open_consoles(run));
     TRY(run_await_nets(run));
@@ -345,6 +353,7 @@ static void run_fini(struct run *run)
         close_fd(run->pty_slave_fd[i]);
         free(run->pty_path[i]);
     }
+    run_image_forget(run);
     json_decref(run->report);
     err_free(run->failure);
     vm_config_fini(&run->launch.config);
@@ -408,7 +417,7 @@ static void help_more(struct buf *out)
 
 const struct command command_run = {
     .name = "run",
-    .usage = "run [VMFILE] [OPTIONS]",
+    .usage = "run [VMFILE|IMAGE] [OPTIONS]",
     .summary = "Start a virtual machine",
     .run = command_run_main,
     .options = options,

@@ -26,6 +26,12 @@ struct run {
     /* Flags of the command itself. */
     bool dry_run, json, quiet, help_file;
     const char *report_path, *qmp_path;
+    bool write_image;
+
+    /* `tenon run IMAGE`; NULL: a VM file or flags alone. */
+    const char *image_path;
+    uint64_t image_size;
+    char *overlay_path; /* until tenon-vmm has it; owned */
 
     /* What this side keeps. */
     int control_fd, console_fd;        /* sockets to tenon-vmm; console -1: none on stdio */
@@ -55,6 +61,18 @@ struct err *run_open_files(struct run *run);
 struct err *run_open_file(const char *what, const char *path, int flags, int *fd);
 /* Locks an image, against other VMs; waits a little for one that is ending. */
 struct err *run_lock_file(int fd, const char *path, bool readonly);
+/* A file of ours in the user's folders: $VARIABLE/tenon/FILE, or ~/STANDARD/tenon/FILE. Makes the
+ * folders. */
+struct err *run_user_path(const char *variable, const char *standard, const char *file,
+                          char **path);
+/* run_image.c: is this word an image, not a VM file? */
+bool run_is_image(const char *path);
+/* What the image gives before the flags change it, and what they have left open. */
+struct err *run_image_begin(struct run *run, const char *path);
+struct err *run_image_finish(struct run *run);
+/* The disk becomes an overlay of the image; and loses its name, when everybody has it open. */
+struct err *run_image_overlay(struct run *run);
+void run_image_forget(struct run *run);
 /* run_firmware.c: the firmware image and its variables. */
 struct err *run_open_firmware(struct run *run);
 /* run_console.c: terminal, ptys, sockets, files; and the QMP socket. */

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -77,6 +78,33 @@ struct err *run_open_file(const char *what, const char *path, int flags, int *fd
     }
     *fd = opened;
     return NULL;
+}
+
+/* Makes the folders above `path`. */
+static struct err *make_folders(const char *path)
+{
+    scoped(free_cleanup) char *folder = xstrdup(path);
+
+    for (char *at = strchr(folder + 1, '/'); at; at = strchr(at + 1, '/')) {
+        *at = 0;
+        if (mkdir(folder, 0700) != 0 && errno != EEXIST)
+            return err_errno(errno, "cannot make the folder '%s'", folder);
+        *at = '/';
+    }
+    return NULL;
+}
+
+struct err *run_user_path(const char *variable, const char *standard, const char *file, char **path)
+{
+    const char *folder = getenv(variable), *home = getenv("HOME");
+
+    if (folder && *folder == '/')
+        *path = xasprintf("%s/tenon/%s", folder, file);
+    else if (home && *home == '/')
+        *path = xasprintf("%s/%s/tenon/%s", home, standard, file);
+    else
+        return err_new("there is no HOME to keep '%s' in: set HOME or %s", file, variable);
+    return make_folders(*path);
 }
 
 static struct err *disk_error(const struct vm_disk *disk, int error)

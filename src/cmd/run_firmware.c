@@ -45,33 +45,6 @@ static struct err *check_package(const struct firmware *firmware)
                    firmware->name, firmware->image, firmware->package, firmware->package);
 }
 
-/* Makes the folders above `path`. */
-static struct err *make_folders(const char *path)
-{
-    scoped(free_cleanup) char *folder = xstrdup(path);
-
-    for (char *at = strchr(folder + 1, '/'); at; at = strchr(at + 1, '/')) {
-        *at = 0;
-        if (mkdir(folder, 0700) != 0 && errno != EEXIST)
-            return err_errno(errno, "cannot make the folder '%s'", folder);
-        *at = '/';
-    }
-    return NULL;
-}
-
-static struct err *standard_path(const struct vm_config *config, char **path)
-{
-    const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
-
-    if (state && *state == '/')
-        *path = xasprintf("%s/tenon/%s.vars.fd", state, config->name);
-    else if (home && *home == '/')
-        *path = xasprintf("%s/.local/state/tenon/%s.vars.fd", home, config->name);
-    else
-        return err_new("there is no HOME to keep the variables in: give --firmware-vars PATH");
-    return make_folders(*path);
-}
-
 /* A whole copy or none: it gets its name when all of it is there. */
 static struct err *copy_template(const char *from, const char *path)
 {
@@ -104,8 +77,10 @@ static struct err *open_variables(struct vm_config *config, const struct firmwar
 
     if (!config->firmware_vars && !from)
         return NULL;
-    if (!config->firmware_vars)
-        TRY(standard_path(config, &config->firmware_vars));
+    if (!config->firmware_vars) {
+        scoped(free_cleanup) char *file = xasprintf("%s.vars.fd", config->name);
+        TRY(run_user_path("XDG_STATE_HOME", ".local/state", file, &config->firmware_vars));
+    }
     if (from && access(config->firmware_vars, F_OK) != 0)
         TRY(copy_template(from, config->firmware_vars));
     TRY(run_open_file("variables", config->firmware_vars, O_RDWR, &config->firmware_vars_fd));

@@ -199,8 +199,13 @@ void run_print_start(const struct run *run)
         buf_printf(&out, "  firmware: %s%s%s\n", config->firmware,
                    config->firmware_vars ? ", variables in " : "",
                    config->firmware_vars ? config->firmware_vars : "");
-    for (unsigned i = 0; i < config->disk_count; i++)
-        print_disk(&out, &config->disk[i]);
+    for (unsigned i = 0; i < config->disk_count; i++) {
+        if (!i && run->image_path && !run->write_image)
+            buf_printf(&out, "  disk %s: %s, changes are dropped at the end (--write keeps them)\n",
+                       config->disk[0].id, run->image_path);
+        else
+            print_disk(&out, &config->disk[i]);
+    }
     for (unsigned i = 0; i < config->net_count; i++)
         print_net(&out, &config->net[i]);
     for (unsigned i = 0; i < config->console_count; i++)

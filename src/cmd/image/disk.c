@@ -26,25 +26,30 @@ static bool name_agrees(const char *path, const char *format)
            (!strcmp(format, "qcow2") && !strcmp(end, "qcow"));
 }
 
-static struct err *guess(struct vm_disk *disk)
+struct err *image_guess_format(int take_fd, const char *path, char **format)
 {
     const struct block_driver *driver;
     struct image *file;
-    int fd = fcntl(disk->fd, F_DUPFD_CLOEXEC, 3);
-    if (fd < 0)
-        return err_errno(errno, "cannot look at '%s'", disk->path);
-    TRY(image_open_fd(fd, 0, &file));
+    TRY(image_open_fd(take_fd, 0, &file));
     struct err *err = image_probe(file, &driver);
     image_close(file);
     TRY(err);
-    const char *format = image_driver_name(driver);
-    if (strcmp(format, "raw") && !name_agrees(disk->path, format))
+    const char *name = image_driver_name(driver);
+    if (strcmp(name, "raw") && !name_agrees(path, name))
         return err_of(ERR_USAGE,
                       "'%s' begins like a %s image, but is not named like one: add format=%s, or "
                       "format=raw if a guest wrote that",
-                      disk->path, format, format);
-    disk->format = xstrdup(format);
+                      path, name, name);
+    *format = xstrdup(name);
     return NULL;
+}
+
+static struct err *guess(struct vm_disk *disk)
+{
+    int fd = fcntl(disk->fd, F_DUPFD_CLOEXEC, 3);
+    if (fd < 0)
+        return err_errno(errno, "cannot look at '%s'", disk->path);
+    return image_guess_format(fd, disk->path, &disk->format);
 }
 
 /* Descriptors and names of the layers below the first. */

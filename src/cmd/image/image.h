@@ -129,6 +129,8 @@ void image_new_fini(struct image_new *file);
 /* disk.c: the format of a VM's disk and the descriptors of its backing chain. */
 struct vm_disk;
 struct err *image_resolve_disk(struct vm_disk *disk);
+/* What the first bytes and the end of the name agree on. The descriptor is taken. */
+struct err *image_guess_format(int take_fd, const char *path, char **format);
 
 /* report.c: what goes to standard output. */
 struct err *image_print_json(json_t *take_json);

@@ -1,0 +1,96 @@
+"""
+`tenon run IMAGE`: what is chosen, and that the image stays as it was.
+
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+import shutil
+import subprocess
+
+import pytest
+
+from test_firmware import boot_sector, exit_with, needs_seabios
+
+# Writes its own sector over sector 2 through int 0x13, then ends with status 0, or 3 on an error.
+WRITES = (b'\x31\xc0\x8e\xd8\x8e\xc0'
+          + b'\xb8\x01\x03\xb9\x03\x00\xbb\x00\x7c'    # ax = 0x0301, cx = 3, bx = 0x7c00
+          + b'\xb6\x00\xcd\x13\x72\x07'                # dh = 0, int 0x13; jc error
+          + exit_with(0) + exit_with(3))
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    for name in ('XDG_CACHE_HOME', 'XDG_STATE_HOME'):
+        folder = tmp_path / name
+        folder.mkdir()
+        monkeypatch.setenv(name, str(folder))
+    return tmp_path
+
+
+def left_in_cache(home):
+    return [path for path in (home / 'XDG_CACHE_HOME').rglob('*') if path.is_file()]
+
+
+@needs_seabios
+@pytest.mark.parametrize('kind', ['raw', 'qcow2'])
+def test_the_image_stays_as_it_was(tenon, home, kind):
+    image = boot_sector(home, WRITES, 'my disk.raw')
+    if kind == 'qcow2':
+        subprocess.run([tenon.path, 'image', 'convert', '-O', 'qcow2', image, home / 'd.qcow2'],
+                       check=True, stdout=subprocess.DEVNULL)
+        image = home / 'd.qcow2'
+    before = image.read_bytes()
+    result = tenon.run('run', image, '--accel', 'soft', '--debug-exit', timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert image.read_bytes() == before
+    assert left_in_cache(home) == []
+    report = result.stderr
+    for words in ("VM '%s'" % ('my-disk' if kind == 'raw' else 'd'), 'board q35', 'firmware: bios',
+                  'changes are dropped', 'net n0: user NAT', 'console c0: serial'):
+        assert words in report, report
+    assert len(report.split('stage')[0].splitlines()) == 6
+
+    result = tenon.run('run', image, '--write', '--accel', 'soft', '--debug-exit', timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert image.read_bytes() != before
+
+
+def test_firmware_follows_the_partition_table(tenon, home):
+    sfdisk = shutil.which('sfdisk', path='/usr/sbin:/sbin:/usr/bin')
+    if not sfdisk:
+        pytest.skip('sfdisk is missing (package fdisk)')
+    tables = {'esp': ('label: gpt\nsize=2048, type=L\nsize=2048, type=U\n', 'uefi'),
+              'gpt': ('label: gpt\nsize=2048, type=L\n', 'bios'),
+              'mbr': ('label: dos\nsize=2048, type=83\n', 'bios')}
+    for name, (table, firmware) in tables.items():
+        image = home / (name + '.img')
+        with open(image, 'wb') as file:
+            file.truncate(8 << 20)
+        subprocess.run([sfdisk, '-q', image], input=table.encode(), check=True)
+        dry = tenon.run('run', image, '--dry-run').stdout
+        assert 'firmware: ' + firmware in dry and 'name: ' + name in dry
+        assert 'kind: user' in dry and 'memory: %d' % (1 << 30) in dry
+        # A flag has the last word.
+        assert 'firmware: bios' in tenon.run('run', image, '--dry-run', '--firmware', 'bios').stdout
+        assert 'memory: %d' % (2 << 30) in tenon.run('run', '--memory', '2G', image, '--dry-run').stdout
+    # A table that points anywhere is no table.
+    data = bytearray((home / 'esp.img').read_bytes())
+    for at, value in ((72, 0xffffffffffffffff), (84, 0xffffffff), (80, 0)):
+        broken = bytearray(data)
+        broken[512 + at:512 + at + 8] = value.to_bytes(8, 'little')
+        (home / 'broken.img').write_bytes(broken)
+        assert 'firmware: bios' in tenon.run('run', home / 'broken.img', '--dry-run').stdout
+
+
+def test_what_is_no_image(tenon, home):
+    vm = home / 'vm.yaml'
+    vm.write_text('kernel: k\n')
+    assert 'kernel: ' in tenon.run('run', vm, '--dry-run').stdout
+    result = tenon.run('run', vm, '--write')
+    assert result.returncode == 2 and '--write' in result.stderr
+    odd = home / 'odd.img'
+    subprocess.run([tenon.path, 'image', 'create', '-f', 'qcow2', odd, '8M'], check=True,
+                   stdout=subprocess.DEVNULL)
+    result = tenon.run('run', odd, '--dry-run')
+    assert result.returncode == 2 and 'begins like a qcow2 image' in result.stderr
+    result = tenon.run('run', home / 'gone.qcow2')
+    assert result.returncode == 1 and 'does not exist' in result.stderr

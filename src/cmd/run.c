@@ -35,6 +35,9 @@ static const struct option_spec options[] = {
     {"report", "FILE", "At the end, write the JSON report to this file."},
     {"qmp", "PATH", "Listen on this unix socket for QMP clients."},
     {"write", NULL, "With an image: change it, instead of an overlay that is dropped at the end."},
+    {"user-data", "FILE", "User data for cloud-init in the guest, on a disk of its own."},
+    {"ssh-key", "FILE", "Public keys that may log in, through cloud-init."},
+    {"hostname", "NAME", "The guest's name for itself, through cloud-init."},
     {"quiet", NULL, "No start-up report and no boot timeline."},
     {"verbose", NULL, "More log lines of tenon-vmm."},
     {"help-file", NULL, "Explain the keys of a VM file."},
@@ -88,6 +91,12 @@ static void own_option(struct run *run, const char *name, const char *value)
         run->qmp_path = value;
     else if (!strcmp(name, "write"))
         run->write_image = true;
+    else if (!strcmp(name, "user-data"))
+        run->user_data = value;
+    else if (!strcmp(name, "ssh-key"))
+        run->ssh_key = value;
+    else if (!strcmp(name, "hostname"))
+        run->hostname = value;
     else if (!strcmp(name, "quiet"))
         run->quiet = true;
     else if (!strcmp(name, "verbose"))
@@ -134,6 +143,7 @@ static struct err *resolve(int argc, char **argv, struct run *run)
         TRY(read_vm_file(file, &run->launch.config));
     TRY(parse_pass(argc, argv, run, true, &file));
     TRY(run_image_finish(run));
+    TRY(run_seed_begin(run));
     return schema_finish(&run->launch.config);
 }
 
@@ -240,8 +250,10 @@ static struct err *start(struct run *run)
     TRY(run_start_nets(run));
     TRY(run_choose_accel(run, true));
     TRY(run_image_overlay(run));
+    TRY(run_seed_write(run));
     TRY(run_open_files(run));
     run_image_forget(run);
+    run_seed_forget(run);
     TRY(open_report(run));
     TRY(run_open_consoles(run));
     TRY(run_await_nets(run));
@@ -354,6 +366,7 @@ static void run_fini(struct run *run)
         free(run->pty_path[i]);
     }
     run_image_forget(run);
+    run_seed_forget(run);
     json_decref(run->report);
     err_free(run->failure);
     vm_config_fini(&run->launch.config);

@@ -27,11 +27,13 @@ struct run {
     bool dry_run, json, quiet, help_file;
     const char *report_path, *qmp_path;
     bool write_image;
+    const char *user_data, *ssh_key, *hostname;
 
     /* `tenon run IMAGE`; NULL: a VM file or flags alone. */
     const char *image_path;
     uint64_t image_size;
     char *overlay_path; /* until tenon-vmm has it; owned */
+    char *seed_path;    /* likewise */
 
     /* What this side keeps. */
     int control_fd, console_fd;        /* sockets to tenon-vmm; console -1: none on stdio */
@@ -73,6 +75,10 @@ struct err *run_image_finish(struct run *run);
 /* The disk becomes an overlay of the image; and loses its name, when everybody has it open. */
 struct err *run_image_overlay(struct run *run);
 void run_image_forget(struct run *run);
+/* run_seed.c: a disk for cloud-init: in the configuration, as a file, and that without a name. */
+struct err *run_seed_begin(struct run *run);
+struct err *run_seed_write(struct run *run);
+void run_seed_forget(struct run *run);
 /* run_firmware.c: the firmware image and its variables. */
 struct err *run_open_firmware(struct run *run);
 /* run_console.c: terminal, ptys, sockets, files; and the QMP socket. */

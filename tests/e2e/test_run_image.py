@@ -81,6 +81,52 @@ def test_firmware_follows_the_partition_table(tenon, home):
         assert 'firmware: bios' in tenon.run('run', home / 'broken.img', '--dry-run').stdout
 
 
+@needs_seabios
+def test_cloud_init_finds_its_seed(tenon, home, demo_guest):
+    """A Linux guest reads the seed as cloud-init would, as a CD's file system with its label."""
+    user, key = home / 'user', home / 'id.pub'
+    user.write_text('#cloud-config\npackages: [htop]\n')
+    key.write_text('# mine\nssh-ed25519 AAAAC3NzaC1 me@here\n')
+    disk = home / 'data.img'
+    files = home / 'files'
+    files.mkdir()
+    (files / 'hello.txt').write_text('hello')
+    for module in ('cdrom.ko', 'isofs.ko'):
+        shutil.copy(next(demo_guest.joinpath('modules').rglob(module)), files / module)
+    (files / 'script').write_text('insmod /mnt/cdrom.ko; insmod /mnt/isofs.ko; mkdir /tmp/cd\n'
+                                  'echo label $(dd if=/dev/vdb bs=1 skip=32808 count=6)\n'
+                                  'mount -t iso9660 -o ro /dev/vdb /tmp/cd && '
+                                  'cat /tmp/cd/meta-data /tmp/cd/user-data\n')
+    with open(disk, 'wb') as image:
+        image.truncate(16 << 20)
+    subprocess.run(['/sbin/mke2fs', '-q', '-t', 'ext4', '-d', files, disk], check=True)
+    result = tenon.run('run', '--accel', 'soft', '--kernel', demo_guest / 'vmlinux', '--initrd',
+                       demo_guest / 'initrd', '--append', 'console=ttyS0 tenon.demo=script',
+                       '--disk', disk, '--user-data', user, '--ssh-key', key, '--hostname', 'web1',
+                       timeout=600)
+    out = result.stdout.replace('\r', '')
+    assert 'local-hostname: web1\n' in out, out[-3000:]
+    assert 'public-keys:\n  - "ssh-ed25519 AAAAC3NzaC1 me@here"\n' in out
+    assert '#cloud-config\npackages: [htop]\n' in out
+    assert 'instance-id: tenon-' in out
+    assert 'label cidata\n' in out
+    assert left_in_cache(home) == []
+
+
+def test_a_seed_that_cannot_be(tenon, home):
+    disk = tenon.disk()
+    private = home / 'id'
+    private.write_text('-----BEGIN OPENSSH PRIVATE KEY-----\n')
+    for flags, status, words in ((('--hostname', '-x'), 2, 'host name'),
+                                 (('--hostname', 'a b'), 2, 'host name'),
+                                 (('--ssh-key', private), 1, 'public key'),
+                                 (('--ssh-key', home / 'gone'), 1, 'does not exist'),
+                                 (('--user-data', home / 'gone'), 1, 'does not exist')):
+        result = tenon.run('run', '--accel', 'soft', '--disk', disk, *flags)
+        assert result.returncode == status and words in result.stderr, result.stderr
+    assert left_in_cache(home) == []
+
+
 def test_what_is_no_image(tenon, home):
     vm = home / 'vm.yaml'
     vm.write_text('kernel: k\n')

@@ -125,3 +125,52 @@ def test_hostile_header(keyed, field):
     keyed.path('a.luks').write_bytes(data)
     done = keyed.tenon('convert', '-f', 'luks', '--key-file', 'key', 'a.luks', 'b.raw', status=None)
     assert done.returncode in (1, 3) and done.stderr.startswith("tenon: 'a.luks': luks: "), done.stderr
+
+
+ENCRYPTED = 'encrypt.format=luks,encrypt.' + FAST
+
+
+def encrypted(name):
+    return 'driver=qcow2,encrypt.key-secret=s,file.filename=' + name
+
+
+def sound(images, name):
+    theirs(images, 'check', '--image-opts', encrypted(name))
+    images.tenon('check', name)
+
+
+@pytest.mark.parametrize('cluster', ['64k', '4k', '2M'])
+def test_qcow2_both_ways(keyed, cluster):
+    options = '%s,cluster_size=%s' % (ENCRYPTED, cluster)
+    keyed.tenon('convert', '-f', 'raw', '-O', 'qcow2', '-o', options, '--key-file', 'key', '--verify', 'a.raw', 'a.qcow2')
+    sound(keyed, 'a.qcow2')
+    theirs(keyed, 'compare', '--image-opts', encrypted('a.qcow2'), 'driver=raw,file.filename=a.raw')
+    theirs(keyed, 'convert', '-f', 'raw', '-O', 'qcow2', '-o', 'encrypt.key-secret=s,' + options, 'a.raw', 'b.qcow2')
+    sound(keyed, 'b.qcow2')
+    keyed.tenon('compare', '--key-file', 'key', 'a.raw', 'b.qcow2')
+    assert keyed.info('b.qcow2')['encrypted'] is True
+
+
+def test_qcow2_written_in_parts(keyed):
+    """Both write parts of sectors and clusters, before and after a snapshot."""
+    keyed.tenon('create', '-f', 'qcow2', '-o', ENCRYPTED + ',cluster_size=4k', '--key-file', 'key', 'a.qcow2', '8M')
+    io = ['qemu-io', *SECRET, '--image-opts']
+    keyed.call(*io, '-c', 'write -P 1 1000 30000', '-c', 'write -z 64k 64k', encrypted('a.qcow2'))
+    keyed.tenon('snapshot', '--key-file', 'key', '-c', 'one', 'a.qcow2')
+    keyed.tenon('bench', '--key-file', 'key', '-w', '-c', '100', '-d', '8', '-s', '700', '-S', '900', '--pattern', '9',
+                '-o', '4000', 'a.qcow2')
+    sound(keyed, 'a.qcow2')
+    keyed.call(*io, '-c', 'read -P 1 1000 3000', '-c', 'read -P 9 4000 700', '-c', 'read -P 9 93100 700',
+               '-c', 'read -P 1 4700 200', encrypted('a.qcow2'))
+    keyed.tenon('convert', '--key-file', 'key', '-l', 'one', 'a.qcow2', 'one.raw')
+    assert keyed.path('one.raw').read_bytes() == bytes(1000) + b'\1' * 30000 + bytes((8 << 20) - 31000)
+
+
+def test_qcow2_needs_its_passphrase(keyed):
+    keyed.tenon('create', '-f', 'qcow2', '-o', ENCRYPTED, '--key-file', 'key', 'a.qcow2', '1M')
+    done = keyed.tenon('convert', '--key-file', 'wrong', 'a.qcow2', 'b.raw', status=3)
+    assert 'the passphrase opens none of its key slots' in done.stderr
+    keyed.tenon('check', 'a.qcow2')
+    done = keyed.tenon('convert', '-c', '-f', 'raw', '-O', 'qcow2', '-o', ENCRYPTED, '--key-file', 'key', 'a.raw',
+                       'c.qcow2', status=2)
+    assert 'cannot be compressed' in done.stderr

@@ -7,6 +7,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,7 +19,9 @@
 
 struct state {
     struct luks *luks;
-    struct lock parts; /* LOCK_BLOCK; around changes of a part of a sector */
+    struct image *file; /* borrowed: the node below, or the file of a format's clusters */
+    uint64_t start;     /* of the first sector in it, bytes */
+    struct lock parts;  /* LOCK_BLOCK; around changes of a part of a sector */
     struct spare buffers;
 };
 
@@ -27,6 +30,15 @@ static int luks_probe(const uint8_t *head, size_t length, uint64_t file_size)
     return length >= LUKS_HEADER && file_size >= LUKS_HEADER && !memcmp(head, "LUKS\xba\xbe\0\1", 8)
                ? 100
                : 0;
+}
+
+static struct state *state_new(struct image *file)
+{
+    struct state *state = xcalloc(1, sizeof(*state));
+    state->file = file;
+    lock_init(&state->parts, LOCK_BLOCK);
+    spare_init(&state->buffers, free);
+    return state;
 }
 
 static int luks_image_close(struct image *image)
@@ -42,17 +54,17 @@ static int luks_image_close(struct image *image)
 
 static struct err *luks_image_open(struct image *image, const struct image_files *files)
 {
-    struct state *state = xcalloc(1, sizeof(*state));
+    struct state *state = state_new(image->file);
     uint8_t header[LUKS_HEADER] = {0};
     (void)files;
-    lock_init(&state->parts, LOCK_BLOCK);
-    spare_init(&state->buffers, free);
     image->state = state;
     int result = image_read(image->file, header, 0, MIN(sizeof(header), image_size(image->file)));
     struct err *err = result ? err_errno(-result, "cannot read its header")
                              : luks_open(header, sizeof(header), &state->luks);
     if (!err && luks_payload(state->luks) > image_size(image->file))
         err = err_new("it ends before its payload begins");
+    if (!err)
+        state->start = luks_payload(state->luks);
     if (err)
         luks_image_close(image);
     else
@@ -81,8 +93,7 @@ static struct err *luks_image_unlock(struct image *image, const void *key, size_
 static int read_sectors(struct image *image, uint64_t sector, uint8_t *out, uint64_t length)
 {
     struct state *state = image->state;
-    uint64_t at = luks_payload(state->luks) + sector * LUKS_SECTOR;
-    int result = image_read(image->file, out, at, length);
+    int result = image_read(state->file, out, state->start + sector * LUKS_SECTOR, length);
     return result ? result : luks_decrypt(state->luks, sector, out, length);
 }
 
@@ -117,9 +128,9 @@ static int write_sectors(struct image *image, uint64_t sector, const uint8_t *da
                          uint64_t length)
 {
     struct state *state = image->state;
-    uint64_t at = luks_payload(state->luks) + sector * LUKS_SECTOR;
+    uint64_t at = state->start + sector * LUKS_SECTOR;
     int result = luks_encrypt(state->luks, sector, data, buffer, length);
-    return result ? result : image_write(image->file, buffer, at, length);
+    return result ? result : image_write(state->file, buffer, at, length);
 }
 
 static int write_part(struct image *image, const uint8_t *data, uint8_t *buffer, uint64_t offset,
@@ -160,7 +171,16 @@ static int luks_pwrite(struct image *image, const void *from, uint64_t offset, u
     return result;
 }
 
-static struct err *choose(const struct image_create *create, struct luks_options *options)
+/* The value of an option that a format may have behind a prefix. */
+static const char *value_of(const struct image_create *create, const char *prefix, const char *name)
+{
+    char whole[64];
+    snprintf(whole, sizeof(whole), "%s%s", prefix, name);
+    return image_create_value(create, whole);
+}
+
+struct err *luks_options_choose(const struct image_create *create, const char *prefix,
+                                struct luks_options *options)
 {
     static const struct {
         const char *name, *value;
@@ -168,16 +188,16 @@ static struct err *choose(const struct image_create *create, struct luks_options
     const char *text;
     *options = (struct luks_options){.key_bits = 256, .hash = "sha256", .iterate_ms = ITERATE_MS};
     for (unsigned i = 0; i < ARRAY_SIZE(only); i++)
-        if ((text = image_create_value(create, only[i].name)) && strcmp(text, only[i].value))
+        if ((text = value_of(create, prefix, only[i].name)) && strcmp(text, only[i].value))
             return err_of(ERR_USAGE, "%s can only be %s", only[i].name, only[i].value);
-    if ((text = image_create_value(create, "cipher-alg"))) {
+    if ((text = value_of(create, prefix, "cipher-alg"))) {
         options->key_bits = strcmp(text, "aes-128") ? 256 : 128;
         if (options->key_bits == 256 && strcmp(text, "aes-256"))
             return err_of(ERR_USAGE, "cipher-alg is aes-128 or aes-256, not '%s'", text);
     }
-    if ((text = image_create_value(create, "hash-alg")))
+    if ((text = value_of(create, prefix, "hash-alg")))
         options->hash = text;
-    if ((text = image_create_value(create, "iter-time"))) {
+    if ((text = value_of(create, prefix, "iter-time"))) {
         char *end;
         unsigned long time = strtoul(text, &end, 10);
         if (*end || !time || time > 60000)
@@ -196,7 +216,7 @@ static struct err *luks_image_create(struct image *file, const struct image_crea
         return err_of(ERR_USAGE, "a LUKS image cannot have a backing file");
     if (!create->key_length)
         return err_of(ERR_USAGE, "a passphrase is needed: give it with --key-file");
-    TRY(choose(create, &options));
+    TRY(luks_options_choose(create, "", &options));
     TRY(luks_format(&options, create->key, create->key_length, &area, &length));
     uint64_t size = ALIGN_UP(create->size, (uint64_t)LUKS_SECTOR);
     int result = image_truncate(file, length + size);
@@ -275,3 +295,22 @@ const struct block_driver image_luks = {
     .wants_key = luks_wants_key,
     .measure = luks_measure,
 };
+
+static const struct block_driver clusters_driver = {
+    .name = "luks",
+    .parallel = true,
+    .close = luks_image_close,
+    .pread = luks_pread,
+    .pwrite = luks_pwrite,
+};
+
+struct image *luks_clusters(struct image *file, struct luks *take_luks)
+{
+    struct state *state = state_new(file);
+    struct image *image = image_new(&clusters_driver, IMAGE_OPEN_WRITABLE);
+    state->luks = take_luks;
+    image->state = state;
+    image->size = image_size(file);
+    image->grows = true;
+    return image;
+}

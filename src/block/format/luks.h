@@ -53,4 +53,13 @@ struct luks_info {
 };
 void luks_get_info(const struct luks *luks, struct luks_info *info);
 
+struct image;
+struct image_create;
+/* The options of a new header, each behind `prefix`. */
+struct err *luks_options_choose(const struct image_create *create, const char *prefix,
+                                struct luks_options *options);
+/* A node over the clusters of a format: all of `file` (borrowed), sectors counted from its start.
+ */
+struct image *luks_clusters(struct image *file, struct luks *take_luks);
+
 #endif

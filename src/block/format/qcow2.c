@@ -17,7 +17,6 @@
 #define REFS_CACHE MIB(1)
 #define EXT_END 0u
 #define EXT_BACKING_FORMAT 0xe2792acau
-#define EXT_CRYPTO 0x0537be77u
 #define EXTENSIONS_MAX 100
 
 int qcow2_header_write(struct qcow2 *q, unsigned at, const void *bytes, size_t length)
@@ -106,8 +105,14 @@ static struct err *read_extensions(struct qcow2 *q, uint64_t end)
             return NULL;
         if (!range_within(at, length, end))
             return err_new("a header extension reaches beyond the header");
-        if (type == EXT_CRYPTO)
-            return err_new("it is encrypted (LUKS), which is not supported");
+        if (type == QCOW2_EXT_CRYPTO && length >= 16) {
+            uint8_t place[16];
+            result = image_read(q->file, place, at, sizeof(place));
+            if (result)
+                return err_errno(-result, "cannot read its header");
+            q->crypt_at = get_be64(place);
+            q->crypt_size = get_be64(place + 8);
+        }
         if (type == QCOW2_EXT_BITMAPS && length == 24) {
             uint8_t bitmaps[24];
             result = image_read(q->file, bitmaps, at, sizeof(bitmaps));
@@ -162,8 +167,9 @@ static struct err *read_header(struct qcow2 *q)
     q->header_length = V2_HEADER;
     if (q->version >= 3)
         TRY(read_v3(q, head));
-    if (get_be32(head + 32))
-        return err_new("it is encrypted, which is not supported");
+    q->crypt_method = get_be32(head + 32);
+    if (q->crypt_method && q->crypt_method != QCOW2_CRYPT_LUKS)
+        return err_new("it is encrypted in a way that is not supported: LUKS is");
     if (q->image->size > INT64_MAX - MIB(4))
         return err_new("its size is beyond what a file can be");
     q->l1_size = get_be32(head + 36);
@@ -259,6 +265,8 @@ static struct err *open_parts(struct qcow2 *q, const struct image_files *files)
 {
     TRY(read_header(q));
     TRY(open_data(q, files));
+    if (q->crypt_method)
+        TRY(qcow2_crypt_open(q));
     q->cluster = malloc(q->cluster_size);
     if (!q->cluster || qcow2_cache_init(&q->l2, q->slice_size, L2_CACHE) ||
         qcow2_cache_init(&q->refs, q->slice_size, REFS_CACHE))
@@ -275,6 +283,7 @@ static void state_free(struct qcow2 *q)
 {
     if (q->external)
         image_close(q->data);
+    qcow2_crypt_close(q);
     qcow2_snapshots_free(q);
     qcow2_packed_fini(q);
     qcow2_cache_fini(&q->l2);
@@ -328,6 +337,7 @@ static void qcow2_info(struct image *image, struct image_info *info)
 {
     const struct qcow2 *q = image->state;
     info->cluster_size = (uint32_t)q->cluster_size;
+    info->encrypted = q->crypt_method;
     info->dirty = q->incompatible & QCOW2_INCOMPAT_DIRTY;
     info->corrupt = q->incompatible & QCOW2_INCOMPAT_CORRUPT;
     image_info_text(info, "compat", q->version >= 3 ? "1.1" : "0.10");
@@ -376,5 +386,8 @@ const struct block_driver image_qcow2 = {
     .set_backing_name = qcow2_set_backing_name,
     .amend = qcow2_amend,
     .empty = qcow2_empty,
+    .locked = qcow2_locked,
+    .unlock = qcow2_unlock,
+    .wants_key = qcow2_wants_key,
     .measure = qcow2_measure,
 };

@@ -40,6 +40,8 @@
 #define QCOW2_AUTOCLEAR_BITMAPS (1ull << 0)
 #define QCOW2_AUTOCLEAR_RAW_DATA (1ull << 1)
 #define QCOW2_EXT_BITMAPS 0x23852875u
+#define QCOW2_EXT_CRYPTO 0x0537be77u
+#define QCOW2_CRYPT_LUKS 2u
 #define QCOW2_EXT_DATA_FILE 0x44415441u
 
 /* Slices of tables in memory, found by their offset in the file. */
@@ -120,6 +122,10 @@ struct qcow2 {
     bool prepared;         /* for writing: what it has of bitmaps is marked */
     uint32_t bitmap_count; /* in the file's directory of dirty bitmaps ... */
     uint64_t bitmap_at, bitmap_size, bitmap_bits;
+
+    uint32_t crypt_method; /* 0: none */
+    struct luks *luks;     /* the data node's */
+    uint64_t crypt_at, crypt_size;
 
     uint64_t l1_offset;
     uint32_t l1_size; /* entries */
@@ -272,6 +278,15 @@ struct err *qcow2_snapshot_create(struct image *image, const char *name);
 struct err *qcow2_snapshot_apply(struct image *image, const char *name);
 struct err *qcow2_snapshot_delete(struct image *image, const char *name);
 struct err *qcow2_snapshot_load(struct image *image, const char *name);
+
+/* qcow2_crypt.c: clusters that LUKS encrypts */
+struct err *qcow2_crypt_open(struct qcow2 *q);
+void qcow2_crypt_close(struct qcow2 *q);
+bool qcow2_locked(const struct image *image);
+struct err *qcow2_unlock(struct image *image, const void *key, size_t length);
+bool qcow2_wants_key(const struct image_create *create);
+/* The header and key material of a new image; *area NULL: it is not to be encrypted. */
+struct err *qcow2_crypt_create(const struct image_create *create, uint8_t **area, size_t *length);
 
 /* qcow2_amend.c */
 /* The header anew, with what `q` has. */

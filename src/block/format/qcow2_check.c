@@ -205,6 +205,8 @@ static int refer_bitmap(void *opaque, uint64_t offset, uint64_t length)
 static void walk_refs(struct counting *c)
 {
     struct qcow2 *q = c->q;
+    if (q->crypt_method)
+        refer(c, q->crypt_at, q->crypt_size, "an encryption header beyond the end of the file");
     refer(c, q->reftable_offset, (uint64_t)q->reftable_size * 8,
           "a reference table beyond the end of the file");
     for (uint32_t i = 0; i < q->reftable_size; i++) {

@@ -24,6 +24,13 @@ const char *const qcow2_create_options[] = {"compat",
                                             "compression_type",
                                             "preallocation",
                                             "data_file",
+                                            "encrypt.format",
+                                            "encrypt.key-secret",
+                                            "encrypt.cipher-alg",
+                                            "encrypt.cipher-mode",
+                                            "encrypt.ivgen-alg",
+                                            "encrypt.hash-alg",
+                                            "encrypt.iter-time",
                                             "data_file_raw",
                                             "backing_file",
                                             "backing_fmt",
@@ -33,6 +40,8 @@ struct plan {
     unsigned version, cluster_bits, refcount_order, compression;
     bool lazy, data_raw;
     const char *data_file; /* NULL: none */
+    uint64_t crypt_at;
+    size_t crypt_size; /* 0: not encrypted */
     uint64_t size, l1_entries;
 };
 
@@ -140,6 +149,16 @@ static struct err *header(const struct plan *plan, const struct image_create *cr
         memcpy(out + at + 8, plan->data_file, length);
         at += 8 + ALIGN_UP(length, 8u);
     }
+    if (plan->crypt_size) {
+        if (at + 32 > cluster)
+            return err_of(ERR_USAGE, "the header is too long for such clusters");
+        put_be32(out + 32, QCOW2_CRYPT_LUKS);
+        put_be32(out + at, QCOW2_EXT_CRYPTO);
+        put_be32(out + at + 4, 16);
+        put_be64(out + at + 8, plan->crypt_at);
+        put_be64(out + at + 16, plan->crypt_size);
+        at += 24;
+    }
     at += 8; /* the end mark: zeros */
     if (create->backing_name) {
         size_t length = strlen(create->backing_name);
@@ -173,21 +192,20 @@ static struct err *create_data(const struct plan *plan, const struct image_files
     return result ? err_errno(-result, "cannot write data file '%s'", plan->data_file) : NULL;
 }
 
-struct err *qcow2_create(struct image *file, const struct image_create *create)
+/* Everything but the header at first. `crypt`: key slots and their header, or NULL. */
+static struct err *write_image(struct image *file, const struct image_create *create,
+                               struct plan *plan, const uint8_t *crypt)
 {
-    struct plan plan;
-    TRY(choose(create, &plan));
-    if (plan.data_file)
-        TRY(create_data(&plan, create->files));
-    uint64_t cluster = 1ull << plan.cluster_bits;
-    uint64_t per_block = cluster * 8 >> plan.refcount_order;
-    uint64_t l1 = (plan.l1_entries * 8 + cluster - 1) / cluster;
+    uint64_t cluster = 1ull << plan->cluster_bits;
+    uint64_t per_block = cluster * 8 >> plan->refcount_order;
+    uint64_t l1 = (plan->l1_entries * 8 + cluster - 1) / cluster;
+    uint64_t key = (plan->crypt_size + cluster - 1) / cluster;
     uint64_t blocks = 1, tables = 1;
-    while (per_block * blocks < 1 + tables + blocks + l1) {
+    while (per_block * blocks < 1 + tables + blocks + l1 + key) {
         blocks++;
         tables = (blocks * 8 + cluster - 1) / cluster;
     }
-    uint64_t total = 1 + tables + blocks + l1;
+    uint64_t total = 1 + tables + blocks + l1 + key;
     if (tables * cluster > QCOW2_REFTABLE_MAX)
         return err_of(ERR_USAGE, "that size needs larger clusters");
     uint8_t *bytes = calloc(total, cluster);
@@ -196,8 +214,11 @@ struct err *qcow2_create(struct image *file, const struct image_create *create)
     for (uint64_t i = 0; i < blocks; i++)
         put_be64(bytes + cluster + i * 8, (1 + tables + i) * cluster);
     for (uint64_t i = 0; i < total; i++)
-        set_count(bytes + (1 + tables) * cluster, plan.refcount_order, i);
-    struct err *err = header(&plan, create, bytes, cluster, (uint32_t)tables,
+        set_count(bytes + (1 + tables) * cluster, plan->refcount_order, i);
+    plan->crypt_at = (total - key) * cluster;
+    if (crypt)
+        memcpy(bytes + plan->crypt_at, crypt, plan->crypt_size);
+    struct err *err = header(plan, create, bytes, cluster, (uint32_t)tables,
                              l1 ? (1 + tables + blocks) * cluster : (1 + tables) * cluster);
     int result = 0;
     if (!err && !l1) /* an empty disk still names an L1 table */
@@ -210,6 +231,18 @@ struct err *qcow2_create(struct image *file, const struct image_create *create)
     return err ? err : result ? err_errno(-result, "cannot write") : NULL;
 }
 
+struct err *qcow2_create(struct image *file, const struct image_create *create)
+{
+    struct plan plan;
+    uint8_t *crypt;
+    TRY(choose(create, &plan));
+    if (plan.data_file)
+        TRY(create_data(&plan, create->files));
+    TRY(qcow2_crypt_create(create, &crypt, &plan.crypt_size));
+    struct err *err = write_image(file, create, &plan, crypt);
+    free(crypt);
+    return err;
+}
 /* As if every cluster of the disk were allocated, tables that may be needed included. */
 struct err *qcow2_measure(const struct image_create *create, struct image_measure *measure)
 {
@@ -226,7 +259,8 @@ struct err *qcow2_measure(const struct image_create *create, struct image_measur
         tables = (blocks + per_table - 1) / per_table;
     } while (blocks + tables != before);
     measure->unit = cluster;
-    measure->metadata = (1 + l1 + l2 + blocks + tables) << plan.cluster_bits;
+    uint64_t key = image_create_value(create, "encrypt.format") ? MIB(2) >> plan.cluster_bits : 0;
+    measure->metadata = (1 + key + l1 + l2 + blocks + tables) << plan.cluster_bits;
     return NULL;
 }
 

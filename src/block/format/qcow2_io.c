@@ -232,7 +232,7 @@ static int write_allocating(struct qcow2 *q, struct qcow2_op *op, const uint8_t 
         return result;
     *done = MIN(length, (got << q->cluster_bits) - inside);
     qcow2_claim(op, start, got << q->cluster_bits);
-    result = write_fresh(q, data, offset, *done, host, zero && virgin);
+    result = write_fresh(q, data, offset, *done, host, zero && virgin && !q->luks);
     if (result && !q->external)
         qcow2_unalloc(q, host, got);
     if (!result)

@@ -140,7 +140,7 @@ void qcow2_packed_fini(struct qcow2 *q)
 uint32_t qcow2_compress_unit(const struct image *image)
 {
     const struct qcow2 *q = image->state;
-    return q->external ? 0 : (uint32_t)q->cluster_size;
+    return q->external || q->crypt_method ? 0 : (uint32_t)q->cluster_size;
 }
 
 int qcow2_compress(struct image *image, const void *unit, void *out, size_t *out_length)

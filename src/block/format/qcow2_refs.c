@@ -90,6 +90,8 @@ int qcow2_ref_get(struct qcow2 *q, uint64_t cluster, uint64_t *count)
 bool qcow2_overlaps_metadata(const struct qcow2 *q, uint64_t offset, uint64_t length)
 {
     uint64_t size = q->cluster_size;
+    if (q->crypt_method && ranges_overlap(offset, length, q->crypt_at, q->crypt_size))
+        return true;
     if (!offset || ranges_overlap(offset, length, q->l1_offset, (uint64_t)q->l1_size * 8) ||
         ranges_overlap(offset, length, q->reftable_offset, (uint64_t)q->reftable_size * 8))
         return true;

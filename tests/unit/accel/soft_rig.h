@@ -137,8 +137,8 @@ static inline void rig_long_mode(struct rig *rig, uint64_t rip)
     free(s);
 }
 
-/* `debug`: test modes of the engine, or NULL. */
-static inline struct rig *rig_new_modes(const char *debug)
+/* `debug`: test modes of the engine, or NULL. `model`: the CPU. */
+static inline struct rig *rig_new_model(const char *debug, const struct cpu_model *model)
 {
     struct rig *rig = calloc(1, sizeof(*rig));
     rig->gmem = gmem_new();
@@ -150,9 +150,8 @@ static inline struct rig *rig_new_modes(const char *debug)
     rig_ok(accel_soft.vcpu_create(rig->vm, 0, &rig->vcpu));
     struct cpuid_table *supported = calloc(1, sizeof(*supported));
     struct cpuid_table *table = calloc(1, sizeof(*table));
-    struct cpu_model model = {.name = NULL};
     rig_ok(accel_soft.cpuid_supported(rig->vm, supported));
-    rig_ok(cpuid_build(supported, &model, 0, 1, accel_soft.tsc_khz(rig->vm), table));
+    rig_ok(cpuid_build(supported, model, 0, 1, accel_soft.tsc_khz(rig->vm), table));
     rig_ok(accel_soft.vcpu_set_cpuid(rig->vcpu, table));
     free(supported);
     free(table);
@@ -160,6 +159,12 @@ static inline struct rig *rig_new_modes(const char *debug)
     rig_tables(rig);
     rig_long_mode(rig, 0x100000);
     return rig;
+}
+
+static inline struct rig *rig_new_modes(const char *debug)
+{
+    const struct cpu_model host = {.name = NULL};
+    return rig_new_model(debug, &host);
 }
 
 static inline struct rig *rig_new(void)

@@ -451,6 +451,40 @@ static bool is_register(const struct insn *insn, unsigned id)
     return (id != I_MOVDR_R && id != I_MOVDR_W) || insn->reg < 8;
 }
 
+/* Of the instructions that AVX knows with 128 bits: do 256 bits need AVX2? All integer ones but
+   moves and VPTEST do. */
+static bool is_avx2(const struct insn *insn)
+{
+    uint8_t op = insn->opcode;
+    switch (insn->map) {
+    case INSN_MAP_0F:
+        return (op >= 0x60 && op <= 0x76 && op != 0x6e && op != 0x6f) ||
+               (op >= 0xd1 && op != 0xe6 && op != 0xe7 && op != 0xf0);
+    case INSN_MAP_0F38:
+        return op != 0x17;
+    default:
+        return op == 0x0e || op == 0x0f || op == 0x42;
+    }
+}
+
+/* The rows of SIMD instructions name the feature of their legacy form; the VEX forms have others. */
+static unsigned feature_of(const struct oprow *row, const struct insn *insn)
+{
+    if (row->kind != ROW_SIMD || row->attr & A_VEX || !(insn->prefix & INSN_VEX))
+        return row->feature;
+    switch (row->feature) {
+    case FEAT_AES:
+        return insn->vex_l ? FEAT_VAES : FEAT_AES;
+    case FEAT_PCLMUL:
+        return insn->vex_l ? FEAT_VPCLMUL : FEAT_PCLMUL;
+    case FEAT_GFNI:
+    case FEAT_SHA:
+        return row->feature;
+    default:
+        return insn->vex_l && is_avx2(insn) ? FEAT_AVX2 : FEAT_AVX;
+    }
+}
+
 /* What the table row rules out. */
 static bool row_allows(const struct cursor *c, const struct insn *insn, uint64_t features)
 {
@@ -478,7 +512,8 @@ static bool row_allows(const struct cursor *c, const struct insn *insn, uint64_t
         if (vex && !(features >> FEAT_AVX & 1))
             return false;
     }
-    if (row->feature && !(features >> row->feature & 1))
+    unsigned feature = feature_of(row, insn);
+    if (feature && !(features >> feature & 1))
         return false;
     if (insn->prefix & INSN_LOCK && !(attr & A_LOCK && insn->is_mem))
         return false;

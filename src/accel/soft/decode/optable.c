@@ -65,6 +65,9 @@ static const struct oprow group11_c7[8] = {OP(MOV, A_W, O_Ev, O_Iz)};
 
 static const struct oprow mode_63[2] = {OP(ARPL, A_RW, O_Ew, O_Gw), OP(MOVSXD, 0, O_Gv, O_Ed)};
 
+static const struct oprow mode_9e[2] = {OP(SAHF, 0), OPF(SAHF, 0, FEAT_LAHF64, 0)},
+                          mode_9f[2] = {OP(LAHF, 0), OPF(LAHF, 0, FEAT_LAHF64, 0)};
+
 static const struct oprow prefix_90[4] = {
     OP(XCHG, 0, O_Zv, O_rAX), OP(XCHG, 0, O_Zv, O_rAX), OP(PAUSE, A_END), OP(XCHG, 0, O_Zv, O_rAX)};
 
@@ -115,7 +118,7 @@ const struct oprow optable_one[256] = {
     [0x9a] = OP(CALLF, A_NO64 | A_END | A_STATE, O_Ap),
     [0x9b] = {I_FWAIT, 0, ROW_INSN, FEAT_X87, {{0}}, NULL},
     [0x9c] = OP(PUSHF, A_D64), [0x9d] = OP(POPF, A_D64 | A_STATE | A_END),
-    [0x9e] = OP(SAHF, 0), [0x9f] = OP(LAHF, 0),
+    [0x9e] = SUB(MODE, mode_9e), [0x9f] = SUB(MODE, mode_9f),
     [0xa0] = OP(MOV, A_B, O_AL, O_Ob), [0xa1] = OP(MOV, 0, O_rAX, O_Ov),
     [0xa2] = OP(MOV, A_B | A_W, O_Ob, O_AL), [0xa3] = OP(MOV, A_W, O_Ov, O_rAX),
     [0xa4] = OP(MOVS, A_B | A_REP), [0xa5] = OP(MOVS, A_REP),

@@ -174,7 +174,7 @@ static void *device(void *opaque)
 {
     struct rig *rig = opaque;
     uint32_t at = CODE + WATCHER_IMMEDIATE;
-    for (unsigned value = 1; value <= 255; value++) {
+    for (unsigned value = 1; value <= 255; value += value < 30 ? 1 : 225) {
         uint8_t byte = value;
         if (gmem_write(rig->gmem, at, &byte, 1))
             return (void *)1;

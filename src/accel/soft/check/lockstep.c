@@ -253,12 +253,11 @@ static void shadow_step(struct soft_vcpu *v)
 
 /* A call whose target has no code yet is left to the interpreter after its push: that is not seen
    to be undone in memory, and the call will push the same again. */
-static void find_pushed(struct soft_vcpu *v)
+static void look_for_push(struct soft_vcpu *v)
 {
     struct insn insn;
     struct walk walk;
     uint64_t at = v->r[X86_RSP] - 8;
-    v->lockstep->pushed = NULL;
     soft_fetch_insn(v, &insn);
     if (insn.id != I_CALL || !soft_canonical(at) ||
         !soft_walk_try(v, at, ACC_READ, v->cpl == 3, &walk))
@@ -266,6 +265,16 @@ static void find_pushed(struct soft_vcpu *v)
     const struct soft_ram *ram = soft_ram_find(v->vm->mem, walk.gpa);
     if (ram)
         v->lockstep->pushed = ram->host + (walk.gpa - ram->gpa);
+}
+
+static void find_pushed(struct soft_vcpu *v)
+{
+    jmp_buf outer;
+    v->lockstep->pushed = NULL;
+    memcpy(&outer, &v->unwind, sizeof(outer));
+    if (!setjmp(v->unwind)) /* nobody has come there yet: it may fault */
+        look_for_push(v);
+    memcpy(&v->unwind, &outer, sizeof(outer));
 }
 
 /* False when it raised or strayed; `why` says so. */
@@ -280,7 +289,6 @@ static bool run_shadow(struct soft_vcpu *v, uint64_t count)
     if (!why) {
         for (uint64_t i = 0; i < count; i++)
             shadow_step(v);
-        find_pushed(v);
     } else if (why == 1) {
         snprintf(lockstep->why, sizeof(lockstep->why),
                  "the interpreter raised vector %d, error %#x at %#llx, cr2 %#llx", v->raised,
@@ -445,8 +453,10 @@ void lockstep_check(struct soft_vcpu *v, const struct op *next)
         uint64_t cr2 = v->cr2;
         restore(v, &lockstep->before);
         v->rip = lockstep->start;
-        bool same = run_shadow(v, count) && !state_differs(v, &lockstep->native) &&
-                    !pages_differ(lockstep, v->vm->mem);
+        bool same = run_shadow(v, count);
+        if (same)
+            find_pushed(v);
+        same = same && !state_differs(v, &lockstep->native) && !pages_differ(lockstep, v->vm->mem);
         v->cr2 = cr2;
         uint64_t rip = v->rip;
         restore(v, &lockstep->native);

@@ -56,7 +56,7 @@ static void use(struct image *image, bool writes)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    if (size > 65536)
+    if (size > 131072)
         return 0;
     for (unsigned turn = 0; turn < 3; turn++) {
         static const unsigned flags[] = {IMAGE_OPEN_CHECK, IMAGE_OPEN_WRITABLE,

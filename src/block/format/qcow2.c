@@ -49,9 +49,7 @@ static int qcow2_probe(const uint8_t *head, size_t length, uint64_t file_size)
 static struct err *refuse_features(const struct qcow2 *q)
 {
     uint64_t known = QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT | QCOW2_INCOMPAT_COMPRESSION |
-                     QCOW2_INCOMPAT_DATA_FILE;
-    if (q->incompatible & QCOW2_INCOMPAT_EXTENDED_L2)
-        return err_new("it has extended L2 entries (subclusters), which are not supported");
+                     QCOW2_INCOMPAT_DATA_FILE | QCOW2_INCOMPAT_EXTENDED_L2;
     if (q->incompatible & ~known)
         return err_new("it needs features that are not known (incompatible bits 0x%llx)",
                        (unsigned long long)(q->incompatible & ~known));
@@ -66,6 +64,10 @@ static struct err *read_v3(struct qcow2 *q, const uint8_t *head)
     q->refcount_order = get_be32(head + 96);
     q->header_length = get_be32(head + 100);
     TRY(refuse_features(q));
+    q->entry_bits = q->incompatible & QCOW2_INCOMPAT_EXTENDED_L2 ? 4 : 3;
+    if (q->entry_bits == 4 && q->cluster_bits < 14)
+        return err_new("its clusters of %llu bytes are too small for subclusters",
+                       (unsigned long long)q->cluster_size);
     if (q->refcount_order > 6)
         return err_new("its reference counts have 2^%u bits, more than 64", q->refcount_order);
     if (q->header_length < V3_HEADER || q->header_length > q->cluster_size)
@@ -164,6 +166,7 @@ static struct err *read_header(struct qcow2 *q)
     q->slice_size = (uint32_t)MIN(q->cluster_size, KIB(4));
     q->image->size = get_be64(head + 24);
     q->refcount_order = 4;
+    q->entry_bits = 3;
     q->header_length = V2_HEADER;
     if (q->version >= 3)
         TRY(read_v3(q, head));
@@ -208,7 +211,7 @@ static struct err *read_table(struct qcow2 *q, const char *what, uint64_t offset
 
 static struct err *read_tables(struct qcow2 *q)
 {
-    uint64_t covers = 1ull << (2 * q->cluster_bits - 3);
+    uint64_t covers = 1ull << qcow2_table_bits(q);
     uint64_t needed = q->image->size / covers + !!(q->image->size % covers);
     if (needed > QCOW2_L1_MAX / 8 || q->l1_size > QCOW2_L1_MAX / 8)
         return err_new("its L1 table has %u entries and needs %llu; %llu are the most", q->l1_size,
@@ -347,7 +350,7 @@ static void qcow2_info(struct image *image, struct image_info *info)
         return;
     image_info_bool(info, "lazy-refcounts", q->compatible & QCOW2_COMPAT_LAZY);
     image_info_bool(info, "corrupt", info->corrupt);
-    image_info_bool(info, "extended-l2", false);
+    image_info_bool(info, "extended-l2", q->entry_bits == 4);
     if (q->external) {
         image_info_text(info, "data-file", q->data_name);
         image_info_bool(info, "data-file-raw", q->autoclear & QCOW2_AUTOCLEAR_RAW_DATA);

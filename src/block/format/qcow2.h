@@ -15,6 +15,7 @@
 #ifndef TENON_BLOCK_FORMAT_QCOW2_H
 #define TENON_BLOCK_FORMAT_QCOW2_H
 
+#include "base/bytes.h"
 #include "base/list.h"
 #include "base/lock.h"
 #include "base/spare.h"
@@ -114,6 +115,7 @@ struct qcow2 {
     uint64_t flush_begun, flush_ended;
     int flush_result;
     unsigned version, cluster_bits, refcount_order;
+    unsigned entry_bits; /* log2 of an L2 entry's bytes: 3, or 4 if it is extended */
     uint64_t cluster_size;
     uint32_t slice_size;
     uint64_t incompatible, compatible, autoclear;
@@ -216,6 +218,15 @@ enum qcow2_kind qcow2_kind(const struct qcow2 *q, uint64_t entry);
 int qcow2_map(struct qcow2 *q, uint64_t offset, uint8_t **slice, unsigned *index);
 int qcow2_map_write(struct qcow2 *q, uint64_t offset, uint8_t **slice, unsigned *index);
 unsigned qcow2_slice_entries(const struct qcow2 *q);
+static inline uint64_t qcow2_entry(const struct qcow2 *q, const uint8_t *table, uint64_t index)
+{
+    return get_be64(table + (index << q->entry_bits));
+}
+/* log2 of the bytes that an L2 table covers. */
+static inline unsigned qcow2_table_bits(const struct qcow2 *q)
+{
+    return 2 * q->cluster_bits - q->entry_bits;
+}
 /* Where a packed cluster lies: first byte and number of bytes, whole sectors. */
 void qcow2_packed_range(const struct qcow2 *q, uint64_t entry, uint64_t *offset, uint64_t *length);
 int qcow2_write_l1_entry(struct qcow2 *q, uint64_t index);
@@ -244,6 +255,27 @@ int qcow2_find_run(struct qcow2 *q, uint64_t offset, uint64_t length, struct qco
 /* qcow2_io.c */
 int qcow2_pread(struct image *image, void *buffer, uint64_t offset, uint64_t length);
 int qcow2_pwrite(struct image *image, const void *buffer, uint64_t offset, uint64_t length);
+/*
+ * Under the lock, which it leaves: data that fills whole units (a cluster, a subcluster) together
+ * with what the disk has around it; `host` is where the first unit lies. `blank`: what is around it
+ * is zero in the file already.
+ */
+int qcow2_write_fresh(struct qcow2 *q, const uint8_t *data, uint64_t offset, uint64_t length,
+                      uint64_t host, uint64_t unit, bool blank);
+/* qcow2_alloc, or the place in an external data file. */
+int qcow2_place(struct qcow2 *q, uint64_t start, uint64_t count, uint64_t *host, uint64_t *got,
+                bool *virgin);
+
+/* qcow2_extended.c */
+int qcow2_find_run_extended(struct qcow2 *q, uint64_t offset, uint64_t length, const uint8_t *slice,
+                            unsigned index, struct qcow2_run *run);
+/* A stretch that may not be written in place; nobody else claims its cluster. */
+int qcow2_write_extended(struct qcow2 *q, struct qcow2_op *op, const uint8_t *data, uint64_t offset,
+                         const struct qcow2_run *run, uint64_t *done);
+/* Makes a cluster zero; *gone: the entry whose clusters it lost. False: it was so. */
+bool qcow2_zero_extended(struct qcow2 *q, uint8_t *slice, unsigned index, bool unmap,
+                         uint64_t *gone);
+
 /* qcow2_zero.c */
 int qcow2_zero(struct image *image, uint64_t offset, uint64_t length, bool unmap);
 int qcow2_discard(struct image *image, uint64_t offset, uint64_t length);

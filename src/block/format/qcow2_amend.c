@@ -227,14 +227,15 @@ struct err *qcow2_empty(struct image *image)
             at += (uint64_t)(qcow2_slice_entries(q) - index) << q->cluster_bits;
             continue;
         }
-        uint64_t before = result ? 0 : get_be64(slice + index * 8);
+        uint64_t before = result ? 0 : qcow2_entry(q, slice, index);
+        size_t place = (size_t)index << q->entry_bits, bytes = 1u << q->entry_bits;
         at += q->cluster_size;
-        if (!before)
+        if (result || image_is_zero(slice + place, bytes))
             continue;
         result = qcow2_map_write(q, at - q->cluster_size, &slice, &index);
         if (result)
             break;
-        put_be64(slice + index * 8, 0);
+        memset(slice + place, 0, bytes);
         qcow2_cache_dirty(q, &q->l2, slice);
         result = qcow2_gone_entry(q, before);
     }

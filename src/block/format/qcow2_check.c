@@ -126,16 +126,17 @@ static void walk_l2(struct counting *c, uint64_t table, bool flags)
         c->check->errors++;
         return;
     }
-    for (uint64_t i = 0; i < q->cluster_size / 8; i++) {
-        uint64_t entry = get_be64(c->table + i * 8);
+    for (uint64_t i = 0; i < q->cluster_size >> q->entry_bits; i++) {
+        uint64_t entry = qcow2_entry(q, c->table, i);
         enum qcow2_kind kind = entry ? qcow2_kind(q, entry) : QCOW2_UNALLOCATED;
         if (!entry)
             continue;
         if (!flags)
             count_entry(c, entry);
         else if (!q->external && (kind == QCOW2_NORMAL || kind == QCOW2_ZERO_ALLOCATED) &&
-                 !check_flag(c, entry, table + i * 8, "a wrong ownership flag of a data cluster"))
-            fix_flag(c, table + i * 8, entry ^ QCOW2_COPIED);
+                 !check_flag(c, entry, table + (i << q->entry_bits),
+                             "a wrong ownership flag of a data cluster"))
+            fix_flag(c, table + (i << q->entry_bits), entry ^ QCOW2_COPIED);
     }
 }
 

@@ -23,7 +23,9 @@ const char *const qcow2_create_options[] = {"compat",
                                             "lazy_refcounts",
                                             "compression_type",
                                             "preallocation",
+                                            "extended_l2",
                                             "data_file",
+                                            "data_file_raw",
                                             "encrypt.format",
                                             "encrypt.key-secret",
                                             "encrypt.cipher-alg",
@@ -31,13 +33,12 @@ const char *const qcow2_create_options[] = {"compat",
                                             "encrypt.ivgen-alg",
                                             "encrypt.hash-alg",
                                             "encrypt.iter-time",
-                                            "data_file_raw",
                                             "backing_file",
                                             "backing_fmt",
                                             NULL};
 
 struct plan {
-    unsigned version, cluster_bits, refcount_order, compression;
+    unsigned version, cluster_bits, refcount_order, compression, entry_bits;
     bool lazy, data_raw;
     const char *data_file; /* NULL: none */
     uint64_t crypt_at;
@@ -63,7 +64,7 @@ static struct err *choose(const struct image_create *create, struct plan *plan)
 {
     const char *text;
     uint64_t value;
-    *plan = (struct plan){.version = 3, .cluster_bits = 16, .refcount_order = 4};
+    *plan = (struct plan){.version = 3, .cluster_bits = 16, .refcount_order = 4, .entry_bits = 3};
     plan->size = ALIGN_UP(create->size, (uint64_t)IMAGE_SECTOR);
     if ((text = image_create_value(create, "compat"))) {
         if (!strcmp(text, "0.10") || !strcmp(text, "v2"))
@@ -91,6 +92,12 @@ static struct err *choose(const struct image_create *create, struct plan *plan)
         plan->lazy = !strcmp(text, "on") || !strcmp(text, "true");
     if ((text = image_create_value(create, "preallocation")) && strcmp(text, "off"))
         return err_of(ERR_USAGE, "preallocation of qcow2 is not supported, only 'off'");
+    if ((text = image_create_value(create, "extended_l2")) &&
+        (!strcmp(text, "on") || !strcmp(text, "true"))) {
+        plan->entry_bits = 4;
+        if (plan->version == 2 || plan->cluster_bits < 14)
+            return err_of(ERR_USAGE, "extended_l2 needs compat 1.1 and clusters of 16k or more");
+    }
     plan->data_file = image_create_value(create, "data_file");
     if ((text = image_create_value(create, "data_file_raw")))
         plan->data_raw = !strcmp(text, "on") || !strcmp(text, "true");
@@ -101,7 +108,7 @@ static struct err *choose(const struct image_create *create, struct plan *plan)
                       "compat 0.10 has no data_file, and its name has at most 1023 bytes");
     if (plan->version == 2 && (plan->refcount_order != 4 || plan->compression || plan->lazy))
         return err_of(ERR_USAGE, "compat 0.10 has 16-bit reference counts, zlib, and no lazy ones");
-    uint64_t covers = 1ull << (2 * plan->cluster_bits - 3);
+    uint64_t covers = 1ull << (2 * plan->cluster_bits - plan->entry_bits);
     plan->l1_entries = plan->size / covers + !!(plan->size % covers);
     if (plan->l1_entries * 8 > QCOW2_L1_MAX)
         return err_of(ERR_USAGE, "that size needs larger clusters");
@@ -124,7 +131,8 @@ static struct err *header(const struct plan *plan, const struct image_create *cr
     put_be32(out + 56, reftable_clusters);
     if (plan->version >= 3) {
         put_be64(out + 72, (plan->compression ? QCOW2_INCOMPAT_COMPRESSION : 0) |
-                               (plan->data_file ? QCOW2_INCOMPAT_DATA_FILE : 0));
+                               (plan->data_file ? QCOW2_INCOMPAT_DATA_FILE : 0) |
+                               (plan->entry_bits == 4 ? QCOW2_INCOMPAT_EXTENDED_L2 : 0));
         put_be64(out + 88, plan->data_raw ? QCOW2_AUTOCLEAR_RAW_DATA : 0);
         put_be64(out + 80, plan->lazy ? QCOW2_COMPAT_LAZY : 0);
         put_be32(out + 96, plan->refcount_order);
@@ -250,7 +258,8 @@ struct err *qcow2_measure(const struct image_create *create, struct image_measur
     TRY(choose(create, &plan));
     uint64_t cluster = 1ull << plan.cluster_bits, per_table = cluster / 8;
     uint64_t data = (plan.size + cluster - 1) >> plan.cluster_bits;
-    uint64_t l2 = (data + per_table - 1) / per_table, l1 = (l2 + per_table - 1) / per_table;
+    uint64_t entries = cluster >> plan.entry_bits;
+    uint64_t l2 = (data + entries - 1) / entries, l1 = (l2 + per_table - 1) / per_table;
     uint64_t per_block = cluster * 8 >> plan.refcount_order, clusters = 1 + l1 + l2 + data;
     uint64_t blocks = 0, tables = 0, before;
     do { /* the reference blocks count themselves too */
@@ -302,7 +311,7 @@ static int move_l1(struct qcow2 *q, uint32_t entries)
 struct err *qcow2_resize(struct image *image, uint64_t size)
 {
     struct qcow2 *q = image->state;
-    uint64_t covers = 1ull << (2 * q->cluster_bits - 3), before = image->size;
+    uint64_t covers = 1ull << qcow2_table_bits(q), before = image->size;
     size = ALIGN_UP(size, (uint64_t)IMAGE_SECTOR);
     uint64_t needed = size / covers + !!(size % covers);
     if (size < image->size)

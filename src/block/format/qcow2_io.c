@@ -26,6 +26,8 @@ int qcow2_find_run(struct qcow2 *q, uint64_t offset, uint64_t length, struct qco
         run->length = MIN(length, ((uint64_t)(entries - index) << q->cluster_bits) - inside);
         return 0;
     }
+    if (q->entry_bits == 4)
+        return qcow2_find_run_extended(q, offset, length, slice, index, run);
     run->entry = get_be64(slice + index * 8);
     run->kind = qcow2_kind(q, run->entry);
     run->copied = run->entry & QCOW2_COPIED;
@@ -119,18 +121,18 @@ static int read_old(struct qcow2 *q, uint8_t *out, uint64_t offset, uint64_t len
     return have ? read_locked(q, out, offset, have) : 0;
 }
 
-/* Fills the rest of the first and last cluster of a run that gets a place of its own. */
+/* Fills the rest of the first and last unit of a run that gets a place of its own. */
 static int write_around(struct qcow2 *q, const uint8_t *data, uint64_t offset, uint64_t length,
-                        uint64_t host, uint8_t *scratch)
+                        uint64_t host, uint64_t unit, uint8_t *scratch)
 {
-    uint64_t mask = q->cluster_size - 1, head = offset & mask, end = offset + length;
-    uint64_t tail = end & mask ? q->cluster_size - (end & mask) : 0;
+    uint64_t mask = unit - 1, head = offset & mask, end = offset + length;
+    uint64_t tail = end & mask ? unit - (end & mask) : 0;
     int result = head ? read_old(q, scratch, offset - head, head) : 0;
-    if (head + length + tail == q->cluster_size) { /* put it together: one write */
+    if (head + length + tail == unit) { /* put it together: one write */
         if (!result && tail)
             result = read_old(q, scratch + head + length, end, tail);
         memcpy(scratch + head, data, length);
-        return result ? result : write_unlocked(q, scratch, host, q->cluster_size);
+        return result ? result : write_unlocked(q, scratch, host, unit);
     }
     if (!result && head)
         result = write_unlocked(q, scratch, host, head);
@@ -141,17 +143,15 @@ static int write_around(struct qcow2 *q, const uint8_t *data, uint64_t offset, u
     return result ? result : write_unlocked(q, data, host + head, length);
 }
 
-/* `blank`: what is around the data is zero in the file already. */
-static int write_fresh(struct qcow2 *q, const uint8_t *data, uint64_t offset, uint64_t length,
-                       uint64_t host, bool blank)
+int qcow2_write_fresh(struct qcow2 *q, const uint8_t *data, uint64_t offset, uint64_t length,
+                      uint64_t host, uint64_t unit, bool blank)
 {
-    uint64_t mask = q->cluster_size - 1;
-    if (blank || !((offset | length) & mask))
-        return write_unlocked(q, data, host + (offset & mask), length);
+    if (blank || !((offset | length) & (unit - 1)))
+        return write_unlocked(q, data, host + (offset & (unit - 1)), length);
     uint8_t *scratch = qcow2_scratch_take(q);
     if (!scratch)
         return -ENOMEM;
-    int result = write_around(q, data, offset, length, host, scratch);
+    int result = write_around(q, data, offset, length, host, unit, scratch);
     qcow2_scratch_give(q, scratch);
     return result;
 }
@@ -207,8 +207,8 @@ static int count_fresh(struct qcow2 *q, uint64_t offset, uint64_t wanted, uint64
 }
 
 /* In an external data file every cluster has its place. */
-static int place(struct qcow2 *q, uint64_t start, uint64_t count, uint64_t *host, uint64_t *got,
-                 bool *virgin)
+int qcow2_place(struct qcow2 *q, uint64_t start, uint64_t count, uint64_t *host, uint64_t *got,
+                bool *virgin)
 {
     if (!q->external)
         return qcow2_alloc(q, count, host, got, virgin);
@@ -227,12 +227,13 @@ static int write_allocating(struct qcow2 *q, struct qcow2_op *op, const uint8_t 
     int result = count_fresh(q, offset, (inside + length + q->cluster_size - 1) >> q->cluster_bits,
                              &count, &zero);
     if (!result)
-        result = place(q, start, count, &host, &got, &virgin);
+        result = qcow2_place(q, start, count, &host, &got, &virgin);
     if (result)
         return result;
     *done = MIN(length, (got << q->cluster_bits) - inside);
     qcow2_claim(op, start, got << q->cluster_bits);
-    result = write_fresh(q, data, offset, *done, host, zero && virgin && !q->luks);
+    result = qcow2_write_fresh(q, data, offset, *done, host, q->cluster_size,
+                               zero && virgin && !q->luks);
     if (result && !q->external)
         qcow2_unalloc(q, host, got);
     if (!result)
@@ -248,7 +249,7 @@ static int write_zeroed(struct qcow2 *q, struct qcow2_op *op, const uint8_t *dat
     uint64_t inside = offset & (q->cluster_size - 1), host = run->host - inside;
     uint64_t count = (inside + run->length + q->cluster_size - 1) >> q->cluster_bits;
     qcow2_claim(op, offset - inside, count << q->cluster_bits);
-    int result = write_fresh(q, data, offset, run->length, host, false);
+    int result = qcow2_write_fresh(q, data, offset, run->length, host, q->cluster_size, false);
     if (!result)
         result = link_clusters(q, offset - inside, count, host);
     qcow2_release(q, op);
@@ -273,6 +274,8 @@ static int write_run(struct qcow2 *q, struct qcow2_op *op, const uint8_t *data, 
     *done = 0;
     if (qcow2_wait_for_claims(q, offset, length))
         return 0; /* things have changed: look again */
+    if (q->entry_bits == 4)
+        return qcow2_write_extended(q, op, data, offset, &run, done);
     if (!ours)
         return write_allocating(q, op, data, offset, length, done);
     *done = run.length;

@@ -15,14 +15,14 @@ enum qcow2_kind qcow2_kind(const struct qcow2 *q, uint64_t entry)
     if (entry & QCOW2_COMPRESSED)
         return QCOW2_PACKED;
     bool host = entry & (q->external ? QCOW2_OFFSET_MASK | QCOW2_COPIED : QCOW2_OFFSET_MASK);
-    if (q->version >= 3 && (entry & QCOW2_ZERO))
+    if (q->version >= 3 && q->entry_bits == 3 && (entry & QCOW2_ZERO))
         return host ? QCOW2_ZERO_ALLOCATED : QCOW2_ZERO_PLAIN;
     return host ? QCOW2_NORMAL : QCOW2_UNALLOCATED;
 }
 
 unsigned qcow2_slice_entries(const struct qcow2 *q)
 {
-    return q->slice_size / 8;
+    return q->slice_size >> q->entry_bits;
 }
 
 void qcow2_packed_range(const struct qcow2 *q, uint64_t entry, uint64_t *offset, uint64_t *length)
@@ -42,15 +42,15 @@ static bool table_good(const struct qcow2 *q, uint64_t table)
 static int locate(struct qcow2 *q, uint64_t table, uint64_t offset, uint8_t **slice,
                   unsigned *index)
 {
-    uint64_t number = offset >> q->cluster_bits & (q->cluster_size / 8 - 1);
-    uint64_t byte = number * 8;
-    *index = (unsigned)(byte % q->slice_size / 8);
+    uint64_t number = offset >> q->cluster_bits & ((q->cluster_size >> q->entry_bits) - 1);
+    uint64_t byte = number << q->entry_bits;
+    *index = (unsigned)(byte % q->slice_size >> q->entry_bits);
     return qcow2_l2_slice(q, table + ALIGN_DOWN(byte, (uint64_t)q->slice_size), slice);
 }
 
 int qcow2_map(struct qcow2 *q, uint64_t offset, uint8_t **slice, unsigned *index)
 {
-    uint64_t l1_index = offset >> (2 * q->cluster_bits - 3);
+    uint64_t l1_index = offset >> qcow2_table_bits(q);
     *slice = NULL;
     *index = (unsigned)((offset >> q->cluster_bits) % qcow2_slice_entries(q));
     if (l1_index >= q->l1_size)
@@ -106,7 +106,7 @@ static int new_table(struct qcow2 *q, uint64_t l1_index)
 
 int qcow2_map_write(struct qcow2 *q, uint64_t offset, uint8_t **slice, unsigned *index)
 {
-    uint64_t l1_index = offset >> (2 * q->cluster_bits - 3);
+    uint64_t l1_index = offset >> qcow2_table_bits(q);
     if (l1_index >= q->l1_size)
         return -EIO;
     if (!(q->l1[l1_index] & QCOW2_COPIED) || !(q->l1[l1_index] & QCOW2_OFFSET_MASK)) {

@@ -208,8 +208,10 @@ static int write_packed_locked(struct qcow2 *q, uint64_t offset, const void *dat
         return result;
     unsigned x = 62 - (q->cluster_bits - 8);
     uint64_t sectors = (at + length - 1) / 512 - at / 512;
-    uint64_t before = get_be64(slice + index * 8);
-    put_be64(slice + index * 8, QCOW2_COMPRESSED | sectors << x | at);
+    uint64_t before = qcow2_entry(q, slice, index);
+    put_be64(slice + ((size_t)index << q->entry_bits), QCOW2_COMPRESSED | sectors << x | at);
+    if (q->entry_bits == 4)
+        put_be64(slice + index * 16 + 8, 0);
     qcow2_cache_dirty(q, &q->l2, slice);
     return qcow2_gone_entry(q, before);
 }

@@ -217,8 +217,8 @@ static int change_tree(struct qcow2 *q, const uint64_t *l1, uint32_t size, int d
             result = -EIO;
         if (!result)
             result = image_read(q->file, table, at, q->cluster_size);
-        for (uint64_t k = 0; k < q->cluster_size / 8 && !result; k++)
-            result = change_entry(q, get_be64(table + k * 8), delta);
+        for (uint64_t k = 0; k < q->cluster_size >> q->entry_bits && !result; k++)
+            result = change_entry(q, qcow2_entry(q, table, k), delta);
         if (!result)
             result = delta < 0 ? qcow2_gone(q, at) : qcow2_ref_add(q, at >> q->cluster_bits, 1);
     }
@@ -239,14 +239,14 @@ static int set_table_flags(struct qcow2 *q, uint64_t table, uint8_t *bytes)
 {
     bool changed = false, wrong;
     int result = image_read(q->file, bytes, table, q->cluster_size);
-    for (uint64_t k = 0; k < q->cluster_size / 8 && !result; k++) {
-        uint64_t entry = get_be64(bytes + k * 8);
+    for (uint64_t k = 0; k < q->cluster_size >> q->entry_bits && !result; k++) {
+        uint64_t entry = qcow2_entry(q, bytes, k);
         enum qcow2_kind kind = qcow2_kind(q, entry);
         if (kind != QCOW2_NORMAL && kind != QCOW2_ZERO_ALLOCATED)
             continue;
         result = wrong_flag(q, entry, &wrong);
         if (!result && wrong) {
-            put_be64(bytes + k * 8, entry ^ QCOW2_COPIED);
+            put_be64(bytes + (k << q->entry_bits), entry ^ QCOW2_COPIED);
             changed = true;
         }
     }
@@ -423,7 +423,7 @@ struct err *qcow2_snapshot_apply(struct image *image, const char *name)
     if (index < 0)
         return err_new("there is no snapshot '%s'", name);
     const struct qcow2_snapshot *snapshot = &q->snapshot[index];
-    uint64_t *l1, covers = 1ull << (2 * q->cluster_bits - 3), offset = 0;
+    uint64_t *l1, covers = 1ull << qcow2_table_bits(q), offset = 0;
     if (snapshot->say.disk_size > covers * snapshot->l1_size)
         return err_new("the snapshot's disk is larger than its tables");
     int result = begin_change(q);
@@ -470,7 +470,7 @@ struct err *qcow2_snapshot_load(struct image *image, const char *name)
     if (index < 0)
         return err_new("there is no snapshot '%s'", name);
     const struct qcow2_snapshot *snapshot = &q->snapshot[index];
-    uint64_t *l1, covers = 1ull << (2 * q->cluster_bits - 3);
+    uint64_t *l1, covers = 1ull << qcow2_table_bits(q);
     if (snapshot->say.disk_size > covers * snapshot->l1_size)
         return err_new("the snapshot's disk is larger than its tables");
     int result = read_l1(q, snapshot->l1_offset, snapshot->l1_size, &l1);

@@ -23,6 +23,20 @@ static uint64_t zeroed_entry(const struct qcow2 *q, uint64_t entry, bool unmap)
     return q->image->backing || !unmap || kind == QCOW2_ZERO_PLAIN ? QCOW2_ZERO : 0;
 }
 
+static int zero_extended(struct qcow2 *q, uint64_t offset, bool unmap)
+{
+    uint8_t *slice;
+    unsigned index;
+    uint64_t gone = 0;
+    int result = qcow2_map(q, offset, &slice, &index);
+    if (result || (!slice && !q->image->backing))
+        return result;
+    result = qcow2_map_write(q, offset, &slice, &index);
+    if (!result && qcow2_zero_extended(q, slice, index, unmap, &gone) && gone)
+        result = qcow2_gone_entry(q, gone);
+    return result;
+}
+
 /* Under the lock, which it keeps. */
 static int zero_locked(struct qcow2 *q, uint64_t offset, uint64_t count, bool unmap)
 {
@@ -33,6 +47,12 @@ static int zero_locked(struct qcow2 *q, uint64_t offset, uint64_t count, bool un
         int result = qcow2_map(q, at, &slice, &index);
         if (result)
             return result;
+        if (q->entry_bits == 4) {
+            result = zero_extended(q, at, unmap);
+            if (result)
+                return result;
+            continue;
+        }
         uint64_t before = slice ? get_be64(slice + index * 8) : 0;
         uint64_t after = zeroed_entry(q, before, unmap);
         if (after == before) {
@@ -82,14 +102,19 @@ static int write_zeros(struct qcow2 *q, uint64_t offset, uint64_t length)
 static int zero_piece(struct qcow2 *q, uint64_t offset, uint64_t length)
 {
     struct qcow2_run run;
-    lock_take(&q->lock);
-    int result = qcow2_find_run(q, offset, length, &run);
-    lock_drop(&q->lock);
-    if (result || run.kind == QCOW2_ZERO_PLAIN || run.kind == QCOW2_ZERO_ALLOCATED)
-        return result;
-    if (run.kind == QCOW2_UNALLOCATED && !q->image->backing)
-        return 0;
-    return write_zeros(q, offset, length);
+    int result = 0;
+    for (uint64_t at = 0; at < length && !result; at += run.length) {
+        lock_take(&q->lock);
+        result = qcow2_find_run(q, offset + at, length - at, &run);
+        lock_drop(&q->lock);
+        if (result)
+            break;
+        bool zero = run.kind == QCOW2_ZERO_PLAIN || run.kind == QCOW2_ZERO_ALLOCATED ||
+                    (run.kind == QCOW2_UNALLOCATED && !q->image->backing);
+        if (!zero)
+            result = write_zeros(q, offset + at, run.length);
+    }
+    return result;
 }
 
 int qcow2_zero(struct image *image, uint64_t offset, uint64_t length, bool unmap)

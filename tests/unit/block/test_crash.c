@@ -23,7 +23,7 @@
 
 struct kind {
     const char *name, *format;
-    struct image_option option[2];
+    struct image_option option[3];
     unsigned options;
     uint64_t size;
     bool snapshots, qemu_checks, leaks;
@@ -39,6 +39,14 @@ static const struct kind kinds[] = {
      2,
      MIB(8),
      false,
+     true,
+     true},
+    {"qcow2-extended",
+     "qcow2",
+     {{"cluster_size", "16384"}, {"extended_l2", "on"}},
+     2,
+     MIB(16),
+     true,
      true,
      true},
     {"vdi", "vdi", {{NULL, NULL}}, 0, MIB(24), false, true, true},

@@ -26,14 +26,15 @@
 
 struct layout {
     const char *cluster_size, *compat, *base_format;
-    bool chain;
+    bool chain, extended;
 };
 
 static const struct layout layouts[] = {
-    {"65536", "1.1", "raw", true},    {"4096", "1.1", "qcow2", true},
-    {"65536", "1.1", NULL, false},    {"512", "1.1", "raw", true},
-    {"16384", "0.10", NULL, false},   {"65536", "0.10", "vmdk", true},
-    {"2097152", "1.1", "vhdx", true},
+    {"65536", "1.1", "raw", true},       {"4096", "1.1", "qcow2", true},
+    {"65536", "1.1", NULL, false},       {"512", "1.1", "raw", true},
+    {"16384", "0.10", NULL, false},      {"65536", "0.10", "vmdk", true},
+    {"2097152", "1.1", "vhdx", true},    {"65536", "1.1", "qcow2", true, true},
+    {"16384", "1.1", NULL, false, true},
 };
 
 struct bed {
@@ -180,10 +181,11 @@ static void bed_init(struct bed *bed, const struct layout *layout)
         assert_int_equal(image_close(base), 0);
     }
     const struct image_option option[] = {{"cluster_size", layout->cluster_size},
-                                          {"compat", layout->compat}};
+                                          {"compat", layout->compat},
+                                          {"extended_l2", layout->extended ? "on" : "off"}};
     const struct image_create create = {.size = SIZE,
                                         .option = option,
-                                        .option_count = 2,
+                                        .option_count = 3,
                                         .backing_name = layout->chain ? "base" : NULL,
                                         .backing_format = layout->base_format};
     struct image *file;

@@ -259,6 +259,23 @@ static void test_code_remapped(void **state)
                      2);
 }
 
+/* One translation serves all privileges: what a kernel may do faults in a program. */
+static void test_privilege_of_hot_code(void **state)
+{
+    struct rig *rig = *state;
+    /* mov ecx, 100; L: mov rax, cr0; swapgs; cli; sti; dec ecx; jnz L */
+    static const uint8_t code[] = {0xb9, 100,  0,    0,    0,    0x0f, 0x20, 0xc0, 0x0f,
+                                   0x01, 0xf8, 0xfa, 0xfb, 0xff, 0xc9, 0x75, 0xf4, RIG_END};
+    run_code(rig, code, sizeof(code), 0, false);
+    assert_int_equal(run_code(rig, code, 0, 0, true), VEC_GP);
+    assert_int_equal(rig->v->r[X86_RBX], 0);
+    /* RDTSC is for all. */
+    static const uint8_t clock[] = {0xb9, 100,  0,    0,    0,    0x0f,
+                                    0x31, 0xff, 0xc9, 0x75, 0xfa, RIG_END};
+    run_code(rig, clock, sizeof(clock), 0, false);
+    assert_int_not_equal(run_code(rig, clock, 0, 0, true), VEC_GP);
+}
+
 static void test_mmio(void **state)
 {
     struct rig *rig = *state;
@@ -418,6 +435,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_invlpg, setup, teardown),
         cmocka_unit_test_setup_teardown(test_global, setup, teardown),
         cmocka_unit_test_setup_teardown(test_code_remapped, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_privilege_of_hot_code, setup, teardown),
         cmocka_unit_test_setup_teardown(test_mmio, setup, teardown),
         cmocka_unit_test_setup_teardown(test_self_modifying, setup, teardown),
         cmocka_unit_test_setup_teardown(test_device_writes_code, setup, teardown),

@@ -282,6 +282,25 @@ static void stack(struct fixture *f)
     put(f, 0x58 | (to & 7));
 }
 
+/* CLI, STI, SWAPGS, fences, control registers to read. */
+static void system_insn(struct fixture *f)
+{
+    static const uint8_t codes[][4] = {
+        {1, 0xfa}, {1, 0xfb}, {3, 0x0f, 0x01, 0xf8}, {3, 0x0f, 0xae, 0xe8}};
+    static const uint8_t controls[] = {0, 2, 3, 4};
+    unsigned which = below(f, ARRAY_SIZE(codes) + 2);
+    if (which < ARRAY_SIZE(codes)) {
+        for (unsigned i = 1; i <= codes[which][0]; i++)
+            put(f, codes[which][i]);
+        return;
+    }
+    unsigned to = any_reg(f);
+    put(f, 0x40 | to >> 3);
+    put(f, 0x0f);
+    put(f, 0x20);
+    put(f, 0xc0 | controls[below(f, ARRAY_SIZE(controls))] << 3 | (to & 7));
+}
+
 /* What the translator leaves to the interpreter. */
 static void foreign(struct fixture *f)
 {
@@ -383,6 +402,8 @@ static void straight(struct fixture *f)
         device_or_fault(f);
     else if (rare == 4)
         self_modify(f);
+    else if (rare < 9)
+        system_insn(f);
     else
         kinds[below(f, ARRAY_SIZE(kinds))](f);
 }
@@ -559,6 +580,8 @@ static void run(struct fixture *f, uint64_t rip, struct outcome *out)
     soft_xstate_set(v, f->xsave);
     soft_set_flags(v, f->flags);
     soft_seg_base(v, X86_GS, 64);
+    v->msr.kernel_gs_base = 96;
+    v->cr2 = 0;
     v->rip = rip;
     rig->mmio_reads = rig->mmio_writes = 0;
     rig->mmio_value = 0;

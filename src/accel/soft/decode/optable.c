@@ -153,7 +153,7 @@ const struct oprow optable_one[256] = {
     [0xf1] = OP(INT1, A_END | A_STATE), [0xf4] = OP(HLT, A_PRIV | A_END | A_STATE),
     [0xf5] = OP(CMC, 0), [0xf6] = SUB(GROUP, group3_f6), [0xf7] = SUB(GROUP, group3_f7),
     [0xf8] = OP(CLC, 0), [0xf9] = OP(STC, 0),
-    [0xfa] = OP(CLI, A_STATE), [0xfb] = OP(STI, A_STATE | A_END),
+    [0xfa] = OP(CLI, A_STATE), [0xfb] = OP(STI, A_STATE),
     [0xfc] = OP(CLD, 0), [0xfd] = OP(STD, 0),
     [0xfe] = SUB(GROUP, group4), [0xff] = SUB(GROUP, group5),
 };

@@ -199,7 +199,7 @@ static bool append(struct builder *b, const struct insn *insn)
         if (soft_select(op, insn))
             return end;
     }
-    end |= insn->id == I_JCC || (block->flat && loads_segment(insn));
+    end |= insn->id == I_JCC || insn->id == I_STI || (block->flat && loads_segment(insn));
     op->fn = end ? op_generic_end : op_generic;
     op->insn = keep_insn(b->v, insn);
     return end;

@@ -154,6 +154,24 @@ const struct op *fast_cli(struct soft_vcpu *v, const struct op *op)
     NEXT_OP(v, op);
 }
 
+/* The shadow is left on where nothing waits: the next look at events then takes one instruction
+   more, so that `sti; hlt` is one even at the end of a block. */
+const struct op *fast_sti(struct soft_vcpu *v, const struct op *op)
+{
+    if (unlikely(v->cpl > (v->rflags >> FL_IOPL_SHIFT & 3)))
+        return op_generic(v, op);
+    if (v->rflags & FL_IF)
+        NEXT_OP(v, op);
+    v->rflags |= FL_IF;
+    v->shadow = SHADOW_STI;
+    if (v->intr_maybe || v->nmi_pending || atomic_load_explicit(&v->events, memory_order_relaxed)) {
+        v->icount += op->n;
+        v->rip = v->r[R_BLOCK] + op->off + op->len;
+        return NULL;
+    }
+    NEXT_OP(v, op);
+}
+
 FAST void bit_test(struct soft_vcpu *v, uint64_t a, unsigned bit)
 {
     uint32_t f = cc_compute(v) & ~FL_CF;

@@ -271,7 +271,7 @@ static bool is_simd(const struct insn *insn)
 bool soft_select_keeps(const struct insn *insn)
 {
     return insn->prefix & INSN_LOCK || (insn->id == I_XCHG && insn->is_mem) || insn->id == I_CLI ||
-           is_simd(insn);
+           insn->id == I_STI || is_simd(insn);
 }
 
 bool soft_select(struct op *op, const struct insn *insn)
@@ -280,6 +280,8 @@ bool soft_select(struct op *op, const struct insn *insn)
     int form;
     if (insn->id == I_CLI)
         return pick(op, fast_cli);
+    if (insn->id == I_STI)
+        return pick(op, fast_sti);
     if (is_simd(insn)) {
         if (!soft_select_simd(op, insn)) {
             op->disp = 0;

@@ -397,7 +397,10 @@ static void set_flat(struct soft_vcpu *v, uint16_t cs, uint16_t ss, unsigned cpl
     v->seg[X86_CS] = flat(cs, true, cpl, long_code);
     v->seg[X86_SS] = flat(ss, false, cpl, false);
     soft_set_cpl(v, cpl);
-    soft_mode_changed(v);
+    if (v->mode == INSN_64 && long_code)
+        soft_cpl_changed(v);
+    else
+        soft_mode_changed(v);
 }
 
 /* Intel's CPUs know SYSCALL and SYSRET in 64-bit code only. */

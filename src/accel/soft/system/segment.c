@@ -157,7 +157,10 @@ void soft_commit_cs(struct soft_vcpu *v, struct x86_segment *cs, uint64_t desc, 
     cs->selector = (cs->selector & ~3) | cpl;
     v->seg[X86_CS] = *cs;
     soft_set_cpl(v, cpl);
-    soft_mode_changed(v);
+    if (v->mode == INSN_64 && cs->attr & X86_ATTR_L)
+        soft_cpl_changed(v);
+    else
+        soft_mode_changed(v);
 }
 
 /* ---- LDTR and TR ---- */

@@ -153,6 +153,10 @@ uint32_t xlate_live_at(struct soft_vcpu *v, const uint8_t *page, uint64_t gpa, i
 
 /* xlate_insn.c: can the translator encode it, if the host has it? */
 bool xlate_handles(const struct insn *insn);
+/* xlate_system.c: the same of system instructions. */
+bool xlate_handles_system(const struct insn *insn);
+/* Does it the same when it is done once more? Lockstep leaves the others to the interpreter. */
+bool xlate_repeats(const struct insn *insn);
 /* xlate_simd.c: the same of what is no integer instruction. */
 bool xlate_handles_simd(const struct insn *insn);
 

@@ -41,6 +41,8 @@ static bool decode_ops(struct xlate_build *b, const uint8_t *page)
             return false;
         if (!xlate_handles(&x->insn))
             continue;
+        if (b->v->lockstep && !xlate_repeats(&x->insn))
+            continue;
         if (x->insn.id == I_SIMD && !simd_native(b->v, &x->insn, &x->simd))
             continue;
         x->kind = XLATE_INSN;

@@ -95,6 +95,9 @@ void xlate_place_op(struct xlate_build *b, unsigned opcode, unsigned reg,
                     const struct xlate_place *place);
 void xlate_miss_stub(struct xlate_build *b, const struct xlate_stub *stub);
 
+/* xlate_system.c: emits system instruction ops[i]. */
+void xlate_system(struct xlate_build *b, unsigned i);
+
 /* xlate_simd.c: emits SIMD instruction ops[i]; its end. */
 void xlate_simd(struct xlate_build *b, unsigned i);
 void xlate_simd_body(struct xlate_build *b, unsigned i, struct xlate_place *place);

@@ -107,6 +107,14 @@ struct flag_use xlate_flag_use(const struct insn *insn)
     case I_CALL:
     case I_CALLI:
     case I_RET:
+    case I_CLI:
+    case I_STI:
+    case I_SWAPGS:
+    case I_RDTSC:
+    case I_MOVCR_R:
+    case I_LFENCE:
+    case I_MFENCE:
+    case I_SFENCE:
         return (struct flag_use){0, 0, false};
     case I_SIMD:
     case I_EMMS:

@@ -95,6 +95,8 @@ bool xlate_handles(const struct insn *insn)
 {
     if (insn->cls != INSN_CLASS_INT)
         return xlate_handles_simd(insn);
+    if (xlate_handles_system(insn))
+        return true;
     if (insn->mode != INSN_64 || insn->prefix & INSN_VEX || insn->rep ||
         insn->flags & (INSN_F_PRIV | INSN_F_STATE))
         return false;
@@ -395,6 +397,12 @@ uint32_t xlate_writes(const struct xlate_op *x)
     case I_NOP:
     case I_PREFETCH:
     case I_EMMS:
+    case I_CLI:
+    case I_STI:
+    case I_SWAPGS:
+    case I_LFENCE:
+    case I_MFENCE:
+    case I_SFENCE:
         return 0;
     case I_CALL:
     case I_CALLI:
@@ -412,6 +420,7 @@ uint32_t xlate_writes(const struct xlate_op *x)
         return rdx;
     case I_MUL:
     case I_IMUL1:
+    case I_RDTSC:
         return rax | rdx;
     case I_SIMD:
         return x->simd.gpr_out == SIMD_NO_GPR ? 0 : 1u << x->simd.gpr_out;
@@ -455,6 +464,16 @@ void xlate_insn(struct xlate_build *b, unsigned i)
     case I_SIMD:
     case I_EMMS:
         xlate_simd(b, i);
+        break;
+    case I_CLI:
+    case I_STI:
+    case I_SWAPGS:
+    case I_RDTSC:
+    case I_MOVCR_R:
+    case I_LFENCE:
+    case I_MFENCE:
+    case I_SFENCE:
+        xlate_system(b, i);
         break;
     default:
         xlate_with_operand(b, i);

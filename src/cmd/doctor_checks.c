@@ -24,6 +24,7 @@
 
 #include "accel/accel.h"
 #include "cmd/doctor.h"
+#include "cmd/run.h"
 #include "cmd/spawn.h"
 #include "sandbox/sandbox.h"
 
@@ -378,6 +379,19 @@ static void check_vmm(struct finding *finding)
     check_program(finding, "tenon-vmm", FINDING_BROKEN);
 }
 
+static void check_firmware(struct finding *finding)
+{
+    struct buf there = BUF_INIT, missing = BUF_INIT;
+
+    run_firmware_list(&there, &missing);
+    found(finding, there.len ? FINDING_OK : FINDING_INFO, "%s",
+          there.len ? (char *)there.data : "none is installed: VMs start with a kernel only");
+    if (missing.len)
+        advise(finding, "apt-get install %s", (char *)missing.data);
+    buf_fini(&there);
+    buf_fini(&missing);
+}
+
 static void check_slirp(struct finding *finding)
 {
     check_program(finding, "tenon-slirp", FINDING_LIMITED);
@@ -401,5 +415,6 @@ const struct doctor_check doctor_checks[] = {
     {"limits", "limits", check_limits},
     {"vmm", "tenon-vmm", check_vmm},
     {"slirp", "tenon-slirp", check_slirp},
+    {"firmware", "firmware", check_firmware},
     {NULL, NULL, NULL},
 };

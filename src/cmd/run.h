@@ -81,6 +81,8 @@ struct err *run_seed_write(struct run *run);
 void run_seed_forget(struct run *run);
 /* run_firmware.c: the firmware image and its variables. */
 struct err *run_open_firmware(struct run *run);
+/* The names of those that are installed, and the packages of those that are not. */
+void run_firmware_list(struct buf *found, struct buf *missing);
 /* run_console.c: terminal, ptys, sockets, files; and the QMP socket. */
 struct err *run_open_consoles(struct run *run);
 /* A listening unix socket at `path`, remembered for removal; a dead one is replaced. */

@@ -87,6 +87,17 @@ static struct err *open_variables(struct vm_config *config, const struct firmwar
     return run_lock_file(config->firmware_vars_fd, config->firmware_vars, false);
 }
 
+void run_firmware_list(struct buf *found, struct buf *missing)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(firmwares); i++) {
+        struct err *err = check_package(&firmwares[i]);
+        struct buf *out = err ? missing : found;
+        buf_printf(out, "%s%s", out->len ? err ? " " : ", " : "",
+                   err ? firmwares[i].package : firmwares[i].name);
+        err_free(err);
+    }
+}
+
 struct err *run_open_firmware(struct run *run)
 {
     struct vm_config *config = &run->launch.config;

@@ -172,6 +172,9 @@ def test_doctor(tenon):
     assert report['can_run'] is True
     assert {'cpu', 'kvm', 'memory', 'io_uring', 'seccomp', 'landlock', 'tap', 'vfio', 'slirp',
             'limits'} <= set(found)
+    seabios = pathlib.Path('/usr/share/seabios/bios-256k.bin').exists()
+    assert seabios == ('bios' in found['firmware']['text'])
+    assert seabios != ('seabios' in (found['firmware']['advice'] or ''))
     assert all(finding['mark'] in ('ok', 'info', 'limited') for finding in found.values())
     flags = pathlib.Path('/proc/cpuinfo').read_text()
     hardware = re.search(r'^flags.*\b(vmx|svm)\b', flags, re.M)

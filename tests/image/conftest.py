@@ -24,10 +24,10 @@ class Images:
     def __init__(self, directory):
         self.directory = directory
 
-    def call(self, *command, status=0, timeout=600):
+    def call(self, *command, status=0, timeout=600, preexec_fn=None):
         done = subprocess.run([str(word) for word in command], cwd=self.directory, timeout=timeout,
                               stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                              errors='replace')
+                              errors='replace', preexec_fn=preexec_fn)
         if status is not None:
             assert done.returncode == status, (command, done.returncode, done.stdout, done.stderr)
         return done

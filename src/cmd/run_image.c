@@ -20,7 +20,6 @@
 #include "cmd/run.h"
 #include "vm/schema.h"
 
-#define VM_FILE_MAX MIB(1)
 #define NAME_MAX_LENGTH 32
 #define IMAGE_MEMORY GIB(1)
 
@@ -33,19 +32,31 @@
 static const uint8_t esp_type[16] = {0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11,
                                      0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b};
 
-/* A VM file is text and small; an image is neither. What cannot be opened is left to who will. */
+static bool named_as_vm_file(const char *path)
+{
+    const char *dot = strrchr(path, '.');
+
+    return dot && (!strcmp(dot, ".yaml") || !strcmp(dot, ".yml"));
+}
+
+/*
+ * A VM file says so by its name, or is text. An image is not, but for the descriptors of VMDK. What
+ * cannot be opened is left to who will.
+ */
 bool run_is_image(const char *path)
 {
+    static const char vmdk[] = "# Disk DescriptorFile";
     scoped(fd_cleanup) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     struct stat status;
     uint8_t head[IMAGE_SECTOR];
 
-    if (fd < 0 || fstat(fd, &status) != 0 || S_ISDIR(status.st_mode))
+    if (fd < 0 || named_as_vm_file(path) || fstat(fd, &status) != 0)
         return false;
-    if (S_ISBLK(status.st_mode) || status.st_size > (off_t)VM_FILE_MAX)
+    if (S_ISBLK(status.st_mode))
         return true;
     ssize_t n = S_ISREG(status.st_mode) ? pread(fd, head, sizeof(head), 0) : 0;
-    return n > 0 && memchr(head, 0, (size_t)n) != NULL;
+    return n > 0 && (memchr(head, 0, (size_t)n) ||
+                     (n >= (ssize_t)sizeof(vmdk) && !memcmp(head, vmdk, sizeof(vmdk) - 1)));
 }
 
 /* "debian-12" of "/images/debian-12.qcow2": what a name may contain, without the ending. */

@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "cmd/command.h"
+#include "cmd/image/image.h"
 #include "vm/schema.h"
 
 static const struct command *const commands[] = {
@@ -78,6 +79,8 @@ static struct err *help_man(const char *page)
                       page);
     else
         options_man(&text, command->options);
+    if (command == &command_image)
+        image_serve_man(&text);
     if (command == &command_run)
         schema_man_flags(&text);
     return print(&text);

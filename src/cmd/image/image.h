@@ -155,6 +155,8 @@ void image_progress_end(struct image_progress *progress);
 /* serve.c: a verb with options of its own; serves until a signal. */
 struct err *image_serve(int argc, char **argv);
 void image_serve_help(struct buf *out);
+/* The same for the manual page. */
+void image_serve_man(struct buf *out);
 
 /* A file a verb. */
 struct err *image_amend_run(const struct image_args *args, int *status);

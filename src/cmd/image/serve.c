@@ -255,6 +255,11 @@ void image_serve_help(struct buf *out)
     options_help(out, options);
 }
 
+void image_serve_man(struct buf *out)
+{
+    options_man(out, options);
+}
+
 struct err *image_serve(int argc, char **argv)
 {
     struct serve serve = {.listen_fd = -1, .clients = CLIENTS_STANDARD};

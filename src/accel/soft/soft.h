@@ -149,6 +149,8 @@ struct soft_tlbe {
 #define TLB_SIZE (1u << TLB_BITS)
 #define TLBX_BITS 8
 #define TLBX_SIZE (1u << TLBX_BITS)
+#define HUGE_BITS 6
+#define HUGE_SIZE (1u << HUGE_BITS)
 #define JC_BITS 14
 #define JC_SIZE (1u << JC_BITS)
 #define TLB_LOG 192
@@ -181,12 +183,14 @@ struct soft_space {
     struct soft_tlbe read[TLB_SIZE];
     struct soft_tlbe write[TLB_SIZE];
     struct soft_tlbe exec[TLBX_SIZE];
+    struct soft_tlbe huge[HUGE_SIZE]; /* to read, 2 MiB of a large page an entry */
     struct soft_jc jc[JC_SIZE];
     /* Slots that a change of CR3 empties: filled since, and not of a supervisor's global page. More
        of them than fit: all slots. */
     uint16_t log_read[TLB_LOG], log_write[TLB_LOG], log_exec[TLB_LOG], log_jc[JC_LOG];
     uint32_t n_read, n_write, n_exec, n_jc;
     uint64_t global[2][TLB_SIZE / 64];    /* the same of read and write */
+    uint64_t huge_global;
     uint64_t exec_global[TLBX_SIZE / 64]; /* slots of exec that hold a supervisor's global page */
     uint64_t exec_seen[64];               /* pages that jc may hold: a bit a page, hashed */
     /* Fragments of large pages lie in slots of their own. The biggest page that has some, or 0, and

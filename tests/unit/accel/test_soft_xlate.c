@@ -633,6 +633,8 @@ static void translate_again(struct fixture *f)
         for (struct block *block = v->code->hash[i]; block; block = block->hash_next) {
             block->hashed[0] = next_random(f);
             block->hashed[1] = next_random(f);
+            block->huge[0] = next_random(f);
+            block->huge[1] = next_random(f);
             block->lone = below(f, 2);
             if (block->mode == INSN_64 && block->gpa2 == UINT64_MAX)
                 xlate_again(v, block);

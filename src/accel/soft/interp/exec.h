@@ -48,8 +48,9 @@ struct block {
        same without a look for events, for jumps forward; jumps that are bound to it. */
     const uint8_t *code, *code_flags, *ahead, *ahead_flags;
     struct xlate_site *bound;
-    /* For its next translation, xlate_miss.c: ops that look into the hashed TLB; no groups. */
-    uint64_t hashed[2];
+    /* For its next translation, xlate_miss.c: ops that look into the hashed TLB, of them into that
+       of large pages; no groups. */
+    uint64_t hashed[2], huge[2];
     bool lone;
     uint64_t gpa2; /* page that the last instruction crosses into, or UINT64_MAX */
     uint16_t op_count;

@@ -97,6 +97,22 @@ static uint8_t *resolve(struct soft_vcpu *v, struct soft_space *space, bool user
     return resolve_walked(v, space, linear, access, &walk);
 }
 
+/* Remembers the 2 MiB around `linear`, if they are RAM. */
+static void fill_huge(struct soft_vcpu *v, uint64_t linear, const struct walk *walk)
+{
+    struct soft_space *space = v->space;
+    const struct soft_ram *ram = soft_ram_find(v->vm->mem, walk->gpa);
+    uint64_t gpa = walk->gpa & ~(MIB(2) - 1), start = linear & ~(MIB(2) - 1);
+    if (walk->page_size < MIB(2) || v->watching || !ram || gpa < ram->gpa ||
+        gpa + MIB(2) > ram->gpa + ram->size)
+        return;
+    unsigned index = huge_index(linear);
+    space->huge[index] =
+        (struct soft_tlbe){.tag = start, .addend = (uintptr_t)ram->host + (gpa - ram->gpa) - start};
+    space->huge_global &= ~(1ull << index);
+    space->huge_global |= (uint64_t)walk->global << index;
+}
+
 bool soft_tlb_fill(struct soft_vcpu *v, uint64_t linear, bool write)
 {
     enum soft_access access = write ? ACC_WRITE : ACC_READ;
@@ -106,6 +122,8 @@ bool soft_tlb_fill(struct soft_vcpu *v, uint64_t linear, bool write)
     if (!soft_canonical(linear) || !soft_walk_try(v, linear, access, is_user(v), &walk))
         return false;
     resolve_walked(v, space, linear, access, &walk);
+    if (!write)
+        fill_huge(v, linear, &walk);
     return (linear ^ e->tag) <= 0xfff;
 }
 

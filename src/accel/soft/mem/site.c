@@ -13,7 +13,7 @@
 #include "accel/soft/mem/tlb.h"
 
 /* Pages to each side that a window takes in if they happen to lie beside it in RAM. */
-#define REACH 8
+#define REACH 4
 
 static unsigned seen_bit(uint64_t linear)
 {
@@ -112,7 +112,9 @@ static void put(struct soft_vcpu *v, struct soft_space *space, unsigned index, b
     sites->at[index] = (struct soft_site){
         .start = w->start, .limit = w->length - SITE_SPAN(index) + 1, .addend = w->addend};
     bool keep = space == v->supervisor;
-    for (uint64_t at = 0; at < w->length; at += GUEST_PAGE_SIZE) {
+    if (w->length > MIB(1)) /* of a large page, whose flush empties all sites */
+        keep = keep && space->huge_global >> huge_index(w->start) & 1;
+    for (uint64_t at = 0; at < w->length && w->length <= MIB(1); at += GUEST_PAGE_SIZE) {
         unsigned bit = seen_bit(w->start + at), slot = tlb_index(w->start + at);
         sites->seen[bit / 64] |= 1ull << bit % 64;
         keep = keep && space->global[write][slot / 64] >> slot % 64 & 1;
@@ -131,10 +133,17 @@ enum site_result soft_site_fill(struct soft_vcpu *v, uint64_t linear, unsigned i
     struct window w = {
         .table = write ? space->write : space->read, .start = page, .length = GUEST_PAGE_SIZE};
     const struct soft_tlbe *e = &w.table[tlb_index(page)];
-    if (e->tag != page)
+    const struct soft_tlbe *huge = &space->huge[huge_index(linear)];
+    if (!write && (linear ^ huge->tag) < MIB(2)) {
+        w.start = huge->tag;
+        w.length = MIB(2);
+        w.addend = huge->addend;
+    } else if (e->tag == page) {
+        w.addend = e->addend;
+        widen(&w);
+    } else {
         return SITE_WALK;
-    w.addend = e->addend;
-    widen(&w);
+    }
     if (linear - w.start > w.length - SITE_SPAN(index))
         return SITE_CROSS;
     put(v, space, index, write, &w);

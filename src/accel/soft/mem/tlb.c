@@ -67,10 +67,18 @@ static void flush_writes(struct soft_vcpu *v, struct soft_space *space)
     reset_table(space->write, TLB_SIZE, space->log_write, &space->n_write);
 }
 
+static void reset_huge(struct soft_space *space, uint64_t keep)
+{
+    for (unsigned i = 0; i < HUGE_SIZE; i++)
+        if (!(keep >> i & 1))
+            space->huge[i].tag = (uint64_t)(i ^ 1) << 21; /* matches no address of the slot */
+}
+
 static void flush_sites(struct soft_vcpu *v, struct soft_space *space)
 {
     if (space == v->supervisor)
         space->sites[0].n = space->sites[1].n = SITE_LOG + 1;
+    reset_huge(space, 0);
     soft_sites_flush(v, space, false);
     soft_sites_flush(v, space, true);
 }
@@ -87,6 +95,7 @@ void soft_space_flush(struct soft_vcpu *v, struct soft_space *space)
     if (!space)
         return;
     soft_sites_flush(v, space, false);
+    reset_huge(space, space == v->supervisor ? space->huge_global : 0);
     reset_table(space->read, TLB_SIZE, space->log_read, &space->n_read);
     flush_writes(v, space);
     reset_table(space->exec, TLBX_SIZE, space->log_exec, &space->n_exec);
@@ -112,6 +121,7 @@ struct soft_space *soft_space_new(struct soft_vcpu *v)
     reset_table(space->read, TLB_SIZE, space->log_read, &space->n_read);
     reset_table(space->write, TLB_SIZE, space->log_write, &space->n_write);
     reset_table(space->exec, TLBX_SIZE, space->log_exec, &space->n_exec);
+    reset_huge(space, 0);
     reset_jc(space, soft_code_miss(v->code));
     return space;
 }

@@ -51,6 +51,11 @@ static inline unsigned tlb_index(uint64_t linear)
     return linear >> GUEST_PAGE_SHIFT & (TLB_SIZE - 1);
 }
 
+static inline unsigned huge_index(uint64_t linear)
+{
+    return linear >> 21 & (HUGE_SIZE - 1);
+}
+
 /* A tag that no address of slot `index` can match. */
 static inline uint64_t tlb_empty_tag(unsigned index)
 {

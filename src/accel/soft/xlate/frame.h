@@ -36,6 +36,8 @@ struct soft_sites {
 
 #define XLATE_BOUNCE 32 /* bytes of the largest access */
 
+#define XLATE_LOCALS 8
+
 struct xlate_frame {
     uint64_t stolen[3]; /* guest R9, R10, R11 */
     uint64_t vcpu;
@@ -48,6 +50,7 @@ struct xlate_frame {
     uint64_t simd;   /* bits of soft_simd_enter: the vector registers are the guest's; 0: not */
     uint64_t seg[2]; /* bases of FS and GS */
     uint64_t host;   /* the caller's RSP */
+    uint64_t local[XLATE_LOCALS]; /* addends of groups that go through the hashed TLB */
     /* An access that crosses into a page that lies elsewhere: its bytes, and where they belong. */
     uint8_t bounce[XLATE_BOUNCE];
     uint8_t *part[2];

@@ -54,6 +54,7 @@ struct xlate_access {
     bool again; /* the block is to be translated once more */
     bool write;
     bool hashed; /* has no site */
+    bool huge;   /* looks for large pages only */
     bool group;  /* the site covers more than this access */
     bool bounce; /* crossing a page boundary, it may be done on a copy */
 };

@@ -183,7 +183,7 @@ bool xlate_block(struct soft_vcpu *v, struct block *block)
     b.xlate = xlate;
     b.block = block;
     b.in_page = gpa & 0xfff;
-    b.stub_count = b.site_count = 0;
+    b.stub_count = b.site_count = b.local_count = 0;
     memset(b.groups, 0, sizeof(b.groups));
     memset(b.ops, 0, block->op_count * sizeof(b.ops[0]));
     const uint8_t *page = host - b.in_page;

@@ -17,8 +17,8 @@ struct xlate_stub {
     const uint8_t *retry;    /* STUB_MISS: the probe's start; STUB_SIMD: behind the check */
     const uint8_t *done;     /* STUB_MISS: behind the instruction */
     struct xlate_access *access;
-    bool relative; /* STUB_MISS: T0 is relative to the site's start */
-    uint8_t simd;  /* STUB_SIMD: the wanted bit */
+    int32_t disp; /* STUB_MISS: xlate_mem.c */
+    uint8_t simd; /* STUB_SIMD: the wanted bit */
 };
 enum { STUB_LEAVE, STUB_POLL, STUB_JCC, STUB_SITE, STUB_MISS, STUB_SIMD };
 
@@ -27,7 +27,8 @@ enum { STUB_LEAVE, STUB_POLL, STUB_JCC, STUB_SITE, STUB_MISS, STUB_SIMD };
 /* Accesses through one register that are checked together: xlate_mem.c. */
 struct xlate_group {
     bool valid;
-    uint16_t version, site;
+    uint16_t version;
+    int32_t addend_at; /* from the frame on */
     int64_t low, high; /* offsets that are checked */
     uint8_t align;     /* less one: known of the offset aligned_at */
     int64_t aligned_at;
@@ -50,7 +51,7 @@ struct xlate_build {
     uint8_t simd; /* bits of soft_simd_enter that are known to be in the frame */
     struct xlate_group groups[INSN_REG_RIP + 1][2]; /* to read, to write */
     uint16_t sites[BLOCK_OPS_MAX * 2 + 4];          /* in use: index * 2 + write */
-    unsigned site_count;
+    unsigned site_count, local_count;
     unsigned stub_count;
     struct xlate_stub stubs[XLATE_STUBS];
     struct xlate_op ops[BLOCK_OPS_MAX + 4];
@@ -58,6 +59,12 @@ struct xlate_build {
 
 /* xlate_insn.c: emits instruction ops[i], which xlate_handles. */
 void xlate_insn(struct xlate_build *b, unsigned i);
+
+/* Is there no host register for it? */
+static inline bool xlate_stolen(unsigned guest)
+{
+    return guest >= 9 && guest <= 11;
+}
 
 /* Host register of a guest register; the stolen ones are loaded to `scratch` first. */
 unsigned xlate_reg(struct xlate_build *b, unsigned guest, unsigned scratch);

@@ -39,11 +39,6 @@ static unsigned immediate_size(const struct insn *insn, uint8_t kind)
     }
 }
 
-static bool stolen(unsigned guest)
-{
-    return guest >= 9 && guest <= 11;
-}
-
 /* ---- what can be translated ---- */
 
 /* AH, CH, DH and BH exist only without a REX prefix. */
@@ -52,9 +47,19 @@ static bool high_byte(const struct insn *insn, uint8_t kind, unsigned reg)
     return (kind == O_Eb || kind == O_Gb || kind == O_Zb) && !insn->rex && reg >= 4 && reg < 8;
 }
 
+static bool writes_first(const struct insn *insn)
+{
+    return insn->id != I_CMP && insn->id != I_TEST && insn->id != I_BT;
+}
+
+static bool writes_both(const struct insn *insn)
+{
+    return insn->id == I_XCHG || insn->id == I_XADD;
+}
+
 static bool high_bytes_work(const struct insn *insn)
 {
-    bool high = false, extended = insn->is_mem;
+    bool high = false, extended = false;
     for (unsigned i = 0; i < 4; i++) {
         uint8_t kind = insn->op[i];
         unsigned reg = is_g(kind) ? insn->reg : insn->rm;
@@ -63,6 +68,9 @@ static bool high_bytes_work(const struct insn *insn)
         bool here = high_byte(insn, kind, reg);
         high |= here;
         extended |= !here && (reg >= 8 || reg == X86_RSP);
+        /* Beside memory it comes from a copy. */
+        if (here && insn->is_mem && (i == 0 || writes_both(insn)) && writes_first(insn))
+            return false;
     }
     return !(high && extended);
 }
@@ -184,7 +192,7 @@ unsigned xlate_reg(struct xlate_build *b, unsigned guest, unsigned scratch)
 {
     if (guest == X86_RSP)
         return HOST_GUEST_RSP;
-    if (!stolen(guest))
+    if (!xlate_stolen(guest))
         return guest;
     emit_load(&b->e, scratch, HOST_STACK, FRAME(stolen) + 8 * (int32_t)(guest - 9));
     return scratch;
@@ -192,7 +200,7 @@ unsigned xlate_reg(struct xlate_build *b, unsigned guest, unsigned scratch)
 
 void xlate_reg_done(struct xlate_build *b, unsigned guest, unsigned host)
 {
-    if (stolen(guest))
+    if (xlate_stolen(guest))
         emit_store(&b->e, HOST_STACK, FRAME(stolen) + 8 * (int32_t)(guest - 9), host);
 }
 
@@ -255,16 +263,6 @@ static void emit_coded(struct xlate_build *b, const struct insn *insn, const str
             emit1(e, (uint64_t)insn->imm >> (8 * j));
 }
 
-static bool writes_first(const struct insn *insn)
-{
-    return insn->id != I_CMP && insn->id != I_TEST && insn->id != I_BT;
-}
-
-static bool writes_both(const struct insn *insn)
-{
-    return insn->id == I_XCHG || insn->id == I_XADD;
-}
-
 /* Register and memory operands as their kinds say; whatever is implicit has its own register. */
 static void generic_body(struct xlate_build *b, unsigned i, struct xlate_place *place)
 {
@@ -295,12 +293,17 @@ static void generic_body(struct xlate_build *b, unsigned i, struct xlate_place *
         high_rm |= !is_g(insn->op[k]) && high_byte(insn, insn->op[k], insn->rm);
     }
     if (insn->is_mem) {
-        if (has_reg && stolen(insn->reg))
+        if (has_reg && (high_reg || xlate_stolen(insn->reg)))
             xlate_free_t1(b, place);
         c.place = place;
     }
-    if (has_reg)
+    if (has_reg && high_reg && insn->is_mem) { /* no REX, which the place needs, goes with it */
+        emit_store(&b->e, HOST_STACK, FRAME(save), insn->reg - 4);
+        emit_rm(&b->e, false, 0x0fb6, HOST_T1, HOST_STACK, FRAME(save) + 1);
+        c.reg = HOST_T1;
+    } else if (has_reg) {
         c.reg = high_reg ? insn->reg : xlate_reg(b, insn->reg, HOST_T1);
+    }
     if (has_rm)
         c.rm = high_rm ? insn->rm : xlate_reg(b, insn->rm, HOST_T0);
     emit_coded(b, insn, &c);
@@ -334,7 +337,9 @@ void xlate_with_operand(struct xlate_build *b, unsigned i)
 static void lea(struct xlate_build *b, unsigned i)
 {
     const struct insn *insn = &b->ops[i].insn;
-    unsigned to = insn->reg == X86_RSP ? HOST_GUEST_RSP : stolen(insn->reg) ? HOST_T0 : insn->reg;
+    unsigned to = insn->reg == X86_RSP      ? HOST_GUEST_RSP
+                  : xlate_stolen(insn->reg) ? HOST_T0
+                                            : insn->reg;
     struct xlate_want want = xlate_operand(b, i);
     xlate_lea(b, &want, insn->opsize == 8, to);
     xlate_reg_done(b, insn->reg, to);
@@ -349,7 +354,7 @@ static void push(struct xlate_build *b, unsigned i)
         xlate_place_op(b, 0xc7, 0, &place);
         emit4(e, x->insn.imm);
     } else {
-        if (stolen(x->insn.rm))
+        if (xlate_stolen(x->insn.rm))
             xlate_free_t1(b, &place);
         xlate_place_op(b, 0x89, xlate_reg(b, x->insn.rm, HOST_T1), &place);
     }
@@ -360,7 +365,7 @@ static void pop(struct xlate_build *b, unsigned i)
 {
     unsigned guest = b->ops[i].insn.rm;
     struct xlate_place place = xlate_access(b, i);
-    unsigned to = stolen(guest) ? HOST_T1 : guest == X86_RSP ? HOST_GUEST_RSP : guest;
+    unsigned to = xlate_stolen(guest) ? HOST_T1 : guest == X86_RSP ? HOST_GUEST_RSP : guest;
     xlate_place_op(b, 0x8b, to, &place);
     if (guest != X86_RSP) /* POP RSP: the popped value wins */
         emit_lea(&b->e, HOST_GUEST_RSP, HOST_GUEST_RSP, 8);

@@ -262,15 +262,18 @@ static struct xlate_access *new_access(struct xlate_build *b, unsigned i,
     return a;
 }
 
-/* Behind the comparison: away unless cc is false. */
+/* Behind the comparison: away unless cc is false. What T0 is there: the address, or relative to the
+   site's start, or nothing: made again, with this displacement. */
+#define MISS_LINEAR INT32_MIN
+#define MISS_RELATIVE INT32_MAX
 static void miss(struct xlate_build *b, unsigned i, struct xlate_access *a, unsigned cc,
-                 const uint8_t *retry, bool relative)
+                 const uint8_t *retry, int32_t disp)
 {
     b->stubs[b->stub_count++] = (struct xlate_stub){.at = emit_jcc(&b->e, cc),
                                                     .op = i,
                                                     .kind = STUB_MISS,
                                                     .retry = retry,
-                                                    .relative = relative,
+                                                    .disp = disp,
                                                     .access = a};
 }
 
@@ -300,30 +303,6 @@ static void emit_indexed(struct xlate_build *b, bool wide, unsigned opcode, unsi
 
 _Static_assert(sizeof(struct soft_tlbe) == 16 && TLB_BITS == 10, "index arithmetic below");
 
-/* By the hashed TLB. The address comes back from memory, beside the chain of loads. */
-static struct xlate_place hashed(struct xlate_build *b, unsigned i, const struct xlate_want *want)
-{
-    struct emitter *e = &b->e;
-    int32_t table = want->write ? SPACE(write) : SPACE(read);
-    struct xlate_access *a = new_access(b, i, want);
-    a->hashed = true;
-    linear_address(b, want);
-    if (want->align)
-        check_alignment(b, i, want->align, HOST_T0);
-    emit_store(e, HOST_STACK, FRAME(linear), HOST_T0);
-    const uint8_t *retry = emit_here(e);
-    emit_mov(e, HOST_T1, HOST_T0);
-    emit_shift_imm(e, false, 5, HOST_T1, GUEST_PAGE_SHIFT - 4);
-    emit_alu_imm(e, false, 4, HOST_T1, (TLB_SIZE - 1) << 4);
-    /* address ^ tag is the offset in the page, if the page is this and the access lies in it. */
-    emit_indexed(b, true, 0x33, HOST_T0, table);
-    emit_alu_imm(e, true, 7, HOST_T0, GUEST_PAGE_SIZE - want->size);
-    miss(b, i, a, 7, retry, false);
-    emit_indexed(b, true, 0x8b, HOST_T1, table + 8);
-    emit_load(e, HOST_T0, HOST_STACK, FRAME(linear));
-    return (struct xlate_place){.base = HOST_T0, .index = HOST_T1};
-}
-
 static struct xlate_place alone(struct xlate_build *b, unsigned i, const struct xlate_want *want)
 {
     struct emitter *e = &b->e;
@@ -336,7 +315,7 @@ static struct xlate_place alone(struct xlate_build *b, unsigned i, const struct 
     emit_mov(e, HOST_T1, HOST_T0);
     emit_from_site(b, 0x2b, HOST_T1, SITE_AT(want->write, site, start));
     emit_from_site(b, 0x3b, HOST_T1, SITE_AT(want->write, site, limit));
-    miss(b, i, a, 3, retry, false);
+    miss(b, i, a, 3, retry, MISS_LINEAR);
     emit_from_site(b, 0x03, HOST_T0, SITE_AT(want->write, site, addend));
     return (struct xlate_place){.base = HOST_T0, .index = 4};
 }
@@ -380,6 +359,13 @@ static bool group_has(const struct xlate_group *g, const struct xlate_op *x)
            x->offset + x->want.size <= g->high;
 }
 
+/* Does an earlier access check for this one? One to write does for all. */
+static bool in_group(const struct xlate_build *b, const struct xlate_op *x)
+{
+    const struct xlate_group *g = b->groups[x->want.base];
+    return group_has(&g[1], x) || (!x->want.write && group_has(&g[0], x));
+}
+
 /* Its alignment follows from that of another access. */
 static bool group_aligned(const struct xlate_group *g, const struct xlate_op *x)
 {
@@ -397,6 +383,71 @@ static bool others_rely(const struct xlate_build *b, unsigned i, const struct xl
             return true;
     }
     return false;
+}
+
+/* Is the address there again for one instruction? */
+static bool cheap_address(const struct xlate_want *want)
+{
+    return want->base != INSN_REG_RIP && want->seg != X86_FS && want->seg != X86_GS &&
+           !xlate_stolen(want->base) && !xlate_stolen(want->index);
+}
+
+static void address_again(struct xlate_build *b, const struct xlate_want *want)
+{
+    if (cheap_address(want))
+        xlate_lea(b, want, true, HOST_T0);
+    else
+        emit_load(&b->e, HOST_T0, HOST_STACK, FRAME(linear));
+}
+
+/* By the hashed TLB; the address is made again, beside the chain of loads. A group's first access
+   checks for all of it and leaves the addend in the frame. */
+static struct xlate_place hashed(struct xlate_build *b, unsigned i)
+{
+    struct emitter *e = &b->e;
+    const struct xlate_op *x = &b->ops[i];
+    struct xlate_want want = x->want;
+    int64_t low = x->offset, high = low + want.size;
+    bool group = x->grouped && b->local_count < XLATE_LOCALS;
+    if (group)
+        group_span(b, i, &low, &high);
+    group = high - low > want.size;
+    want.disp += low - x->offset;
+    struct xlate_access *a = new_access(b, i, &want);
+    a->hashed = true;
+    a->huge = !want.write && b->block->huge[i / 64] >> (i % 64) & 1;
+    int32_t table = a->huge ? SPACE(huge) : want.write ? SPACE(write) : SPACE(read);
+    a->group = group;
+    a->bounce = a->bounce && !group;
+    a->size = high - low;
+    if (want.align) {
+        linear_address(b, &x->want);
+        check_alignment(b, i, want.align, HOST_T0);
+    }
+    linear_address(b, &want);
+    if (!cheap_address(&want))
+        emit_store(e, HOST_STACK, FRAME(linear), HOST_T0);
+    const uint8_t *retry = emit_here(e);
+    emit_mov(e, HOST_T1, HOST_T0);
+    emit_shift_imm(e, false, 5, HOST_T1, (a->huge ? 21 : GUEST_PAGE_SHIFT) - 4);
+    emit_alu_imm(e, false, 4, HOST_T1, ((a->huge ? HUGE_SIZE : TLB_SIZE) - 1) << 4);
+    /* address ^ tag is the offset in the page, if the page is this and the access lies in it. */
+    emit_indexed(b, true, 0x33, HOST_T0, table);
+    emit_alu_imm(e, true, 7, HOST_T0, (a->huge ? MIB(2) : GUEST_PAGE_SIZE) - a->size);
+    miss(b, i, a, 7, retry, want.disp);
+    emit_indexed(b, true, 0x8b, HOST_T1, table + 8);
+    if (group) {
+        int32_t at = FRAME(local) + 8 * (int32_t)b->local_count++;
+        b->groups[want.base][want.write] = (struct xlate_group){
+            .valid = true, .version = x->version, .addend_at = at, .low = low, .high = high};
+        emit_store(e, HOST_STACK, at, HOST_T1);
+    }
+    if (cheap_address(&want) && want.index == INSN_REG_NONE && want.base != INSN_REG_NONE)
+        return (struct xlate_place){
+            .base = xlate_reg(b, want.base, HOST_T0), .index = HOST_T1, .disp = x->want.disp};
+    address_again(b, &x->want);
+    return (struct xlate_place){
+        .base = HOST_T0, .index = HOST_T1, .disp = cheap_address(&want) ? 0 : x->offset - low};
 }
 
 static struct xlate_place grouped(struct xlate_build *b, unsigned i)
@@ -426,7 +477,7 @@ static struct xlate_place grouped(struct xlate_build *b, unsigned i)
         unsigned site = pick_site(b, i, high - low, write);
         *g = (struct xlate_group){.valid = true,
                                   .version = x->version,
-                                  .site = site,
+                                  .addend_at = SITE_AT(write, site, addend),
                                   .low = low,
                                   .high = MIN(high, low + SITE_SPAN(site))};
         a->site = site;
@@ -436,13 +487,13 @@ static struct xlate_place grouped(struct xlate_build *b, unsigned i)
         emit_lea(e, HOST_T0, base, want->disp + (int32_t)(low - x->offset));
         emit_from_site(b, 0x2b, HOST_T0, SITE_AT(write, site, start));
         emit_from_site(b, 0x3b, HOST_T0, SITE_AT(write, site, limit));
-        miss(b, i, a, 3, retry, true);
+        miss(b, i, a, 3, retry, MISS_RELATIVE);
     }
     if (check) {
         g->align = want->align;
         g->aligned_at = x->offset;
     }
-    emit_from_site(b, 0x8b, HOST_T0, SITE_AT(write, g->site, addend));
+    emit_from_site(b, 0x8b, HOST_T0, g->addend_at);
     return (struct xlate_place){.base = base, .index = HOST_T0, .disp = want->disp};
 }
 
@@ -452,10 +503,10 @@ struct xlate_place xlate_access(struct xlate_build *b, unsigned i)
 {
     const struct xlate_op *x = &b->ops[i];
     bool jumps_about = b->block->hashed[i / 64] >> (i % 64) & 1;
-    if (x->grouped && !jumps_about)
+    if (x->grouped && (!jumps_about || in_group(b, x)))
         return grouped(b, i);
     xlate_spill_flags(b, x->live_in);
-    return jumps_about ? hashed(b, i, &x->want) : alone(b, i, &x->want);
+    return jumps_about ? hashed(b, i) : alone(b, i, &x->want);
 }
 
 struct xlate_place xlate_access_operand(struct xlate_build *b, unsigned i)
@@ -499,9 +550,11 @@ void xlate_miss_stub(struct xlate_build *b, const struct xlate_stub *stub)
 {
     struct emitter *e = &b->e;
     const struct xlate_access *a = stub->access;
-    if (a->hashed)
-        emit_load(e, HOST_T0, HOST_STACK, FRAME(linear));
-    else if (stub->relative)
+    if (a->hashed) {
+        struct xlate_want want = b->ops[stub->op].want;
+        want.disp = stub->disp;
+        address_again(b, &want);
+    } else if (stub->disp == MISS_RELATIVE)
         emit_from_site(b, 0x03, HOST_T0, SITE_AT(a->write, a->site, start));
     emit_mov_imm64(e, HOST_T1, (uintptr_t)a);
     emit_call(e, b->xlate->miss);

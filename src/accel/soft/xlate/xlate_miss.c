@@ -16,14 +16,21 @@
 #include "accel/soft/xlate/xlate.h"
 
 /* Misses less than NEAR instructions apart count; so many in excess of the others are too many. */
-#define NEAR 250
+#define NEAR 2000
 #define MISSES 24
+/* Groups that cross a page less than FAR instructions apart, so many times. */
+#define FAR 2000
 #define CROSSINGS 16
 
 static bool in_tlb(const struct soft_space *space, uint64_t linear, bool write)
 {
     const struct soft_tlbe *e = (write ? space->write : space->read) + tlb_index(linear);
     return (linear ^ e->tag) <= 0xfff;
+}
+
+static bool in_huge(const struct soft_space *space, uint64_t linear)
+{
+    return (linear ^ space->huge[huge_index(linear)].tag) < MIB(2);
 }
 
 static uint8_t *host_of(const struct soft_space *space, uint64_t linear, bool write)
@@ -34,14 +41,26 @@ static uint8_t *host_of(const struct soft_space *space, uint64_t linear, bool wr
 
 static void copy(uint8_t *to, const uint8_t *from, unsigned n)
 {
-    for (; n >= 8; n -= 8, to += 8, from += 8)
-        host_store((uintptr_t)to, 8, host_load((uintptr_t)from, 8));
+    for (unsigned i = 0; i < n; i++)
+        to[i] = from[i];
+}
+
+/* The bytes of an access, 8 at most, of which `first` end a page; `low` and `high` point to
+   both parts. Whole words are read: they lie in these pages. */
+static uint64_t gather(const uint8_t *low, const uint8_t *high, unsigned first)
+{
+    uint64_t before = host_load((uintptr_t)low + first - 8, 8);
+    return before >> (64 - 8 * first) | host_load((uintptr_t)high, 8) << 8 * first;
+}
+
+static void scatter(uint8_t *to, unsigned n, uint64_t value)
+{
     for (unsigned piece = 4; piece; piece /= 2) {
         if (!(n & piece))
             continue;
-        host_store((uintptr_t)to, piece, host_load((uintptr_t)from, piece));
+        host_store((uintptr_t)to, piece, value);
         to += piece;
-        from += piece;
+        value >>= 8 * piece;
     }
 }
 
@@ -58,6 +77,10 @@ static uint64_t cross(struct soft_vcpu *v, uint64_t linear, const struct xlate_a
     frame->part[1] = host_of(space, second, a->write);
     frame->part_len[0] = first;
     frame->part_len[1] = a->size - first;
+    if (likely(a->size <= 8)) {
+        host_store((uintptr_t)frame->bounce, 8, gather(frame->part[0], frame->part[1], first));
+        return MISS_CROSS;
+    }
     copy(frame->bounce, frame->part[0], first);
     copy(frame->bounce + first, frame->part[1], a->size - first);
     return MISS_CROSS;
@@ -66,11 +89,26 @@ static uint64_t cross(struct soft_vcpu *v, uint64_t linear, const struct xlate_a
 void xlate_cross_back(struct soft_vcpu *v)
 {
     struct xlate_frame *frame = &v->space->frame;
-    copy(frame->part[0], frame->bounce, frame->part_len[0]);
-    copy(frame->part[1], frame->bounce + frame->part_len[0], frame->part_len[1]);
+    unsigned first = frame->part_len[0], second = frame->part_len[1];
+    if (likely(first + second <= 8)) {
+        /* As wide as the instruction wrote it. */
+        uint64_t value = host_load((uintptr_t)frame->bounce, first + second);
+        scatter(frame->part[0], first, value);
+        scatter(frame->part[1], second, value >> 8 * first);
+        return;
+    }
+    copy(frame->part[0], frame->bounce, first);
+    copy(frame->part[1], frame->bounce + first, second);
 }
 
-/* The site is filled: was it just so a moment ago? */
+/* Does the access go on to the page behind or before the window, as a walk through memory does? */
+static bool goes_on(const struct soft_site *site, uint64_t linear)
+{
+    uint64_t end = ((site->start + site->limit - 1) | 0xfff) + 1, at = linear & ~0xfffull;
+    return at == end || at == site->start - GUEST_PAGE_SIZE;
+}
+
+/* The site is filled anew: was it just so a moment ago? */
 static void missed(struct soft_vcpu *v, struct xlate_access *a)
 {
     uint64_t now = v->space->frame.icount;
@@ -87,8 +125,10 @@ static uint64_t crossed(struct soft_vcpu *v, uint64_t linear, struct xlate_acces
 {
     if (a->bounce)
         return cross(v, linear, a);
-    if (a->group && a->score < CROSSINGS && ++a->score == CROSSINGS)
+    uint64_t now = v->space->frame.icount;
+    if (a->group && now - a->last < FAR && ++a->score == CROSSINGS)
         a->block->lone = a->again = true;
+    a->last = now;
     return MISS_LEAVE;
 }
 
@@ -104,11 +144,21 @@ static uint64_t find(struct soft_vcpu *v, uint64_t linear, struct xlate_access *
         return MISS_LEAVE;
     if (crosses(linear, a->size) && (a->bounce || a->hashed))
         return crossed(v, linear, a);
-    if (a->hashed)
+    if (a->huge)
+        return in_huge(v->space, linear) ? MISS_RETRY : MISS_WALK;
+    if (a->hashed) {
+        if (!a->write && in_huge(v->space, linear) && ++a->score >= MISSES) {
+            a->block->huge[a->op / 64] |= 1ull << a->op % 64;
+            a->again = true;
+        }
         return in_tlb(v->space, linear, a->write) ? MISS_RETRY : MISS_WALK;
+    }
+    const struct soft_site *site = &v->space->sites[a->write].at[a->site];
+    bool walks = goes_on(site, linear);
     switch (soft_site_fill(v, linear, a->site, a->write)) {
     case SITE_READY:
-        missed(v, a);
+        if (!walks)
+            missed(v, a);
         return MISS_RETRY;
     case SITE_CROSS:
         return crossed(v, linear, a);
@@ -132,10 +182,15 @@ static bool fill(struct soft_vcpu *v, uint64_t linear, bool write)
 
 uint64_t xlate_walk(struct soft_vcpu *v, uint64_t linear, struct xlate_access *a)
 {
-    if (!fill(v, linear, a->write) ||
-        (a->bounce && crosses(linear, a->size) && !fill(v, linear + a->size - 1, a->write)))
+    if (a->huge ? !soft_tlb_fill(v, linear, false) : !fill(v, linear, a->write))
+        return MISS_LEAVE;
+    if (a->bounce && crosses(linear, a->size) && !fill(v, linear + a->size - 1, a->write))
         return MISS_LEAVE;
     uint64_t result = find(v, linear, a);
+    if (a->huge && result == MISS_WALK) { /* not a large page: this was no good idea */
+        a->block->huge[a->op / 64] &= ~(1ull << a->op % 64);
+        a->again = true;
+    }
     if (a->again)
         xlate_again(v, a->block);
     a->again = false;

@@ -89,6 +89,22 @@ def cpu_seconds(pid):
     return sum(map(int, fields[11:15])) / os.sysconf('SC_CLK_TCK')
 
 
+def cpu_of(machine):
+    """CPU seconds of all programs of a VM so far."""
+    pids = {machine.process.pid, machine.vmm()}
+    return sum(map(cpu_seconds, pids))
+
+
+def settle(machines):
+    """Until none is busy: what comes after the prompt takes its time on a loaded host."""
+    for _ in range(30):
+        before = [cpu_of(machine) for machine in machines]
+        time.sleep(IDLE_S / 2)
+        if all(cpu_of(machine) - then < IDLE_S / 40 for machine, then in zip(machines, before)):
+            return
+    sys.exit('bench: a guest does not come to rest')
+
+
 def idle(args, folder):
     """Debian idle at its login prompt for a minute: CPU time of all threads, in percent of a CPU"""
     disks, initrd = guest(folder)
@@ -98,16 +114,12 @@ def idle(args, folder):
         for machine in machines:
             machine.launch()
             machine.until(b'debian login: ')
-        time.sleep(IDLE_S)  # what comes after the prompt: late units, timers of the first minute
-        pids = {machine.name: [machine.process.pid] + [machine.vmm()] * bool(machine.vmm_name)
-                for machine in machines}
-        before = {name: sum(map(cpu_seconds, pids[name])) for name in pids}
+        settle(machines)
+        before = [cpu_of(machine) for machine in machines]
         time.sleep(IDLE_S)
-        for machine in machines:
-            name = machine.name
-            used = sum(map(cpu_seconds, pids[name])) - before[name]
-            spent.setdefault(name, []).append(used / IDLE_S * 100)
-            memory.setdefault(name, []).append(over_ram(machine.vmm()))
+        for machine, then in zip(machines, before):
+            spent.setdefault(machine.name, []).append((cpu_of(machine) - then) / IDLE_S * 100)
+            memory.setdefault(machine.name, []).append(over_ram(machine.vmm()))
             machine.stop()
     report(idle.__doc__, '%', spent, ('Tenon',))
     report('memory of the VMM process over guest RAM (PSS) then', 'MiB', memory, ('Tenon',))

@@ -27,7 +27,7 @@ def make_disk():
     tree = DISK.parent / 'tree'
     shutil.rmtree(tree, ignore_errors=True)
     left = MIB << 20
-    for top in ('/usr/lib', '/usr/bin', '/usr/share'):
+    for top in ('/usr/bin', '/usr/share', '/usr/lib'):
         for folder, folders, names in os.walk(top):
             folders.sort()
             for name in sorted(names):

@@ -272,9 +272,13 @@ static void bits(struct fixture *f)
 static void stack(struct fixture *f)
 {
     unsigned from = source_reg(f), to = any_reg(f);
-    if (from > 7)
-        put(f, 0x41);
-    put(f, 0x50 | (from & 7));
+    if (below(f, 4) == 0) { /* of memory */
+        encode(f, false, false, false, 0xff, 6, -1, 0);
+    } else {
+        if (from > 7)
+            put(f, 0x41);
+        put(f, 0x50 | (from & 7));
+    }
     if (below(f, 2))
         group1(f);
     if (to > 7)

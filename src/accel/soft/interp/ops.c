@@ -5,6 +5,8 @@
  */
 #include "accel/soft/interp/ops.h"
 
+#include "accel/soft/run.h"
+
 static inline void run_general(struct soft_vcpu *v, const struct op *op)
 {
     const struct insn *insn = op->insn;
@@ -26,13 +28,23 @@ const struct op *op_generic(struct soft_vcpu *v, const struct op *op)
     NEXT_OP(v, op);
 }
 
+/* System calls and returns, with nothing for the run loop to do behind them. */
+static bool goes_on(const struct soft_vcpu *v, const struct insn *insn)
+{
+    return (insn->id == I_SYSCALL || insn->id == I_SYSRET || insn->id == I_IRET) &&
+           !v->intr_maybe && !v->nmi_pending && !v->shadow && !soft_wants_step(v);
+}
+
 const struct op *op_generic_end(struct soft_vcpu *v, const struct op *op)
 {
     run_general(v, op);
     v->icount += op->n;
     v->rip = v->next_rip;
-    if (op->insn->flags & INSN_F_STATE)
-        return NULL;
+    if (op->insn->flags & INSN_F_STATE) {
+        if (!goes_on(v, op->insn))
+            return NULL;
+        v->rflags &= ~FL_RF;
+    }
     return enter_rip(v, v->rip);
 }
 

@@ -129,6 +129,7 @@ bool xlate_handles(const struct insn *insn)
     case I_LEA:
         return insn->opsize >= 4 && xlate_good_address(insn);
     case I_PUSH:
+        return insn->opsize == 8 && (!insn->is_mem || xlate_good_address(insn));
     case I_POP:
         return insn->opsize == 8 && !insn->is_mem;
     case I_LEAVE:
@@ -349,8 +350,17 @@ static void push(struct xlate_build *b, unsigned i)
 {
     const struct xlate_op *x = &b->ops[i];
     struct emitter *e = &b->e;
+    if (x->insn.is_mem) {
+        struct xlate_place from = xlate_access_operand(b, i);
+        xlate_place_op(b, 0x8b, HOST_T0, &from);
+        emit_store(e, HOST_STACK, FRAME(target), HOST_T0);
+    }
     struct xlate_place place = xlate_access(b, i);
-    if (immediate_size(&x->insn, x->insn.op[0])) {
+    if (x->insn.is_mem) {
+        xlate_free_t1(b, &place);
+        emit_load(e, HOST_T1, HOST_STACK, FRAME(target));
+        xlate_place_op(b, 0x89, HOST_T1, &place);
+    } else if (immediate_size(&x->insn, x->insn.op[0])) {
         xlate_place_op(b, 0xc7, 0, &place);
         emit4(e, x->insn.imm);
     } else {

@@ -56,7 +56,7 @@ struct xlate_want xlate_operand(const struct xlate_build *b, unsigned i)
     if (insn->id == I_JMPI || insn->id == I_CALLI)
         want.size = 8;
     want.bounce = !(insn->prefix & INSN_LOCK) && insn->id != I_XCHG && insn->id != I_JMPI &&
-                  insn->id != I_CALLI;
+                  insn->id != I_CALLI && insn->id != I_PUSH;
     return want;
 }
 

@@ -220,6 +220,9 @@ static struct err *read_tables(struct qcow2 *q)
         return err_new("its L1 table is too small for its size");
     TRY(read_table(q, "L1 table", q->l1_offset, q->l1_size, &q->l1));
     TRY(read_table(q, "reference table", q->reftable_offset, q->reftable_size, &q->reftable));
+    for (uint32_t i = 0; i < q->reftable_size; i++)
+        if (q->reftable[i])
+            q->reftable_used = i + 1;
     return qcow2_snapshots_load(q);
 }
 

@@ -135,6 +135,7 @@ struct qcow2 {
     uint64_t reftable_offset;
     uint32_t reftable_size; /* entries */
     uint64_t *reftable;     /* host order */
+    uint32_t reftable_used; /* behind these entries there is none that names a block */
 
     struct qcow2_cache l2, refs;
     uint64_t hint;      /* no free cluster before this number */

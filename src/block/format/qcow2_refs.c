@@ -98,7 +98,7 @@ bool qcow2_overlaps_metadata(const struct qcow2 *q, uint64_t offset, uint64_t le
     for (uint32_t i = 0; i < q->l1_size; i++)
         if (q->l1[i] && ranges_overlap(offset, length, q->l1[i] & QCOW2_OFFSET_MASK, size))
             return true;
-    for (uint32_t i = 0; i < q->reftable_size; i++)
+    for (uint32_t i = 0; i < MIN(q->reftable_used, q->reftable_size); i++)
         if (q->reftable[i] &&
             ranges_overlap(offset, length, q->reftable[i] & QCOW2_OFFSET_MASK, size))
             return true;
@@ -162,6 +162,7 @@ static int grow_reftable(struct qcow2 *q, uint64_t index)
     qcow2_forget(q, at, (blocks + tables) << q->cluster_bits);
     q->reftable = table;
     q->reftable_size = (uint32_t)entries;
+    q->reftable_used = MAX(q->reftable_used, (uint32_t)(index + blocks));
     for (uint64_t i = 0; i < blocks + tables && !result; i++)
         result = qcow2_ref_set(q, first + i, 1);
     if (!result)
@@ -201,6 +202,7 @@ static int new_block(struct qcow2 *q, uint64_t index)
         return result;
     qcow2_forget(q, at, q->cluster_size);
     q->reftable[index] = at;
+    q->reftable_used = MAX(q->reftable_used, (uint32_t)index + 1);
     result = qcow2_ref_set(q, cluster, 1);
     if (!result)
         result = qcow2_write_refs(q);

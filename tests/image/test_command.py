@@ -114,7 +114,7 @@ HEADER = {'version': (4, '>I', 7), 'cluster bits': (20, '>I', 40), 'l1 size': (3
           'l1 offset': (40, '>Q', 1 << 62), 'size': (24, '>Q', (1 << 63) - 1),
           'reference table': (48, '>Q', 1 << 50), 'reference clusters': (56, '>I', 1 << 30),
           'snapshots': (60, '>I', 0xffffffff), 'incompatible': (72, '>Q', 1 << 40),
-          'data file': (72, '>Q', 4), 'extended l2': (72, '>Q', 16), 'refcount order': (96, '>I', 9),
+          'data file': (72, '>Q', 4), 'refcount order': (96, '>I', 9),
           'header length': (100, '>I', 1 << 31), 'backing': (8, '>Q', 1 << 40)}
 
 

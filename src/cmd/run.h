@@ -59,6 +59,8 @@ struct run {
 struct err *run_choose_accel(struct run *run, bool open_kvm);
 /* run_files.c: kernel, initrd, disks, with locks. */
 struct err *run_open_files(struct run *run);
+/* One disk with the layers below it, locked; its `format` becomes that of all of them. */
+struct err *run_open_disk(struct vm_disk *disk);
 /* Opens `path` and checks that it is a file; `what` begins the error: "kernel". */
 struct err *run_open_file(const char *what, const char *path, int flags, int *fd);
 /* Locks an image, against other VMs; waits a little for one that is ending. */

@@ -151,7 +151,7 @@ struct err *run_lock_file(int fd, const char *path, bool readonly)
     }
 }
 
-static struct err *open_disk(struct vm_disk *disk)
+struct err *run_open_disk(struct vm_disk *disk)
 {
     int flags = (disk->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK;
 
@@ -179,6 +179,6 @@ struct err *run_open_files(struct run *run)
         TRY(run_open_file("initrd", config->initrd, O_RDONLY, &config->initrd_fd));
     TRY(run_open_firmware(run));
     for (unsigned i = 0; i < config->disk_count; i++)
-        TRY(err_wrap(open_disk(&config->disk[i]), "disk '%s'", config->disk[i].id));
+        TRY(err_wrap(run_open_disk(&config->disk[i]), "disk '%s'", config->disk[i].id));
     return NULL;
 }

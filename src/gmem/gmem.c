@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #include "base/bitmap.h"
 #include "base/checked.h"
@@ -143,6 +144,24 @@ static struct err *gmem_add(struct gmem *gmem, const char *name, uint64_t gpa, u
 struct err *gmem_add_ram(struct gmem *gmem, const char *name, uint64_t gpa, uint64_t size)
 {
     return gmem_add(gmem, name, gpa, size, GMEM_VIEW_RAM, false);
+}
+
+struct err *gmem_add_file(struct gmem *gmem, const char *name, uint64_t gpa, uint64_t size, int fd,
+                          uint64_t offset)
+{
+    struct stat status;
+    if (fstat(fd, &status) < 0 || status.st_size < 0 ||
+        !range_within(offset, size, (uint64_t)status.st_size) || offset % GUEST_PAGE_SIZE)
+        return err_new("memory '%s': the file does not have 0x%llx bytes at 0x%llx", name,
+                       (unsigned long long)size, (unsigned long long)offset);
+    TRY(gmem_add(gmem, name, gpa, size, GMEM_VIEW_RAM, false));
+    /* Over the private memory, so that the place and what is left out of it stay the same. */
+    void *host = gmem_lookup(gmem, gpa)->ram;
+    if (mmap(host, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, (off_t)offset) ==
+        MAP_FAILED)
+        return err_errno(errno, "memory '%s': cannot map the file", name);
+    (void)madvise(host, size, MADV_DONTDUMP);
+    return NULL;
 }
 
 struct err *gmem_add_rom(struct gmem *gmem, const char *name, uint64_t gpa, uint64_t size)

@@ -52,7 +52,13 @@ void gmem_free(struct gmem *gmem);
 
 /* RAM of `size` bytes at `gpa` (both page aligned, no overlap), zero, demand paged. */
 struct err *gmem_add_ram(struct gmem *gmem, const char *name, uint64_t gpa, uint64_t size);
-/* The same, read-only for the guest and for devices. */
+/*
+ * RAM that another process shows us: `size` bytes of `fd` (borrowed) from `offset` on, shared. They
+ * must be there; whoever cuts the file short later ends this process.
+ */
+struct err *gmem_add_file(struct gmem *gmem, const char *name, uint64_t gpa, uint64_t size, int fd,
+                          uint64_t offset);
+/* RAM, read-only for the guest and for devices. */
 struct err *gmem_add_rom(struct gmem *gmem, const char *name, uint64_t gpa, uint64_t size);
 /*
  * RAM and ROM at one place, of which one is seen: shadowed firmware, flash memory that answers

@@ -1,5 +1,5 @@
 /*
- * tenon image serve: images as NBD exports, until a signal.
+ * tenon image serve: images as NBD exports, or one as a vhost-user disk, until a signal.
  *
  * The command opens everything (images, socket, credentials), then forks: the child serves,
  * confined and with nothing to open; the parent waits for a signal and takes the socket's name
@@ -21,13 +21,21 @@
 #include "block/export/nbd.h"
 #include "cmd/image/image.h"
 #include "cmd/listen.h"
+#include "cmd/run.h"
+#include "hw/vhost/vhost_user.h"
+#include "hw/virtio/virtio_blk.h"
 #include "sandbox/sandbox.h"
+#include "vm/schema_table.h"
 
 #define EXPORTS_MAX 64
 #define CLIENTS_STANDARD 64u
+#define CLIENTS_MAX 4096u
 
 static const struct option_spec options[] = {
     {"socket", "PATH", "Listen on a unix socket."},
+    {"vhost-user", "PATH",
+     "Serve one image as a vhost-user-blk device on a unix socket, for another VMM's guest."},
+    {"queues", "N", "Request queues of that device. Default: 1."},
     {"listen", "[ADDRESS:]PORT", "Listen on TCP; without an address, on 127.0.0.1."},
     {"read-only", NULL, "Clients cannot write; other readers may share the files."},
     {"format", "FORMAT", "What the images are; without it, their first bytes tell."},
@@ -40,9 +48,10 @@ static const struct option_spec options[] = {
 };
 
 struct serve {
-    const char *socket, *listen, *format, *certificates, *psk;
+    const char *socket, *vhost, *listen, *format, *certificates, *psk;
     bool readonly, verify;
-    unsigned clients;
+    unsigned clients, queues;
+    struct vm_disk disk; /* for vhost-user */
     const char *word[EXPORTS_MAX];
     struct nbd_export export[EXPORTS_MAX];
     char *name[EXPORTS_MAX]; /* owned */
@@ -52,11 +61,23 @@ struct serve {
     unsigned port;
 };
 
-static struct err *take_option(struct serve *serve, const char *name, const char *value)
+static struct err *take_number(const char *option, const char *value, unsigned most,
+                               unsigned *number)
 {
     char *end;
+    unsigned long got = strtoul(value, &end, 10);
+    if (*end || !got || got > most)
+        return err_of(ERR_USAGE, "%s is a number from 1 to %u, not '%s'", option, most, value);
+    *number = (unsigned)got;
+    return NULL;
+}
+
+static struct err *take_option(struct serve *serve, const char *name, const char *value)
+{
     if (!strcmp(name, "socket"))
         serve->socket = value;
+    else if (!strcmp(name, "vhost-user"))
+        serve->vhost = value;
     else if (!strcmp(name, "listen"))
         serve->listen = value;
     else if (!strcmp(name, "read-only"))
@@ -69,12 +90,10 @@ static struct err *take_option(struct serve *serve, const char *name, const char
         serve->verify = true;
     else if (!strcmp(name, "tls-psk"))
         serve->psk = value;
-    else {
-        unsigned long clients = strtoul(value, &end, 10);
-        if (*end || !clients || clients > 4096)
-            return err_of(ERR_USAGE, "--clients is a number from 1 to 4096, not '%s'", value);
-        serve->clients = (unsigned)clients;
-    }
+    else if (!strcmp(name, "queues"))
+        return take_number("--queues", value, VIRTIO_BLK_QUEUES_MAX, &serve->queues);
+    else
+        return take_number("--clients", value, CLIENTS_MAX, &serve->clients);
     return NULL;
 }
 
@@ -121,8 +140,11 @@ static struct err *parse(struct serve *serve, int argc, char **argv)
     }
     if (!serve->count)
         return err_of(ERR_USAGE, "what is to be served? Write FILE, or NAME=FILE");
-    if (!serve->socket == !serve->listen)
-        return err_of(ERR_USAGE, "where to listen? Give --socket PATH or --listen PORT");
+    if (!!serve->socket + !!serve->listen + !!serve->vhost != 1)
+        return err_of(ERR_USAGE,
+                      "where to listen? Give --socket PATH, --listen PORT or --vhost-user PATH");
+    if (serve->vhost && (serve->count > 1 || serve->certificates || serve->psk))
+        return err_of(ERR_USAGE, "--vhost-user is for one image, and without TLS");
     if (serve->certificates && serve->psk)
         return err_of(ERR_USAGE, "--tls-certificates and --tls-psk exclude each other");
     if (serve->verify && !serve->certificates)
@@ -130,8 +152,20 @@ static struct err *parse(struct serve *serve, int argc, char **argv)
     return NULL;
 }
 
+static struct err *prepare_vhost(struct serve *serve)
+{
+    schema_init(&schema_disk, &serve->disk);
+    serve->disk.path = xstrdup(serve->word[0]);
+    serve->disk.format = serve->format ? xstrdup(serve->format) : NULL;
+    serve->disk.readonly = serve->readonly;
+    TRY(run_open_disk(&serve->disk));
+    return listen_unix(serve->vhost, &serve->listen_fd);
+}
+
 static struct err *prepare(struct serve *serve)
 {
+    if (serve->vhost)
+        return prepare_vhost(serve);
     for (unsigned i = 0; i < serve->count; i++)
         TRY(open_export(serve, i));
     if (serve->certificates)
@@ -155,13 +189,14 @@ static struct err *close_images(struct serve *serve)
     return err;
 }
 
-static struct err *confine(void)
+/* `step`: sandbox_enter(), or one of its two halves. */
+static struct err *confine(struct err *(*step)(const struct sandbox_policy *policy))
 {
     static const struct sandbox_rule rules[] = {
         SANDBOX_ALLOW(accept4),    SANDBOX_ALLOW(sendto),    SANDBOX_ALLOW(sendmsg),
         SANDBOX_ALLOW(recvfrom),   SANDBOX_ALLOW(recvmsg),   SANDBOX_ALLOW(setsockopt),
         SANDBOX_ALLOW(getsockopt), SANDBOX_ALLOW(fdatasync), SANDBOX_ALLOW(fsync),
-        SANDBOX_ALLOW(fallocate),  SANDBOX_ALLOW(ftruncate),
+        SANDBOX_ALLOW(fallocate),  SANDBOX_ALLOW(ftruncate), SANDBOX_ALLOW(io_uring_enter),
     };
     const struct sandbox_policy policy = {
         .name = "tenon image serve",
@@ -170,11 +205,10 @@ static struct err *confine(void)
         .rules = rules,
         .rule_count = ARRAY_SIZE(rules),
     };
-    return sandbox_enter(&policy);
+    return step(&policy);
 }
 
-/* In the child, where the parent's signals stay blocked. */
-static int serve_confined(struct serve *serve, int stop_fd)
+static struct err *serve_nbd(struct serve *serve, int stop_fd)
 {
     const struct nbd_server_config config = {
         .export = serve->export,
@@ -184,15 +218,53 @@ static int serve_confined(struct serve *serve, int stop_fd)
         .stop_fd = stop_fd,
         .clients_max = serve->clients,
     };
-    signal(SIGPIPE, SIG_IGN);
-    struct err *err = confine();
+    struct err *err = confine(sandbox_enter);
     if (!err)
         err = nbd_serve(&config);
     struct err *closed = close_images(serve);
     if (!err)
-        err = closed;
-    else
-        err_free(closed);
+        return closed;
+    err_free(closed);
+    return err;
+}
+
+/* The disk's threads and ring are made before the filter, which knows neither. */
+static struct err *serve_vhost(struct serve *serve, int stop_fd)
+{
+    const struct block_options disk = {
+        .id = serve->disk.path,
+        .fd = serve->disk.fd,
+        .readonly = serve->disk.readonly,
+        .discard = true,
+        .formats = serve->disk.format,
+        .backing_fds = serve->disk.backing_fd,
+    };
+    struct vhost_user_config config = {.queues = serve->queues,
+                                       .listen_fd = serve->listen_fd,
+                                       .stop_fd = stop_fd,
+                                       .serial = "vhost-user"};
+    struct vhost_user *vhost = NULL;
+    struct err *err = confine(sandbox_renounce);
+    if (!err)
+        err = loop_new("vhost-user", &config.loop);
+    if (!err)
+        err = err_wrap(block_open(&disk, &config.block), "'%s'", serve->disk.path);
+    if (!err)
+        err = vhost_user_new(&config, &vhost);
+    if (!err)
+        err = confine(sandbox_filter);
+    if (!err)
+        vhost_user_run(vhost);
+    vhost_user_free(vhost);
+    block_close(config.block);
+    return err;
+}
+
+/* In the child, where the parent's signals stay blocked. */
+static int serve_confined(struct serve *serve, int stop_fd)
+{
+    signal(SIGPIPE, SIG_IGN);
+    struct err *err = serve->vhost ? serve_vhost(serve, stop_fd) : serve_nbd(serve, stop_fd);
     if (!err)
         return 0;
     fprintf(stderr, "tenon: %s\n", err_text(err));
@@ -232,8 +304,8 @@ static struct err *run(struct serve *serve)
     scoped(fd_cleanup) int signal_fd = signalfd(-1, &signals, SFD_CLOEXEC);
     if (signal_fd < 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
         return err_errno(errno, "cannot create the server's sockets");
-    if (serve->socket)
-        printf("tenon: serving at %s\n", serve->socket);
+    if (!serve->listen)
+        printf("tenon: serving at %s\n", serve->socket ? serve->socket : serve->vhost);
     else
         printf("tenon: serving at port %u\n", serve->port);
     fflush(stdout);
@@ -251,7 +323,7 @@ static struct err *run(struct serve *serve)
 void image_serve_help(struct buf *out)
 {
     buf_text(out, "  serve [OPTIONS] FILE | NAME=FILE ...\n"
-                  "      Serve images to NBD clients. Its options:\n");
+                  "      Serve images to NBD clients, or one to another VMM. Its options:\n");
     options_help(out, options);
 }
 
@@ -262,14 +334,16 @@ void image_serve_man(struct buf *out)
 
 struct err *image_serve(int argc, char **argv)
 {
-    struct serve serve = {.listen_fd = -1, .clients = CLIENTS_STANDARD};
+    struct serve serve = {.listen_fd = -1, .clients = CLIENTS_STANDARD, .queues = 1};
+    const char *path;
     struct err *err = parse(&serve, argc, argv);
     if (!err)
         err = prepare(&serve);
     if (!err)
         err = run(&serve);
-    if (serve.socket && serve.listen_fd >= 0)
-        unlink(serve.socket);
+    path = serve.socket ? serve.socket : serve.vhost;
+    if (path && serve.listen_fd >= 0)
+        unlink(path);
     fd_cleanup(&serve.listen_fd);
     nbd_tls_free(serve.tls);
     for (unsigned i = 0; i < serve.count; i++)

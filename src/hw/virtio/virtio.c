@@ -35,6 +35,10 @@ struct virtq *virtio_queue(struct virtio_device *device, unsigned index)
 
 void virtio_interrupt(struct virtio_device *device, uint16_t vector, uint8_t isr)
 {
+    if (device->interrupt) {
+        device->interrupt(device, vector);
+        return;
+    }
     if (pci_msix_enabled(&device->pci)) {
         if (vector != VIRTIO_NO_VECTOR)
             pci_msix_notify(&device->pci, vector);

@@ -121,6 +121,11 @@ struct virtio_device {
     /* Set before virtio_realize, optional: queue i runs on queue_loops[i % queue_loop_count]. */
     struct loop *const *queue_loops;
     unsigned queue_loop_count;
+    /*
+     * Set before virtio_realize, optional: the driver is reached in another way than by PCI; gets
+     * the vector of a queue, or VIRTIO_NO_VECTOR for the configuration.
+     */
+    void (*interrupt)(struct virtio_device *device, uint16_t vector);
     uint32_t request_extra; /* set before virtio_realize: bytes at each request's device_data */
     uint64_t
         features_off; /* set before virtio_realize: not to be offered, ring features included */

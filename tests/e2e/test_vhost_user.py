@@ -1,0 +1,200 @@
+"""
+tenon image serve --vhost-user: a front end of our own, one that misbehaves, and QEMU with a Debian
+guest whose fio writes and verifies the disk.
+
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+import json
+import mmap
+import os
+import shutil
+import socket
+import struct
+import subprocess
+
+import pytest
+
+from conftest import wait_for
+from test_disks import TIMEOUT, fio_disk  # noqa: F401
+
+ADDRESS = 0x7f0000000000  # where the front end has its guest's memory
+MEMORY = 1 << 20
+FEATURES = 1 << 32 | 1 << 30 | 1 << 9  # VERSION_1, PROTOCOL_FEATURES, FLUSH
+
+
+class FrontEnd:
+    """Speaks the protocol; its guest is the test."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(30)
+        self.socket.connect(path)
+
+    def send(self, request, payload=b'', fds=()):
+        socket.send_fds(self.socket, [struct.pack('<III', request, 1, len(payload)) + payload],
+                        list(fds))
+
+    def answer(self):
+        header = self.exact(12)
+        request, flags, length = struct.unpack('<III', header)
+        assert flags == 5
+        return self.exact(length)
+
+    def exact(self, length):
+        got = b''
+        while len(got) < length:
+            piece = self.socket.recv(length - len(got))
+            if not piece:
+                raise ConnectionError('the back end hung up')
+            got += piece
+        return got
+
+    def number(self, request):
+        self.send(request)
+        return struct.unpack('<Q', self.answer())[0]
+
+    def start(self):
+        assert self.number(1) & FEATURES == FEATURES
+        assert self.number(15) & 0x201 == 0x201
+        self.send(16, struct.pack('<Q', 0x201))
+        self.send(3)
+        self.send(2, struct.pack('<Q', FEATURES))
+        fd = os.memfd_create('guest')
+        os.truncate(fd, MEMORY)
+        self.memory = mmap.mmap(fd, MEMORY)
+        self.send(5, struct.pack('<IIQQQQ', 1, 0, 0, MEMORY, ADDRESS, 0), [fd])
+        os.close(fd)
+        self.kick, self.call = os.eventfd(0), os.eventfd(0)
+        self.avail = 0
+        self.send(8, struct.pack('<II', 0, 16))
+        self.send(10, struct.pack('<II', 0, 0))
+        self.send(9, struct.pack('<IIQQQQ', 0, 0, ADDRESS + 0x1000, ADDRESS + 0x3000,
+                                 ADDRESS + 0x2000, 0))
+        self.send(13, struct.pack('<Q', 0), [self.call])
+        self.send(12, struct.pack('<Q', 0), [self.kick])
+        self.send(18, struct.pack('<II', 0, 1))
+
+    def request(self, kind, sector, data_len, write=b''):
+        """One request of virtio-blk through the ring: status, data."""
+        memory = self.memory
+        memory[0x4000:0x4010] = struct.pack('<IIQ', kind, 0, sector)
+        memory[0x5000:0x5000 + len(write)] = write
+        memory[0x6000] = 0xEE
+        memory[0x1000:0x1030] = (
+            struct.pack('<QIHH', 0x4000, 16, 1, 1)
+            + struct.pack('<QIHH', 0x5000, data_len, 1 if write else 3, 2)
+            + struct.pack('<QIHH', 0x6000, 1, 2, 0))
+        struct.pack_into('<H', memory, 0x2004 + 2 * (self.avail % 16), 0)
+        self.avail += 1
+        struct.pack_into('<H', memory, 0x2002, self.avail)
+        os.eventfd_write(self.kick, 1)
+        wait_for(lambda: struct.unpack_from('<H', memory, 0x3002)[0] == self.avail, 30, 'an answer')
+        os.eventfd_read(self.call)
+        return memory[0x6000], bytes(memory[0x5000:0x5000 + data_len])
+
+
+@pytest.fixture
+def back_end(tenon):
+    os.chdir(tenon.directory)
+
+    def start(*args):
+        process = tenon.start('image', 'serve', '--vhost-user', 'v.sock', *args)
+        assert b'serving' in process.stdout.readline(), process.stderr.read()
+        return process
+    return start
+
+
+def test_rings_and_memory(tenon, back_end):
+    content = bytearray(os.urandom(1 << 20))
+    (tenon.directory / 'a.raw').write_bytes(content)
+    process = back_end('--queues', '2', '--format', 'raw', 'a.raw')
+    for turn in range(2):  # the second front end finds everything as the first did
+        front = FrontEnd('v.sock')
+        front.start()
+        assert front.number(17) == 2
+        front.send(24, struct.pack('<III', 0, 60, 0) + bytes(60))
+        assert struct.unpack_from('<Q', front.answer(), 12)[0] == len(content) // 512
+        for i in range(20):
+            assert front.request(0, i, 512) == (0, bytes(content[i * 512:(i + 1) * 512]))
+            new = os.urandom(512)
+            assert front.request(1, 100 + i, 512, new)[0] == 0
+            content[(100 + i) * 512:(101 + i) * 512] = new
+        assert front.request(0, len(content) // 512, 512)[0] == 1
+        # Stopped, it says where it stands, and goes on from there.
+        front.send(11, struct.pack('<II', 0, 0))
+        assert struct.unpack('<II', front.answer()) == (0, front.avail)
+        front.send(10, struct.pack('<II', 0, front.avail))
+        front.send(12, struct.pack('<Q', 0), [front.kick])
+        front.send(18, struct.pack('<II', 0, 1))
+        assert front.request(0, 100, 512) == (0, bytes(content[51200:51712]))
+        front.socket.close()
+    assert (tenon.directory / 'a.raw').read_bytes() == content
+    process.terminate()
+    assert process.wait(30) == 0
+    tenon.expect_nothing_left()
+
+
+def test_front_ends_that_lie(tenon, back_end):
+    tenon.disk('a.raw')
+    process = back_end('--format', 'raw', 'a.raw')
+    small = os.memfd_create('small')
+    os.truncate(small, 4096)
+    for request, payload, fds in (
+            (1 << 20, b'', ()), (5, struct.pack('<II', 9, 0), ()), (5, b'', ()),
+            (5, struct.pack('<IIQQQQ', 1, 0, 0, 1 << 40, ADDRESS, 0), [small]),
+            (5, struct.pack('<IIQQQQ', 1, 0, 0, 4096, ADDRESS, 1 << 62), [small]),
+            (5, struct.pack('<IIQQQQ', 1, 0, 0, 4096, ADDRESS, 0), ()),
+            (2, struct.pack('<Q', 1 << 63), ()), (9, bytes(4), ()), (18, struct.pack('<II', 7, 1), ()),
+            (12, struct.pack('<Q', 99), ()), (24, struct.pack('<III', 0, 1 << 30, 0), ()),
+            (16, struct.pack('<Q', 1 << 40), ())):
+        front = FrontEnd('v.sock')
+        front.send(request, payload, fds)
+        assert front.socket.recv(100) == b'', (request, payload)
+    front = FrontEnd('v.sock')
+    front.socket.sendall(struct.pack('<III', 1, 1, 1 << 31))  # a message of 2 GiB
+    assert front.socket.recv(100) == b''
+    # Rings of nowhere, and descriptors that point outside the memory.
+    front = FrontEnd('v.sock')
+    front.start()
+    front.send(9, struct.pack('<IIQQQQ', 0, 0, 0, 0, 0, 0))
+    front.number(1)
+    front.socket.close()
+    front = FrontEnd('v.sock')
+    front.start()
+    front.memory[0x1000:0x1010] = struct.pack('<QIHH', 1 << 40, 16, 1, 0)
+    struct.pack_into('<H', front.memory, 0x2002, 1)
+    os.eventfd_write(front.kick, 1)
+    front.number(1)
+    front.socket.close()
+    front = FrontEnd('v.sock')
+    front.start()
+    assert front.request(0, 0, 512) == (0, bytes(512))
+    os.close(small)
+    process.terminate()
+    assert process.wait(30) == 0
+
+
+def test_qemu_boots_with_it(tenon, back_end, demo_guest, fio_disk):  # noqa: F811
+    if not shutil.which('qemu-system-x86_64'):
+        pytest.skip('qemu-system-x86_64 is missing (package qemu-system-x86)')
+    base = tenon.directory / 'base.raw'
+    base.write_bytes(os.urandom(4 << 20))
+    subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', '-b', base.name, '-F', 'raw',
+                    'top.qcow2'], check=True)
+    process = back_end('--queues', '2', 'top.qcow2')
+    words = 'console=ttyS0 quiet tenon.demo=script lab.verify=2:vdb:16'
+    done = subprocess.run(
+        ['qemu-system-x86_64', '-M', 'q35,accel=tcg,memory-backend=mem', '-object',
+         'memory-backend-memfd,id=mem,size=512M,share=on', '-m', '512M', '-smp', '2', '-nographic',
+         '-no-reboot', '-net', 'none', '-kernel', demo_guest / 'vmlinuz', '-initrd',
+         demo_guest / 'initrd', '-append', words, '-drive', 'file=%s,if=none,id=g,format=raw'
+         % fio_disk, '-device', 'virtio-blk-pci,drive=g', '-chardev', 'socket,id=c,path=v.sock',
+         '-device', 'vhost-user-blk-pci,chardev=c,num-queues=2'],
+        stdin=subprocess.DEVNULL, capture_output=True, timeout=2 * TIMEOUT)
+    text = done.stdout.decode(errors='replace')
+    assert 'guest: queues of vdb: 2' in text, (text[-2000:], done.stderr)
+    assert 'guest: fio wrote and verified 4 MiB of vdb with 2 jobs' in text, text[-2000:]
+    process.terminate()
+    assert process.wait(30) == 0, process.stderr.read()
+    check = subprocess.run(['qemu-img', 'check', '--output=json', 'top.qcow2'], capture_output=True)
+    assert check.returncode == 0 and json.loads(check.stdout)['check-errors'] == 0

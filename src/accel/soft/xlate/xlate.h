@@ -160,5 +160,7 @@ bool xlate_handles_system(const struct insn *insn);
 bool xlate_repeats(const struct insn *insn);
 /* xlate_simd.c: the same of what is no integer instruction. */
 bool xlate_handles_simd(const struct insn *insn);
+/* xlate_bmi.c: integer instructions with VEX */
+bool xlate_handles_bmi(const struct insn *insn);
 
 #endif

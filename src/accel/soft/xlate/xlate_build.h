@@ -109,6 +109,10 @@ void xlate_system(struct xlate_build *b, unsigned i);
 void xlate_simd(struct xlate_build *b, unsigned i);
 void xlate_simd_body(struct xlate_build *b, unsigned i, struct xlate_place *place);
 
+/* xlate_bmi.c: the end of an integer instruction with VEX; what it writes. */
+void xlate_bmi_body(struct xlate_build *b, unsigned i, struct xlate_place *place);
+uint32_t xlate_writes_bmi(const struct insn *insn);
+
 /* xlate_jump.c */
 /* Gives op i to the interpreter; live flags are in the frame. */
 void xlate_leave(struct xlate_build *b, unsigned i);

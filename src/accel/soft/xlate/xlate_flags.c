@@ -49,6 +49,12 @@ struct flag_use xlate_flag_use(const struct insn *insn)
     case I_TZCNT:
     case I_LZCNT:
     case I_POPCNT:
+    case I_ANDN:
+    case I_BEXTR:
+    case I_BLSI:
+    case I_BLSMSK:
+    case I_BLSR:
+    case I_BZHI:
         return (struct flag_use){0, FL_ARITH, true};
     case I_ADC:
     case I_SBB:
@@ -77,7 +83,10 @@ struct flag_use xlate_flag_use(const struct insn *insn)
     case I_STC:
         return (struct flag_use){0, FL_CF, true};
     case I_CMC:
+    case I_ADCX:
         return (struct flag_use){FL_CF, FL_CF, true};
+    case I_ADOX:
+        return (struct flag_use){FL_OF, FL_OF, true};
     case I_LAHF:
         return (struct flag_use){FL_ARITH & ~FL_OF, 0, false};
     case I_SAHF:
@@ -102,6 +111,14 @@ struct flag_use xlate_flag_use(const struct insn *insn)
     case I_POP:
     case I_LEAVE:
     case I_CRC32:
+    case I_MOVBE:
+    case I_PDEP:
+    case I_PEXT:
+    case I_RORX:
+    case I_SARX:
+    case I_SHLX:
+    case I_SHRX:
+    case I_MULX:
     case I_JMP:
     case I_JMPI:
     case I_CALL:

@@ -105,8 +105,9 @@ bool xlate_handles(const struct insn *insn)
         return xlate_handles_simd(insn);
     if (xlate_handles_system(insn))
         return true;
-    if (insn->mode != INSN_64 || insn->prefix & INSN_VEX || insn->rep ||
-        insn->flags & (INSN_F_PRIV | INSN_F_STATE))
+    if (insn->prefix & INSN_VEX)
+        return xlate_handles_bmi(insn);
+    if (insn->mode != INSN_64 || insn->rep || insn->flags & (INSN_F_PRIV | INSN_F_STATE))
         return false;
     switch (insn->id) {
     case I_JCC:
@@ -181,6 +182,9 @@ bool xlate_handles(const struct insn *insn)
     case I_POPCNT:
     case I_BSWAP:
     case I_CRC32:
+    case I_MOVBE:
+    case I_ADCX:
+    case I_ADOX:
         return handles_generic(insn);
     default:
         return false;
@@ -320,6 +324,8 @@ void xlate_body(struct xlate_build *b, unsigned i, struct xlate_place *place)
 {
     if (b->ops[i].insn.cls == INSN_CLASS_SIMD)
         xlate_simd_body(b, i, place);
+    else if (b->ops[i].insn.prefix & INSN_VEX)
+        xlate_bmi_body(b, i, place);
     else
         generic_body(b, i, place);
 }
@@ -440,6 +446,8 @@ uint32_t xlate_writes(const struct xlate_op *x)
     case I_SIMD:
         return x->simd.gpr_out == SIMD_NO_GPR ? 0 : 1u << x->simd.gpr_out;
     default:
+        if (insn->prefix & INSN_VEX)
+            return xlate_writes_bmi(insn);
         break;
     }
     uint32_t written = insn->id == I_CMPXCHG ? rax : 0;

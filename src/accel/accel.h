@@ -71,7 +71,9 @@ struct accel_stats {
     uint64_t exits;        /* port, memory and halt exits together */
     uint64_t pio, mmio, halts, interrupts;
     uint64_t tlb_misses, translations, invalidations;
+    uint64_t native;   /* blocks that became host code */
     uint64_t lockstep; /* instructions that were compared */
+    uint64_t cpu_ns;   /* CPU time of the vCPU's thread, at its last exit from vcpu_run */
 };
 
 /* One table an engine. Every function is mandatory unless marked. */

@@ -114,8 +114,9 @@ struct stat_field {
 #field, offsetof(struct accel_stats, field)                                                \
     }
 static const struct stat_field stat_fields[] = {
-    STAT(instructions), STAT(exits),      STAT(pio),          STAT(mmio),          STAT(halts),
-    STAT(interrupts),   STAT(tlb_misses), STAT(translations), STAT(invalidations), STAT(lockstep),
+    STAT(instructions),  STAT(exits),      STAT(pio),        STAT(mmio),
+    STAT(halts),         STAT(interrupts), STAT(tlb_misses), STAT(translations),
+    STAT(invalidations), STAT(native),     STAT(lockstep),   STAT(cpu_ns),
 };
 
 static uint64_t stat_value(const struct accel_stats *stats, const struct stat_field *field)
@@ -288,6 +289,9 @@ json_t *vm_control_report(const struct vm_control *control, const struct vm_resu
     for (size_t i = 0; i < ARRAY_SIZE(stat_fields); i++)
         json_object_set_new(counters, stat_fields[i].name,
                             json_integer((json_int_t)stat_value(&stats, &stat_fields[i])));
+    if (stats.cpu_ns)
+        json_object_set_new(counters, "mips",
+                            json_real((double)stats.instructions * 1e3 / (double)stats.cpu_ns));
     return json_pack("{s:s, s:s, s:s, s:i, s:s, s:o, s:o}", "name", control->name, "engine",
                      vm_accel_name(control->vm), "result", result_name(result->end), "status",
                      (int)result->status, "reason", result->reason, "timeline",

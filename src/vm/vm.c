@@ -190,7 +190,9 @@ void vm_stats(struct vm *vm, struct accel_stats *stats)
         stats->tlb_misses += one.tlb_misses;
         stats->translations += one.translations;
         stats->invalidations += one.invalidations;
+        stats->native += one.native;
         stats->lockstep += one.lockstep;
+        stats->cpu_ns += one.cpu_ns;
     }
 }
 

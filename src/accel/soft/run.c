@@ -13,6 +13,7 @@
 #include <linux/futex.h>
 #include <stdio.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "accel/soft/interp/ops.h"
@@ -276,5 +277,8 @@ void soft_vcpu_run(struct accel_vcpu *vcpu, struct vm_exit *exit)
 out:
     soft_mxcsr_leave(v);
     v->stats.exits++;
+    struct timespec used;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+    v->stats.cpu_ns = (uint64_t)used.tv_sec * 1000000000 + (uint64_t)used.tv_nsec;
     atomic_store(&v->running, 0);
 }

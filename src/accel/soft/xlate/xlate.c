@@ -176,8 +176,10 @@ const struct op *xlate_op_hot(struct soft_vcpu *v, const struct op *op)
             soft_code_flush(v);
             GOTO_OP(v, soft_lookup(v, rip));
         }
-        if (xlate_block(v, block_of(op)))
+        if (xlate_block(v, block_of(op))) {
+            v->stats.native++;
             GOTO_OP(v, op);
+        }
         self->imm = INT32_MIN; /* tries again, much later */
     }
     NEXT_OP(v, op);

@@ -60,7 +60,7 @@ soak: all
 # A minute for each fuzz target; TIME=3600 for an hour.
 TIME ?= 60
 fuzz: $(FUZZ)/build.ninja
-	@tools/check --fuzz $(FUZZ) --only fuzz --fuzz-seconds $(TIME) $(ARGS)
+	@tools/check --fuzz $(FUZZ) --only fuzz --random --fuzz-seconds $(TIME) $(ARGS)
 
 format:
 	@git ls-files '*.c' '*.h' | xargs clang-format -i

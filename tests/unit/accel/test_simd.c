@@ -482,7 +482,7 @@ static unsigned one_round(void)
 
 static int setup(void **state)
 {
-    const char *seed = getenv("TENON_SEED");
+    const char *seed = getenv("TENON_TEST_SEED");
     random_state = seed ? strtoull(seed, NULL, 0) : (uint64_t)time(NULL) * 0x9e3779b9u;
     print_message("seed %#llx\n", (unsigned long long)random_state);
     assert_null(soft_cpuid_supported(NULL, &cpu.cpuid));

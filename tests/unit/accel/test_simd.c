@@ -3,7 +3,7 @@
  * through soft_simd_exec(), must leave the same registers, flags, memory and faults.
  *
  * Guest memory is identity-mapped test memory here, so that both runs use the same addresses.
- * The seed is printed; TENON_SEED repeats a run, TENON_ROUNDS makes it longer.
+ * The seed is printed; TENON_TEST_SEED repeats a run, TENON_ROUNDS makes it longer.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

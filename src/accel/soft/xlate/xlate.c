@@ -11,7 +11,7 @@
 #include "accel/soft/interp/ops.h"
 #include "accel/soft/xlate/xlate_emit.h"
 
-#define CODE_SIZE MIB(64)
+#define CODE_SIZE MIB(28)
 #define JUMP_COUNT (KIB(1) * 512)
 #define ACCESS_COUNT (KIB(1) * 512)
 

@@ -112,6 +112,9 @@ extern const struct block_driver *const image_drivers[]; /* registry.c; ends wit
 
 /* A node with nothing in it yet, for what has no file below. */
 struct image *image_new(const struct block_driver *driver, unsigned flags);
+/* The same of a node that is a part of something else, all zeros so far. */
+void image_init(struct image *image, const struct block_driver *driver, unsigned flags);
+void image_fini(struct image *image);
 /* For drivers that load bitmaps, with the node alone. */
 struct err *image_bitmap_new(struct image *image, const char *name, unsigned granularity_bits,
                              struct image_bitmap_node **bitmap);

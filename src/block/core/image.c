@@ -208,9 +208,8 @@ int image_read_backing(struct image *image, void *buffer, uint64_t offset, uint6
     return have ? image_read(image->backing, buffer, offset, have) : 0;
 }
 
-struct image *image_new(const struct block_driver *driver, unsigned flags)
+void image_init(struct image *image, const struct block_driver *driver, unsigned flags)
 {
-    struct image *image = xcalloc(1, sizeof(*image));
     pthread_rwlockattr_t fair; /* whoever wants a node alone gets it under load, too */
     pthread_rwlockattr_init(&fair);
     pthread_rwlockattr_setkind_np(&fair, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
@@ -220,16 +219,27 @@ struct image *image_new(const struct block_driver *driver, unsigned flags)
     image->driver = driver;
     image->flags = flags;
     image->writable = flags & IMAGE_OPEN_WRITABLE;
-    return image;
 }
 
-static void image_free(struct image *image)
+void image_fini(struct image *image)
 {
     while (!list_empty(&image->bitmaps))
         image_bitmap_drop(list_first(&image->bitmaps, struct image_bitmap_node, link));
     pthread_rwlock_destroy(&image->gate);
     free(image->backing_name);
     free(image->backing_format);
+}
+
+struct image *image_new(const struct block_driver *driver, unsigned flags)
+{
+    struct image *image = xcalloc(1, sizeof(*image));
+    image_init(image, driver, flags);
+    return image;
+}
+
+static void image_free(struct image *image)
+{
+    image_fini(image);
     free(image);
 }
 

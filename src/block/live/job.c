@@ -302,7 +302,7 @@ static int close_target(struct block_job *job)
 
 static void job_free(struct block_job *job)
 {
-    pthread_rwlock_destroy(&job->node.gate);
+    image_fini(&job->node);
     pthread_cond_destroy(&job->freed);
     lock_fini(&job->lock);
     free(job);
@@ -320,16 +320,14 @@ static struct block_job *job_new(struct block *block, const struct block_job_opt
     lock_init(&job->lock, LOCK_LEAF);
     pthread_cond_init(&job->freed, NULL);
     list_init(&job->ranges);
-    pthread_rwlock_init(&job->node.gate, NULL);
+    image_init(&job->node, &job_driver, IMAGE_OPEN_WRITABLE);
     return job;
 }
 
 static struct err *put_on_top(struct block_job *job)
 {
     struct block *block = job->block;
-    job->node.driver = &job_driver;
     job->node.file = block->image;
-    job->node.writable = true;
     job->node.size = job->status.length = image_size(block->image);
     int error = pthread_create(&job->thread, NULL, work, job);
     if (error)

@@ -61,7 +61,8 @@ struct lockstep {
     struct insn decoded[DECODED];
     uint64_t recent_rip[RECENT], steps; /* where the shadow's last instructions were */
     uint32_t undefined;                 /* flags that mean nothing at this point of the shadow */
-    const uint8_t *pushed;              /* eight bytes that may differ: see find_pushed */
+    bool unsure; /* the guest went by something undefined: the two may differ from here on */
+    const uint8_t *pushed; /* eight bytes that may differ: see find_pushed */
     char why[512];
 };
 
@@ -237,6 +238,27 @@ static const struct insn *fetch(struct soft_vcpu *v)
     return insn;
 }
 
+/* Does it go by a flag that means nothing? Shifts that may keep the flags do not look at them. */
+static bool reads_undefined(const struct insn *insn, uint32_t undefined)
+{
+    switch (insn->id) {
+    case I_JCC:
+    case I_SETCC:
+    case I_CMOVCC:
+    case I_ADC:
+    case I_SBB:
+    case I_RCL:
+    case I_RCR:
+    case I_CMC:
+    case I_LAHF:
+    case I_ADCX:
+    case I_ADOX:
+        return xlate_flag_use(insn).reads & undefined;
+    default:
+        return false;
+    }
+}
+
 static void shadow_step(struct soft_vcpu *v)
 {
     struct lockstep *lockstep = v->lockstep;
@@ -245,6 +267,8 @@ static void shadow_step(struct soft_vcpu *v)
     v->next_rip = v->rip + insn->len;
     v->stack_access = false;
     v->r[R_BLOCK] = v->rip;
+    lockstep->unsure |=
+        reads_undefined(insn, lockstep->undefined) || soft_undefined_result(insn, v->r);
     lockstep->undefined &= ~xlate_flag_use(insn).writes;
     lockstep->undefined |= soft_undefined_flags(insn, v->r);
     soft_exec[insn->id](v, insn);
@@ -284,6 +308,7 @@ static bool run_shadow(struct soft_vcpu *v, uint64_t count)
     jmp_buf outer;
     memcpy(&outer, &v->unwind, sizeof(outer));
     lockstep->undefined = 0;
+    lockstep->unsure = false;
     lockstep->steps = 0;
     int why = setjmp(v->unwind);
     if (!why) {
@@ -463,7 +488,7 @@ void lockstep_check(struct soft_vcpu *v, const struct op *next)
         lockstep->phase = PHASE_OFF;
         v->space = space;
         soft_space_flush(v, lockstep->space);
-        if (unlikely(!same) && !lockstep->full) {
+        if (unlikely(!same) && !lockstep->full && !lockstep->unsure) {
             v->rip = rip;
             report(v, count);
         }

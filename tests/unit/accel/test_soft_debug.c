@@ -180,6 +180,16 @@ static void test_single_steps(void **state)
     CODE_AT(rig, SET_TF, 0xf1, CLEAR_TF, AL_IS_BL, RIG_END);
     assert_int_equal(finish(rig), 3); /* INT1 is its own #DB */
     assert_int_equal(rig->v->dr[6] & 0x4000, 0x4000);
+    static const uint8_t strings[] = {0xa4, 0xaa, 0xac, 0xa6, 0xae}; /* movs stos lods cmps scas */
+    for (unsigned i = 0; i < sizeof(strings); i++) {
+        CODE_AT(rig, SET_TF, 0xf3, 0x90, CLEAR_TF, AL_IS_BL, RIG_END);
+        rig->ram[CODE + sizeof((uint8_t[]){SET_TF}) + 1] = strings[i];
+        memset(rig->ram + DATA, 0, 16);
+        rig->v->r[X86_RAX] = 0;
+        rig->v->r[X86_RSI] = rig->v->r[X86_RDI] = DATA;
+        rig->v->r[X86_RCX] = 4;
+        assert_int_equal(finish(rig), 6); /* a repetition traps behind each element */
+    }
 }
 
 static void test_sysret_step(void **state)

@@ -10,10 +10,18 @@
 #include "accel/soft/interp/alu.h"
 #include "accel/soft/interp/operand.h"
 #include "accel/soft/mem/tlb.h"
+#include "accel/soft/run.h"
 #include "accel/soft/system/segment.h"
 
 /* Elements that one visit may take before it lets events in. */
 #define VISIT 65536
+#define VISIT_SLOW 4096
+
+/* Single steps and breakpoints trap behind each element (SDM vol. 3, 17.3.1.4). */
+static uint64_t visit_of(const struct soft_vcpu *v, uint64_t most)
+{
+    return soft_wants_step(v) ? 1 : most;
+}
 
 static uint64_t count_of(const struct soft_vcpu *v, const struct insn *insn)
 {
@@ -103,10 +111,10 @@ static uint64_t movs_piece(struct soft_vcpu *v, const struct insn *insn, uint64_
 
 void exec_movs(struct soft_vcpu *v, const struct insn *insn)
 {
-    uint64_t count = count_of(v, insn), visit = 0;
+    uint64_t count = count_of(v, insn), visit = 0, most = visit_of(v, VISIT);
     int64_t step = step_of(v, insn);
-    bool fast = fast_shape(v, insn);
-    while (count && visit < VISIT) {
+    bool fast = most > 1 && fast_shape(v, insn);
+    while (count && visit < most) {
         uint64_t piece = fast ? movs_piece(v, insn, count) : 0;
         if (!piece) {
             uint64_t value = soft_load(v, source(v, insn), insn->opsize);
@@ -145,10 +153,10 @@ static uint64_t stos_piece(struct soft_vcpu *v, const struct insn *insn, uint64_
 
 void exec_stos(struct soft_vcpu *v, const struct insn *insn)
 {
-    uint64_t count = count_of(v, insn), visit = 0;
+    uint64_t count = count_of(v, insn), visit = 0, most = visit_of(v, VISIT);
     int64_t step = step_of(v, insn);
-    bool fast = fast_shape(v, insn);
-    while (count && visit < VISIT) {
+    bool fast = most > 1 && fast_shape(v, insn);
+    while (count && visit < most) {
         uint64_t piece = fast ? stos_piece(v, insn, count) : 0;
         if (!piece) {
             soft_store(v, target(v, insn, ACC_WRITE), insn->opsize, v->r[X86_RAX]);
@@ -166,9 +174,9 @@ void exec_stos(struct soft_vcpu *v, const struct insn *insn)
 
 void exec_lods(struct soft_vcpu *v, const struct insn *insn)
 {
-    uint64_t count = count_of(v, insn);
+    uint64_t count = count_of(v, insn), most = visit_of(v, VISIT_SLOW);
     int64_t step = step_of(v, insn);
-    for (unsigned visit = 0; count && visit < 4096; visit++) {
+    for (uint64_t visit = 0; count && visit < most; visit++) {
         put_reg(v, insn, X86_RAX, insn->opsize, soft_load(v, source(v, insn), insn->opsize));
         advance(v, insn, X86_RSI, step);
         set_count(v, insn, --count);
@@ -186,11 +194,12 @@ static bool goes_on(const struct insn *insn, bool equal)
 void exec_scas(struct soft_vcpu *v, const struct insn *insn)
 {
     unsigned n = insn->opsize;
-    uint64_t count = count_of(v, insn), a = zero_extend(v->r[X86_RAX], n);
+    uint64_t count = count_of(v, insn), most = visit_of(v, VISIT_SLOW),
+             a = zero_extend(v->r[X86_RAX], n);
     uint64_t b = 0;
     int64_t step = step_of(v, insn);
     bool last = !count;
-    for (unsigned visit = 0; !last && visit < 4096; visit++) {
+    for (uint64_t visit = 0; !last && visit < most; visit++) {
         b = soft_load(v, target(v, insn, ACC_READ), n);
         advance(v, insn, X86_RDI, step);
         set_count(v, insn, --count);
@@ -205,10 +214,10 @@ void exec_scas(struct soft_vcpu *v, const struct insn *insn)
 void exec_cmps(struct soft_vcpu *v, const struct insn *insn)
 {
     unsigned n = insn->opsize;
-    uint64_t count = count_of(v, insn);
+    uint64_t count = count_of(v, insn), most = visit_of(v, VISIT_SLOW);
     int64_t step = step_of(v, insn);
     bool last = !count;
-    for (unsigned visit = 0; !last && visit < 4096; visit++) {
+    for (uint64_t visit = 0; !last && visit < most; visit++) {
         uint64_t a = soft_load(v, source(v, insn), n);
         uint64_t b = soft_load(v, target(v, insn, ACC_READ), n);
         advance(v, insn, X86_RSI, step);
@@ -226,10 +235,10 @@ void exec_ins(struct soft_vcpu *v, const struct insn *insn)
 {
     unsigned n = insn->opsize > 4 ? 4 : insn->opsize;
     uint16_t port = v->r[X86_RDX];
-    uint64_t count = count_of(v, insn);
+    uint64_t count = count_of(v, insn), most = visit_of(v, VISIT_SLOW);
     int64_t step = v->rflags & FL_DF ? -(int64_t)n : n;
     soft_io_allowed(v, port, n);
-    for (unsigned visit = 0; count && visit < 4096; visit++) {
+    for (uint64_t visit = 0; count && visit < most; visit++) {
         uint64_t to = target(v, insn, ACC_WRITE);
         soft_probe(v, to, n, ACC_WRITE); /* a fault after the read would lose what the port gave */
         v->stats.pio++;
@@ -245,10 +254,10 @@ void exec_outs(struct soft_vcpu *v, const struct insn *insn)
 {
     unsigned n = insn->opsize > 4 ? 4 : insn->opsize;
     uint16_t port = v->r[X86_RDX];
-    uint64_t count = count_of(v, insn);
+    uint64_t count = count_of(v, insn), most = visit_of(v, VISIT_SLOW);
     int64_t step = v->rflags & FL_DF ? -(int64_t)n : n;
     soft_io_allowed(v, port, n);
-    for (unsigned visit = 0; count && visit < 4096; visit++) {
+    for (uint64_t visit = 0; count && visit < most; visit++) {
         uint32_t value = soft_load(v, source(v, insn), n);
         v->stats.pio++;
         soft_mxcsr_leave(v);

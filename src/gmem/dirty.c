@@ -88,3 +88,15 @@ void gmem_mark_written(struct gmem *gmem, uint64_t gpa, uint64_t len)
     if (gmem->code_fn && any_code(gmem, gpa, len))
         gmem->code_fn(gmem->code_opaque, gpa, len);
 }
+
+void gmem_region_written(struct gmem *gmem, const struct gmem_region *region, uint64_t offset,
+                         uint64_t len)
+{
+    if (unlikely(gmem_dirty_enabled(gmem))) {
+        for (uint64_t page = offset >> GUEST_PAGE_SHIFT;
+             page <= (offset + len - 1) >> GUEST_PAGE_SHIFT; page++)
+            bitmap_set_atomic(region->dirty, page);
+    }
+    if (gmem->code_fn && region->view == GMEM_VIEW_RAM && any_code(gmem, region->gpa + offset, len))
+        gmem->code_fn(gmem->code_opaque, region->gpa + offset, len);
+}

@@ -1,7 +1,8 @@
 /*
  * Regions of guest-physical memory and access to them.
  *
- * The region array does not change while a vCPU or a device runs, so lookups take no lock. A switch
+ * The region array does not change while a vCPU or a device runs, so lookups take no lock; only the
+ * place of a movable region changes, while no vCPU runs, and nobody else looks there. A switch
  * changes what one region shows; whoever copies at that moment uses what it has found, and both of
  * a switched region's mappings live as long as the region.
  *
@@ -18,6 +19,8 @@
 #include "gmem/internal.h"
 
 #define HUGE_PAGE MIB(2)
+/* Movable regions that are nowhere lie from here on: above every guest-physical address. */
+#define NOWHERE (1ull << 56)
 
 struct gmem *gmem_new(void)
 {
@@ -91,7 +94,7 @@ static bool shows_ram(enum gmem_view view)
 
 static void region_show(struct gmem_region *region, enum gmem_view view)
 {
-    uint8_t *host = shows_ram(view) ? region->ram : region->rom;
+    uint8_t *host = shows_ram(view) || region->movable ? region->ram : region->rom;
 
     __atomic_store_n(&region->host, host, __ATOMIC_RELAXED);
     __atomic_store_n(&region->readonly, view != GMEM_VIEW_RAM, __ATOMIC_RELAXED);
@@ -187,6 +190,80 @@ bool gmem_switch(struct gmem *gmem, uint64_t gpa, enum gmem_view view)
     return false;
 }
 
+struct err *gmem_add_movable(struct gmem *gmem, const char *name, uint64_t size)
+{
+    const struct gmem_region *last = gmem->count ? &gmem->region[gmem->count - 1] : NULL;
+    uint64_t gpa = last && last->movable ? ALIGN_UP(last->gpa + last->size, HUGE_PAGE) : NOWHERE;
+
+    TRY(gmem_add(gmem, name, gpa, size, GMEM_VIEW_RAM, false));
+    struct gmem_region *region = &gmem->region[gmem->count - 1];
+    region->movable = true;
+    region_show(region, GMEM_VIEW_NONE);
+    return NULL;
+}
+
+const struct gmem_region *gmem_movable(const struct gmem *gmem, const char *name)
+{
+    for (size_t i = 0; i < gmem->count; i++) {
+        if (gmem->region[i].movable && !strcmp(gmem->region[i].name, name))
+            return &gmem->region[i];
+    }
+    return NULL;
+}
+
+bool gmem_move(struct gmem *gmem, const struct gmem_region *moved, uint64_t gpa)
+{
+    struct gmem_region *region = &gmem->region[moved - gmem->region];
+    enum gmem_view view = gpa == region->gpa ? GMEM_VIEW_RAM : GMEM_VIEW_NONE;
+    bool waits = gpa && gpa != region->gpa, changed = region->view != view;
+
+    if (changed) {
+        region_show(region, view);
+        gmem_region_written(gmem, region, 0, region->size);
+    }
+    __atomic_store_n(&region->wanted, gpa, __ATOMIC_RELAXED);
+    __atomic_store_n(&region->waits, waits, __ATOMIC_RELEASE);
+    return changed || waits;
+}
+
+bool gmem_unsettled(const struct gmem *gmem)
+{
+    for (size_t i = 0; i < gmem->count; i++) {
+        if (__atomic_load_n(&gmem->region[i].waits, __ATOMIC_ACQUIRE))
+            return true;
+    }
+    return false;
+}
+
+static bool is_free(const struct gmem *gmem, const struct gmem_region *but, uint64_t gpa)
+{
+    for (size_t i = 0; i < gmem->count; i++) {
+        const struct gmem_region *other = &gmem->region[i];
+        if (other != but && ranges_overlap(gpa, but->size, other->gpa, other->size))
+            return false;
+    }
+    return true;
+}
+
+bool gmem_settle(struct gmem *gmem)
+{
+    bool changed = false;
+
+    for (size_t i = 0; i < gmem->count; i++) {
+        struct gmem_region *region = &gmem->region[i];
+        uint64_t gpa = region->wanted;
+        if (!region->waits)
+            continue;
+        region->waits = false;
+        if (gpa % GUEST_PAGE_SIZE || gpa >= NOWHERE || !is_free(gmem, region, gpa))
+            continue;
+        region->gpa = gpa;
+        region_show(region, GMEM_VIEW_RAM);
+        changed = true;
+    }
+    return changed;
+}
+
 size_t gmem_region_count(const struct gmem *gmem)
 {
     return gmem->count;
@@ -207,6 +284,17 @@ struct gmem_region *gmem_lookup(struct gmem *gmem, uint64_t gpa)
     return NULL;
 }
 
+/*
+ * For copies and borrows, which run beside vCPUs: a movable region might be elsewhere a moment
+ * later.
+ */
+static struct gmem_region *fixed(struct gmem *gmem, uint64_t gpa)
+{
+    struct gmem_region *region = gmem_lookup(gmem, gpa);
+
+    return region && !region->movable ? region : NULL;
+}
+
 const struct gmem_region *gmem_find(const struct gmem *gmem, uint64_t gpa)
 {
     return gmem_lookup((struct gmem *)(uintptr_t)gmem, gpa);
@@ -216,7 +304,7 @@ uint64_t gmem_ram_bytes(const struct gmem *gmem)
 {
     uint64_t sum = 0;
     for (size_t i = 0; i < gmem->count; i++)
-        sum += gmem->region[i].ram ? gmem->region[i].size : 0;
+        sum += gmem->region[i].ram && !gmem->region[i].movable ? gmem->region[i].size : 0;
     return sum;
 }
 
@@ -224,7 +312,7 @@ uint64_t gmem_ram_bytes(const struct gmem *gmem)
 static bool range_is_ram(struct gmem *gmem, uint64_t gpa, uint64_t len, bool write)
 {
     while (len) {
-        const struct gmem_region *region = gmem_lookup(gmem, gpa);
+        const struct gmem_region *region = fixed(gmem, gpa);
         if (!region || (write && region->readonly))
             return false;
         uint64_t here = MIN(len, region->gpa + region->size - gpa);
@@ -240,7 +328,7 @@ int gmem_read(struct gmem *gmem, uint64_t gpa, void *bytes, size_t len)
         return -EFAULT;
     uint8_t *to = bytes;
     while (len) {
-        const struct gmem_region *region = gmem_lookup(gmem, gpa);
+        const struct gmem_region *region = fixed(gmem, gpa);
         size_t here = MIN((uint64_t)len, region->gpa + region->size - gpa);
         memcpy(to, region->host + (gpa - region->gpa), here);
         to += here;
@@ -256,7 +344,7 @@ static void store(struct gmem *gmem, uint64_t gpa, const uint8_t *bytes, uint8_t
     uint64_t start = gpa;
     size_t total = len;
     while (len) {
-        struct gmem_region *region = gmem_lookup(gmem, gpa);
+        struct gmem_region *region = fixed(gmem, gpa);
         size_t here = MIN((uint64_t)len, region->gpa + region->size - gpa);
         uint8_t *to = region->host + (gpa - region->gpa);
         if (bytes) {
@@ -299,7 +387,7 @@ int gmem_load(struct gmem *gmem, uint64_t gpa, const void *bytes, size_t len)
 
 void *gmem_map(struct gmem *gmem, uint64_t gpa, size_t len, enum gmem_dir dir, size_t *mapped)
 {
-    struct gmem_region *region = gmem_lookup(gmem, gpa);
+    struct gmem_region *region = fixed(gmem, gpa);
     if (!region || (dir == GMEM_WRITE && region->readonly))
         return NULL;
     *mapped = MIN((uint64_t)len, region->gpa + region->size - gpa);
@@ -324,7 +412,7 @@ void gmem_unmap(struct gmem *gmem, void *host, size_t len, enum gmem_dir dir, si
 /* The host address of an aligned field of `size` bytes, or NULL with *error set. */
 static void *field(struct gmem *gmem, uint64_t gpa, unsigned size, bool write, int *error)
 {
-    struct gmem_region *region = gmem_lookup(gmem, gpa);
+    struct gmem_region *region = fixed(gmem, gpa);
     if (gpa % size) {
         *error = -EINVAL;
         return NULL;

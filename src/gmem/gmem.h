@@ -6,8 +6,8 @@
  * MMIO goes through the dispatch tables of hw/core.
  *
  * Threads: regions are added before the first vCPU runs (hotplug later stops the vCPUs), and only
- * switched afterwards; all accessors may be called from any thread and take no lock. The guest may
- * change any byte at any time: copy, then validate the copy.
+ * switched and moved afterwards; all accessors may be called from any thread and take no lock. The
+ * guest may change any byte at any time: copy, then validate the copy.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -39,9 +39,12 @@ struct gmem_region {
     uint8_t *ram, *rom; /* its mappings; one of them is NULL unless it is switched */
     uint8_t view;       /* enum gmem_view */
     bool readonly;      /* follows from the view */
-    uint64_t *dirty;    /* a bit a guest page, see gmem_dirty_* */
-    uint64_t *code;     /* a bit a guest page that holds translated code, see gmem_code_* */
-    const char *name;   /* owned */
+    bool movable;       /* see gmem_add_movable */
+    bool waits;         /* ... for gmem_settle, to be at `wanted`; both atomic */
+    uint64_t wanted;
+    uint64_t *dirty;  /* a bit a guest page, see gmem_dirty_* */
+    uint64_t *code;   /* a bit a guest page that holds translated code, see gmem_code_* */
+    const char *name; /* owned */
 };
 
 struct gmem;
@@ -71,7 +74,25 @@ struct err *gmem_add_switched(struct gmem *gmem, const char *name, uint64_t gpa,
  */
 bool gmem_switch(struct gmem *gmem, uint64_t gpa, enum gmem_view view);
 
-/* Regions in rising order of address. */
+/*
+ * RAM that the guest moves about, such as a card's: nowhere at first, and zero. Its owner finds its
+ * bytes in `ram`; devices do not reach it by address. When all memory has been added,
+ * gmem_movable() finds it by name.
+ */
+struct err *gmem_add_movable(struct gmem *gmem, const char *name, uint64_t size);
+const struct gmem_region *gmem_movable(const struct gmem *gmem, const char *name);
+/*
+ * Any thread, one at a time for each region: the guest has put the region at `gpa`; 0 takes it
+ * away. At a new place it shows itself only after gmem_settle(): others may be using the old one,
+ * and until then its owner answers. True when the engine must hear of it.
+ */
+bool gmem_move(struct gmem *gmem, const struct gmem_region *region, uint64_t gpa);
+bool gmem_unsettled(const struct gmem *gmem);
+/* No vCPU runs: moved regions go to their new places. One that would lie over other memory stays
+ * away. True when the engine must hear of it. */
+bool gmem_settle(struct gmem *gmem);
+
+/* Regions in rising order of address; movable ones stand last. */
 size_t gmem_region_count(const struct gmem *gmem);
 const struct gmem_region *gmem_region(const struct gmem *gmem, size_t index);
 /* The region that holds `gpa`, or NULL. */
@@ -112,6 +133,9 @@ int gmem_store_le64(struct gmem *gmem, uint64_t gpa, uint64_t value);
 /* Marks [gpa, gpa+len) written by the VMM side: dirty log and code pages. Cheap when neither is on.
  */
 void gmem_mark_written(struct gmem *gmem, uint64_t gpa, uint64_t len);
+/* The same for bytes of a movable region that its owner wrote, wherever it is. */
+void gmem_region_written(struct gmem *gmem, const struct gmem_region *region, uint64_t offset,
+                         uint64_t len);
 
 /*
  * Dirty log of what the VMM side and the software engine write; KVM's own log is merged in through

@@ -82,6 +82,7 @@ static struct err *build(struct vm *vm)
     TRY(board_build(&vm->board, &wiring));
     vm_disks_init(vm);
     TRY(board_reset(&vm->board));
+    TRY(vm_memory_settle(vm));
     TRY(vm_cpus_reset(vm));
     mark(vm, TIMELINE_DEVICES);
     return NULL;
@@ -133,9 +134,8 @@ struct err *vm_start(struct vm *vm, void (*ended)(void *opaque, const struct vm_
     vm->ended_opaque = opaque;
     TRY(loop_thread_start(vm->io_loop, &vm->io_thread));
     board_resume(&vm->board);
-    TRY(vm_cpus_start(vm));
-    vm->started = true;
-    return NULL;
+    __atomic_store_n(&vm->started, true, __ATOMIC_RELAXED);
+    return vm_cpus_start(vm);
 }
 
 void vm_powerdown(struct vm *vm)

@@ -74,6 +74,7 @@ static struct err *reset(struct vm *vm)
     board_quiesce(&vm->board);
     vm->asleep = vm->held = false;
     TRY(board_reset(&vm->board));
+    TRY(vm_memory_settle(vm));
     TRY(vm_cpus_reset(vm));
     if (!vm->paused) {
         board_resume(&vm->board);
@@ -145,6 +146,22 @@ static void sleep_or_wake(struct vm *vm)
         wake(vm);
 }
 
+struct err *vm_memory_settle(struct vm *vm)
+{
+    return gmem_settle(vm->gmem) ? vm->accel->ram_changed(vm->accel_vm) : NULL;
+}
+
+/* Some region has moved: its new place is its own once every vCPU has left the old one. */
+static void settle(struct vm *vm)
+{
+    vm_cpus_stop(vm);
+    struct err *err = vm_memory_settle(vm);
+    if (!err)
+        return;
+    vm_raise(vm, VM_EVENT_ERROR, 0, err_text(err));
+    err_free(err);
+}
+
 /* The control loop. */
 static void on_event(void *opaque, uint32_t events)
 {
@@ -158,9 +175,12 @@ static void on_event(void *opaque, uint32_t events)
     enum vm_event event = take_event(vm, &status, text, sizeof(text));
     if (vm->finished)
         return;
+    if (gmem_unsettled(vm->gmem))
+        settle(vm);
     switch (event) {
     case VM_EVENT_NONE:
-        /* The event was taken together with an earlier one; but its stop may have come after. */
+        /* Memory has moved; or the event was taken together with an earlier one, but its stop may
+         * have come after. */
         if (vm->started && !vm->paused && !vm->asleep)
             vm_cpus_go(vm);
         break;

@@ -19,7 +19,7 @@
 
 /* What makes the control loop act. */
 enum vm_event {
-    VM_EVENT_NONE,
+    VM_EVENT_NONE, /* raised: memory waits to be settled */
     VM_EVENT_OFF,
     VM_EVENT_RESET,
     VM_EVENT_SLEEP,
@@ -89,7 +89,8 @@ struct vm {
     struct loop_fd event_watch;
 
     /* Control loop only. */
-    bool started, paused, finished;
+    bool started; /* atomic: devices look at it */
+    bool paused, finished;
     struct vm_disk_job disk_job[VM_DISKS_MAX];
     struct vm_disk_error disk_error[VM_DISKS_MAX];
     bool held; /* paused by a disk's error: the devices are not quiesced, requests are held back */
@@ -138,6 +139,8 @@ void vm_disks_fini(struct vm *vm);
  * control loop act. The first event counts, but VM_EVENT_QUIT always does.
  */
 void vm_raise(struct vm *vm, enum vm_event event, unsigned status, const char *text);
+/* No vCPU runs: memory that the guest has moved goes to its place. */
+struct err *vm_memory_settle(struct vm *vm);
 struct err *vm_events_init(struct vm *vm);
 void vm_events_fini(struct vm *vm);
 

@@ -141,6 +141,9 @@ static void memory_changed(void *opaque)
     struct vm *vm = opaque;
     struct err *err = vm->accel->ram_changed(vm->accel_vm);
 
+    /* A region waits for a moment without running vCPUs, which the control loop makes. */
+    if (__atomic_load_n(&vm->started, __ATOMIC_RELAXED) && gmem_unsettled(vm->gmem))
+        vm_raise(vm, VM_EVENT_NONE, 0, NULL);
     if (!err)
         return;
     vm_raise(vm, VM_EVENT_ERROR, 0, err_text(err));

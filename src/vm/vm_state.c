@@ -105,6 +105,7 @@ struct err *vm_load(struct vm *vm, struct state_reader *reader)
     board_quiesce(&vm->board);
     list_for_each (device, &vm->board.devices, link)
         TRY(device_load(device, reader));
+    TRY(vm_memory_settle(vm));
     for (unsigned i = 0; i < vm->cpu_count; i++)
         TRY(load_cpu(vm, i, reader));
     vm->asleep = board_asleep(&vm->board);

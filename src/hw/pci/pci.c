@@ -20,6 +20,8 @@
 #define BAR_FLAGS_MEM64 0x4u
 #define BAR_FLAGS_PREFETCH 0x8u
 #define FIRST_CAPABILITY 0x40
+#define ROM_ENABLE 0x1u
+#define ROM_SIZE_MIN 0x800u
 
 void pci_device_identify(struct pci_device *pci, uint16_t vendor, uint16_t device,
                          uint32_t class_code, uint8_t revision, uint16_t subsystem_vendor,
@@ -72,6 +74,20 @@ void pci_express_add(struct pci_device *pci)
     put_le16(pci->writable + at + 0x28, 0x001f); /* device control 2: completion time-out */
 }
 
+static void bar_describe(struct pci_device *pci, struct pci_bar *bar, enum pci_bar_kind kind,
+                         uint64_t size, const struct io_ops *ops, void *opaque)
+{
+    bar->kind = (uint8_t)kind;
+    bar->size = size;
+    bar->region = (struct io_region){
+        .name = pci->device.class->name,
+        .size = size,
+        .ops = ops,
+        .opaque = opaque,
+        .lock = &pci->device.lock,
+    };
+}
+
 void pci_bar_add(struct pci_device *pci, unsigned index, enum pci_bar_kind kind, uint64_t size,
                  const struct io_ops *ops, void *opaque)
 {
@@ -83,19 +99,22 @@ void pci_bar_add(struct pci_device *pci, unsigned index, enum pci_bar_kind kind,
                                              : 0;
     if (bar->prefetchable)
         flags |= BAR_FLAGS_PREFETCH;
-    bar->kind = (uint8_t)kind;
-    bar->size = size;
-    bar->region = (struct io_region){
-        .name = pci->device.class->name,
-        .size = size,
-        .ops = ops,
-        .opaque = opaque,
-        .lock = &pci->device.lock,
-    };
+    bar_describe(pci, bar, kind, size, ops, opaque);
     put_le32(config, flags);
     put_le32(writable, (uint32_t) ~(size - 1));
     if (kind == PCI_BAR_MEM64)
         put_le32(writable + 4, (uint32_t)(~(size - 1) >> 32));
+}
+
+void pci_bar_back(struct pci_device *pci, unsigned index, const struct gmem_region *memory)
+{
+    pci->bar[index].memory = memory;
+}
+
+void pci_rom_add(struct pci_device *pci, uint64_t size, const struct io_ops *ops, void *opaque)
+{
+    bar_describe(pci, &pci->rom, PCI_BAR_MEM32, size, ops, opaque);
+    put_le32(pci->writable + PCI_ROM, (uint32_t) ~(size - 1) | ROM_ENABLE);
 }
 
 uint64_t pci_bar_address(const struct pci_device *pci, unsigned index)
@@ -132,17 +151,36 @@ static uint64_t bar_wanted(const struct pci_device *pci, unsigned index)
     return range_within(address, bar->size, limit) ? address : 0;
 }
 
+static uint64_t rom_wanted(const struct pci_device *pci)
+{
+    uint32_t value = get_le32(pci->config + PCI_ROM);
+    uint64_t address = value & ~(ROM_SIZE_MIN - 1);
+    if (pci->rom.kind == PCI_BAR_NONE || !(value & ROM_ENABLE) ||
+        !(get_le16(pci->config + PCI_COMMAND) & PCI_COMMAND_MEMORY))
+        return 0;
+    return range_within(address, pci->rom.size, GIB(4)) ? address : 0;
+}
+
+/* Maps the BAR at `wanted`, or nowhere for 0; true when its memory has moved. */
+static bool bar_move(struct pci_device *pci, struct pci_bar *bar, uint64_t wanted)
+{
+    struct hw_env *env = pci->device.env;
+    if (bar->region.bus && bar->region.base != wanted)
+        io_bus_remove(&bar->region);
+    if (wanted && !bar->region.bus)
+        io_bus_add(bar->kind == PCI_BAR_IO ? env->pio : env->mmio, &bar->region, wanted);
+    return bar->memory && gmem_move(env->gmem, bar->memory, wanted);
+}
+
 void pci_bars_update(struct pci_device *pci)
 {
     struct hw_env *env = pci->device.env;
-    for (unsigned i = 0; i < PCI_BARS; i++) {
-        struct pci_bar *bar = &pci->bar[i];
-        uint64_t wanted = bar_wanted(pci, i);
-        if (bar->region.bus && bar->region.base != wanted)
-            io_bus_remove(&bar->region);
-        if (wanted && !bar->region.bus)
-            io_bus_add(bar->kind == PCI_BAR_IO ? env->pio : env->mmio, &bar->region, wanted);
-    }
+    bool moved = false;
+    for (unsigned i = 0; i < PCI_BARS; i++)
+        moved |= bar_move(pci, &pci->bar[i], bar_wanted(pci, i));
+    bar_move(pci, &pci->rom, rom_wanted(pci));
+    if (moved && env->ops->memory_changed)
+        env->ops->memory_changed(env->opaque);
 }
 
 static void intx_update(struct pci_device *pci, bool quietly)
@@ -204,7 +242,7 @@ void pci_config_write(struct pci_device *pci, unsigned offset, unsigned size, ui
         *at &= (uint8_t) ~(byte & pci->clear_on_1[offset + i]);
     }
     if (ranges_overlap(offset, size, PCI_BAR0, 4 * PCI_BARS) ||
-        ranges_overlap(offset, size, PCI_COMMAND, 2)) {
+        ranges_overlap(offset, size, PCI_ROM, 4) || ranges_overlap(offset, size, PCI_COMMAND, 2)) {
         pci_bars_update(pci);
         intx_update(pci, false);
     }
@@ -230,6 +268,7 @@ void pci_device_fini(struct pci_device *pci)
 {
     for (unsigned i = 0; i < PCI_BARS; i++)
         io_bus_remove(&pci->bar[i].region);
+    io_bus_remove(&pci->rom.region);
     pci_bus_detach(pci);
     free(pci->msix);
     pci->msix = NULL;

@@ -27,6 +27,7 @@ enum pci_config_offset {
     PCI_BAR0 = 0x10,
     PCI_SUBSYSTEM_VENDOR = 0x2c,
     PCI_SUBSYSTEM_ID = 0x2e,
+    PCI_ROM = 0x30,
     PCI_CAPABILITIES = 0x34,
     PCI_INTERRUPT_LINE = 0x3c,
     PCI_INTERRUPT_PIN = 0x3d,
@@ -44,8 +45,9 @@ enum pci_bar_kind { PCI_BAR_NONE, PCI_BAR_IO, PCI_BAR_MEM32, PCI_BAR_MEM64 };
 struct pci_bar {
     uint8_t kind; /* enum pci_bar_kind */
     bool prefetchable;
-    uint64_t size;           /* power of two */
-    struct io_region region; /* mapped while the guest enabled decoding */
+    uint64_t size;                    /* power of two */
+    struct io_region region;          /* mapped while the guest enabled decoding */
+    const struct gmem_region *memory; /* the guest reaches these bytes without the ops; or NULL */
 };
 
 struct pci_msix_vector {
@@ -70,6 +72,7 @@ struct pci_device {
     uint16_t next_free;       /* where the next capability goes */
 
     struct pci_bar bar[PCI_BARS];
+    struct pci_bar rom; /* option ROM; kind PCI_BAR_NONE: there is none */
 
     uint16_t msix_capability; /* offset, 0 without MSI-X */
     uint32_t msix_count;
@@ -95,6 +98,13 @@ void pci_device_identify(struct pci_device *pci, uint16_t vendor, uint16_t devic
 /* Declares a BAR; MEM64 takes two slots. The ops run under the device lock. */
 void pci_bar_add(struct pci_device *pci, unsigned index, enum pci_bar_kind kind, uint64_t size,
                  const struct io_ops *ops, void *opaque);
+/*
+ * The BAR, just declared, is this movable memory of the same size: its ops answer only while the
+ * memory is not yet in its place.
+ */
+void pci_bar_back(struct pci_device *pci, unsigned index, const struct gmem_region *memory);
+/* Declares an option ROM of `size` bytes, a power of two from 2 KiB on. */
+void pci_rom_add(struct pci_device *pci, uint64_t size, const struct io_ops *ops, void *opaque);
 /* The function has a legacy interrupt, INTA#. */
 void pci_intx_add(struct pci_device *pci);
 /* Appends a capability of `len` bytes, header included; returns its offset. Read-only at first. */

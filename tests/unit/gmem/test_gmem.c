@@ -175,6 +175,44 @@ static void a_switched_region_shows_one_side(void **state)
     assert_false(gmem_switch(gmem, gpa + 0x1000, GMEM_VIEW_NONE));
 }
 
+static void a_movable_region_is_where_its_owner_puts_it(void **state)
+{
+    const uint64_t gpa = 0x10000000;
+    uint8_t byte;
+    assert_ok(gmem_add_movable(gmem, "card", 0x4000));
+    assert_ok(gmem_add_movable(gmem, "other card", 0x4000));
+    assert_ok(gmem_add_ram(gmem, "late", 0x20000000, 0x1000));
+    const struct gmem_region *card = gmem_movable(gmem, "card");
+    assert_null(gmem_movable(gmem, "late"));
+    assert_null(gmem_find(gmem, gpa));
+    /* A new place is taken only when all is quiet. */
+    assert_true(gmem_move(gmem, card, gpa));
+    assert_true(gmem_unsettled(gmem));
+    assert_null(gmem_find(gmem, gpa));
+    assert_true(gmem_settle(gmem));
+    assert_false(gmem_unsettled(gmem));
+    assert_ptr_equal(gmem_find(gmem, gpa + 0x3fff), card);
+    assert_false(gmem_move(gmem, card, gpa));
+    /* Devices do not reach it by address: it might be elsewhere in a moment. */
+    card->ram[0] = 0x5a;
+    assert_int_equal(gmem_read(gmem, gpa, &byte, 1), -EFAULT);
+    /* The old place is left at once, and may be taken again at once. */
+    assert_true(gmem_move(gmem, card, 0));
+    assert_null(gmem_find(gmem, gpa));
+    assert_true(gmem_move(gmem, card, gpa));
+    assert_false(gmem_unsettled(gmem));
+    assert_ptr_equal(gmem_find(gmem, gpa), card);
+    assert_int_equal(card->host[0], 0x5a);
+    /* It never lies over other memory, nor half over the end of the address space. */
+    assert_true(gmem_move(gmem, gmem_movable(gmem, "other card"), gpa + 0x2000));
+    assert_false(gmem_settle(gmem));
+    assert_true(gmem_move(gmem, card, 0x20000000 - 0x3000));
+    assert_false(gmem_settle(gmem));
+    assert_true(gmem_move(gmem, card, UINT64_MAX & ~0xfffull));
+    assert_false(gmem_settle(gmem));
+    assert_null(gmem_find(gmem, gpa));
+}
+
 int main(void)
 {
 #define GMEM_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -187,6 +225,7 @@ int main(void)
         GMEM_TEST(every_write_reaches_the_dirty_log),
         GMEM_TEST(the_engine_hears_of_writes_to_code),
         GMEM_TEST(a_switched_region_shows_one_side),
+        GMEM_TEST(a_movable_region_is_where_its_owner_puts_it),
         GMEM_TEST(huge_pages_can_be_the_guests),
         GMEM_TEST(much_memory_costs_nothing_until_it_is_used),
     };

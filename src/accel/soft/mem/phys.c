@@ -3,7 +3,8 @@
  * ROM, the LAPIC page, doorbells, devices.
  *
  * Runs on the vCPU's thread. The RAM table changes only while all vCPUs are stopped, but for what
- * its switched regions show: an access uses what it has found, and all of it stays mapped.
+ * its switched and movable regions show: an access uses what it has found, and all of it stays
+ * mapped.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -26,6 +27,9 @@ static void show(struct soft_ram *ram, const struct gmem_region *region)
 {
     uint64_t size = region->view == GMEM_VIEW_NONE ? 0 : region->size;
 
+    /* A place changes only while all vCPUs are stopped. */
+    if (ram->gpa != region->gpa)
+        ram->gpa = region->gpa;
     __atomic_store_n(&ram->host, region->host, __ATOMIC_RELAXED);
     __atomic_store_n(&ram->readonly, region->readonly, __ATOMIC_RELAXED);
     __atomic_store_n(&ram->size, size, __ATOMIC_RELEASE);
@@ -94,7 +98,8 @@ void soft_mem_switch(struct soft_vm *vm)
         struct soft_ram *ram = &vm->mem->ram[i];
         const struct gmem_region *region = gmem_region(vm->gmem, i);
         bool hidden = region->view == GMEM_VIEW_NONE;
-        if (ram->host == region->host && ram->readonly == region->readonly && !ram->size == hidden)
+        if (ram->host == region->host && ram->readonly == region->readonly &&
+            !ram->size == hidden && (hidden || ram->gpa == region->gpa))
             continue;
         /* Twice: another vCPU may decode between. */
         drop_code(vm, self, ram);

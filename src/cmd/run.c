@@ -213,7 +213,7 @@ static void close_handed(struct run *run)
             close(fds[i]);
     }
     config->kernel_fd = config->initrd_fd = config->kvm_fd = config->control_fd = -1;
-    config->firmware_fd = config->firmware_vars_fd = -1;
+    config->firmware_fd = config->firmware_vars_fd = config->vga_rom_fd = -1;
     run->launch.listen_fd = -1;
     for (unsigned i = 0; i < config->disk_count; i++) {
         config->disk[i].fd = -1;

@@ -15,6 +15,7 @@
 #include "cmd/run.h"
 
 #define VARIABLES_MAX MIB(8)
+#define VGA_ROM "/usr/share/seabios/vgabios-stdvga.bin"
 
 struct firmware {
     const char *name, *package, *image, *variables; /* variables NULL: it keeps none */
@@ -98,12 +99,25 @@ void run_firmware_list(struct buf *found, struct buf *missing)
     }
 }
 
+/* A BIOS sets up the screen by the adapter's own code; kernels and UEFI firmware have drivers. */
+static struct err *open_vga_rom(struct vm_config *config)
+{
+    if (!config->vga)
+        return NULL;
+    if (access(VGA_ROM, F_OK) != 0)
+        return err_new("VGA adapter: '%s' does not exist: install the package seabios "
+                       "(apt-get install seabios)",
+                       VGA_ROM);
+    return run_open_file("option ROM of the VGA adapter", VGA_ROM, O_RDONLY, &config->vga_rom_fd);
+}
+
 struct err *run_open_firmware(struct run *run)
 {
     struct vm_config *config = &run->launch.config;
 
     if (!config->firmware)
         return NULL;
+    TRY(open_vga_rom(config));
     const struct firmware *firmware = find(config->firmware);
     if (firmware)
         TRY(check_package(firmware));

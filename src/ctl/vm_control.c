@@ -168,6 +168,7 @@ static const struct qmp_command commands[] = {
     {"block-job-complete", vm_block_job_complete},
     {"block-job-cancel", vm_block_job_cancel},
     {"block-job-set-speed", vm_block_job_set_speed},
+    {"screendump", vm_screen_dump},
     {NULL, NULL},
 };
 

@@ -50,6 +50,8 @@ typedef struct err *vm_command(void *opaque, const json_t *arguments, json_t **r
 vm_command vm_block_query, vm_block_resize, vm_block_add_fd, vm_block_remove_fd, vm_block_snapshot;
 vm_command vm_block_throttle, vm_block_mirror, vm_block_commit, vm_block_stream;
 vm_command vm_block_job_query, vm_block_job_complete, vm_block_job_cancel, vm_block_job_set_speed;
+/* vm_screen.c: commands. */
+vm_command vm_screen_dump;
 /* For vm_on_disk_error(). */
 void vm_block_failed(void *opaque, const char *disk, bool write, int error);
 void vm_block_fini(struct vm_control *control);

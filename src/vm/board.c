@@ -13,6 +13,7 @@
 #include "hw/chipset/debug.h"
 #include "hw/chipset/layout.h"
 #include "hw/chipset/testdev.h"
+#include "hw/display/vga.h"
 #include "hw/firmware/acpi.h"
 #include "hw/serial/uart16550.h"
 
@@ -41,7 +42,8 @@ static struct err *add_ram(struct board *board)
     if (board->high_end)
         TRY(gmem_add_ram(gmem, "ram.high", LAYOUT_HIGH_RAM_BASE,
                          board->high_end - LAYOUT_HIGH_RAM_BASE));
-    return board_add_firmware_memory(board);
+    TRY(board_add_firmware_memory(board));
+    return board->config->vga ? gmem_add_movable(gmem, VGA_MEMORY_NAME, VGA_MEMORY_SIZE) : NULL;
 }
 
 struct err *board_init(struct board *board, struct vm_config *config, struct hw_env *env,
@@ -197,6 +199,7 @@ struct err *board_build(struct board *board, const struct board_wiring *wiring)
     TRY(pci_bus_new(&pci, &board->bus));
     TRY(kind->build_chipset(board));
     TRY(board_add_ports(board));
+    TRY(board_add_screen(board));
     TRY(board_add_virtio(board));
     return board_add_firmware(board);
 }

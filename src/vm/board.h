@@ -73,6 +73,8 @@ struct board {
     struct device *rtc;         /* q35 */
     struct device *lpc;         /* q35, until it is realized */
     struct host_bridge *bridge; /* q35 */
+    struct i8042 *i8042;        /* q35 */
+    struct vga *vga;            /* NULL: no screen */
 
     /* With firmware. */
     struct fw_cfg *fw_cfg;
@@ -129,6 +131,8 @@ struct err *board_add_pci(struct board *board, struct pci_device *pci, int devfn
 /* The serial ports and test devices that the configuration wants. */
 struct err *board_add_ports(struct board *board);
 
+/* board_screen.c: the VGA adapter, if the VM has one. */
+struct err *board_add_screen(struct board *board);
 /* board_virtio.c */
 struct err *board_add_virtio(struct board *board);
 /* board_tables.c: ACPI, SMBIOS and the reset vector into guest memory. */

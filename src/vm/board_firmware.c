@@ -203,7 +203,7 @@ static void add_boot_order(const struct board *board, struct fw_cfg *cfg)
     buf_fini(&order);
 }
 
-/* Where there is no screen, what the BIOS would show on it goes to the first serial port. */
+/* What the BIOS shows on the screen, if there is one, goes to the first serial port as well. */
 static void add_serial_screen(const struct board *board, struct fw_cfg *cfg)
 {
     uint8_t port[2];
@@ -227,7 +227,7 @@ static struct err *add_fw_cfg(struct board *board)
     cfg->refresh = refresh_acpi;
     cfg->opaque = board;
     fw_cfg_add_number(cfg, FW_CFG_RAM_SIZE, 8, config->memory);
-    fw_cfg_add_number(cfg, FW_CFG_NOGRAPHIC, 2, 1);
+    fw_cfg_add_number(cfg, FW_CFG_NOGRAPHIC, 2, !config->vga);
     fw_cfg_add_number(cfg, FW_CFG_CPUS, 2, config->cpus);
     fw_cfg_add_number(cfg, FW_CFG_MAX_CPUS, 2, config->cpus);
     fw_cfg_add_number(cfg, FW_CFG_BOOT_MENU, 2, 0);

@@ -38,6 +38,7 @@ void vm_config_fini(struct vm_config *config)
     close_fd(&config->initrd_fd);
     close_fd(&config->firmware_fd);
     close_fd(&config->firmware_vars_fd);
+    close_fd(&config->vga_rom_fd);
     close_fd(&config->kvm_fd);
     close_fd(&config->control_fd);
     for (unsigned i = 0; i < config->disk_count; i++) {
@@ -259,7 +260,7 @@ unsigned vm_disk_controller(const struct vm_config *config, unsigned index)
 
 static struct err *check_slots(const struct vm_config *config)
 {
-    unsigned devices = config->net_count + config->rng;
+    unsigned devices = config->net_count + config->rng + config->vga;
 
     for (unsigned i = 0; i < config->disk_count; i++)
         devices += vm_disk_controller(config, i) == i;
@@ -292,10 +293,11 @@ static struct err *finish_start(struct vm_config *config)
     if (config->firmware_vars && !config->firmware)
         return err_of(ERR_USAGE, "--firmware-vars is for UEFI firmware: give --firmware uefi, or "
                                  "remove it");
-    if (config->firmware && config->board == VM_BOARD_MICRO)
-        return err_of(ERR_USAGE, "firmware needs board q35: remove --board micro");
+    if ((config->firmware || config->vga) && config->board == VM_BOARD_MICRO)
+        return err_of(ERR_USAGE, "%s needs board q35: remove --board micro",
+                      config->firmware ? "firmware" : "a VGA adapter");
     if (config->board == VM_BOARD_AUTO)
-        config->board = config->firmware ? VM_BOARD_Q35 : VM_BOARD_MICRO;
+        config->board = config->firmware || config->vga ? VM_BOARD_Q35 : VM_BOARD_MICRO;
     return NULL;
 }
 

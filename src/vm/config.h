@@ -102,6 +102,8 @@ struct vm_config {
     char *firmware;      /* "bios", "uefi" or a path; NULL: the kernel is started directly */
     char *firmware_vars; /* path of the variable store; NULL: none, or the standard one */
     int firmware_fd, firmware_vars_fd;
+    bool vga;       /* VGA adapter */
+    int vga_rom_fd; /* its option ROM; -1: none */
     bool debug_exit; /* test devices: debug exit and testdev */
     enum vm_on_reset on_reset;
     struct vm_disk disk[VM_DISKS_MAX];

@@ -158,6 +158,9 @@ static const struct schema_field vm_fields[] = {
      .offset = offsetof(struct vm_config, firmware_vars), .metavar = "PATH",
      .help = "File with the variables of a UEFI firmware, made from the template when missing. "
              "Default for uefi: NAME.vars.fd in $XDG_STATE_HOME/tenon."},
+    {.key = "vga", .flag = "vga", .kind = SCHEMA_SWITCH, .offset = offsetof(struct vm_config, vga),
+     .standard = "false",
+     .help = "VGA adapter (1234:1111, Bochs VBE) for firmware and kernel; QMP `screendump` shows its screen."},
     {.key = "kernel", .flag = "kernel", .kind = SCHEMA_PATH,
      .offset = offsetof(struct vm_config, kernel), .metavar = "PATH",
      .help = "Kernel to start: a Linux bzImage or vmlinux, or a Multiboot image."},
@@ -193,6 +196,7 @@ static const struct schema_field vm_fields[] = {
     {.key = "firmware-fd", .kind = SCHEMA_FD, .offset = offsetof(struct vm_config, firmware_fd)},
     {.key = "firmware-vars-fd", .kind = SCHEMA_FD,
      .offset = offsetof(struct vm_config, firmware_vars_fd)},
+    {.key = "vga-rom-fd", .kind = SCHEMA_FD, .offset = offsetof(struct vm_config, vga_rom_fd)},
     {.key = "kvm-fd", .kind = SCHEMA_FD, .offset = offsetof(struct vm_config, kvm_fd)},
     {.key = "control-fd", .kind = SCHEMA_FD, .offset = offsetof(struct vm_config, control_fd)},
 };

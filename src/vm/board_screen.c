@@ -1,0 +1,44 @@
+/*
+ * The VGA adapter of a VM that has a screen.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <errno.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "hw/display/vga.h"
+#include "vm/board.h"
+
+static struct err *read_rom(int fd, struct vga *vga)
+{
+    struct stat status;
+
+    if (fstat(fd, &status) < 0)
+        return err_errno(errno, "cannot look at it");
+    if (status.st_size <= 0 || (uint64_t)status.st_size > VGA_ROM_MAX)
+        return err_new("it has %lld bytes, and should have at most %lu KiB",
+                       (long long)status.st_size, VGA_ROM_MAX / KIB(1));
+    vga->rom_size = (size_t)status.st_size;
+    vga->take_rom = xcalloc(1, vga->rom_size);
+    ssize_t n = pread(fd, vga->take_rom, vga->rom_size, 0);
+    if (n != (ssize_t)vga->rom_size)
+        return err_errno(n < 0 ? errno : EIO, "cannot read it");
+    return NULL;
+}
+
+struct err *board_add_screen(struct board *board)
+{
+    const struct vm_config *config = board->config;
+
+    if (!config->vga)
+        return NULL;
+    struct vga *vga = (struct vga *)device_new(&vga_class, board->env, "vga");
+    struct err *err = config->vga_rom_fd < 0 ? NULL : read_rom(config->vga_rom_fd, vga);
+    if (err) {
+        device_free(&vga->pci.device);
+        return err_wrap(err, "option ROM of the VGA adapter");
+    }
+    board->vga = vga;
+    return board_add_pci(board, &vga->pci, -1);
+}

@@ -1,0 +1,15 @@
+/*
+ * The screen and the keyboard of a VM, for those who look at it from outside. On the control loop.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef TENON_VM_VM_SCREEN_H
+#define TENON_VM_VM_SCREEN_H
+
+#include "display/picture.h"
+#include "vm/vm.h"
+
+/* What the screen shows; an error when the VM has none. The caller owns the picture. */
+struct err *vm_screen_picture(struct vm *vm, struct picture *picture);
+
+#endif

@@ -44,7 +44,8 @@ def measure(args, folder, rounds, lab_options=()):
     subprocess.run(['gcc', '-O2', '-static', '-o', timer, ROOT / 'bench/lab/boot-timer.c'],
                    check=True)
     gather_firmware(folder / 'qemu')
-    command = [ROOT / 'tests/lab/run', '--timeout', str(LIMIT_S), '--program', timer,
+    command = [ROOT / 'tests/lab/run', '--build', pathlib.Path(args.tenon).parents[2],
+               '--timeout', str(LIMIT_S), '--program', timer,
                '--program', shutil.which(QEMU), '--file', '%s=qemu' % (folder / 'qemu'),
                '--file', DEMO / 'vmlinux', '--file', DEMO / 'initrd',
                '--file', DEMO.parent / 'disk.raw']

@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "accel/accel.h"
+#include "accel/host_tsc.h"
 #include "cmd/doctor.h"
 #include "cmd/run.h"
 #include "cmd/spawn.h"
@@ -136,14 +137,18 @@ static void check_cpu(struct finding *finding)
         "vmx",          "svm",         "ept",  "npt",     "x2apic", "tsc_deadline_timer",
         "constant_tsc", "nonstop_tsc", "avx2", "avx512f", "aes",    "fsgsbase"};
     struct cpu_facts facts;
-    char list[200] = "";
+    char list[200] = "", tsc[40] = "";
 
     read_cpu(&facts);
     for (size_t i = 0; i < ARRAY_SIZE(wanted); i++)
         if (has_flag(&facts, wanted[i]))
             snprintf(list + strlen(list), sizeof(list) - strlen(list), " %s", wanted[i]);
-    found(finding, FINDING_OK, "%u x %s (%s)%s:%s", facts.count, facts.model, facts.vendor,
-          has_flag(&facts, "hypervisor") ? ", itself virtual" : "",
+    if (has_flag(&facts, "constant_tsc")) {
+        uint32_t khz = host_tsc_khz();
+        snprintf(tsc, sizeof(tsc), ", TSC %u.%03u MHz", khz / 1000, khz % 1000);
+    }
+    found(finding, FINDING_OK, "%u x %s (%s)%s%s:%s", facts.count, facts.model, facts.vendor,
+          has_flag(&facts, "hypervisor") ? ", itself virtual" : "", tsc,
           list[0] ? list : " none of the features that matter here");
     if (!has_flag(&facts, "vmx") && !has_flag(&facts, "svm"))
         advise(finding, "no vmx or svm: %s",

@@ -18,6 +18,7 @@
 #include <unistd.h>
 #include <x86intrin.h>
 
+#include "accel/host_tsc.h"
 #include "accel/soft/apic/lapic.h"
 #include "accel/soft/apic/tsc.h"
 #include "base/clock.h"
@@ -138,7 +139,7 @@ struct err *soft_clock_new(struct soft_vm *vm)
     clock->firing = -1;
     for (unsigned i = 0; i < ACCEL_VCPUS_MAX; i++)
         clock->deadline_ns[i] = UINT64_MAX;
-    vm->tsc_khz = tsc_host_khz();
+    vm->tsc_khz = host_tsc_khz();
     clock->offset = -(int64_t)__rdtsc();
     clock->fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
     if (clock->fd < 0) {

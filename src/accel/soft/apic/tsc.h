@@ -1,5 +1,5 @@
 /*
- * Time of the software engine: host TSC frequency, guest TSC, clock thread, kvmclock.
+ * Time of the software engine: guest TSC, clock thread, kvmclock.
  *
  * One equation holds for every vCPU: guest TSC = host TSC + clock offset + TSC_ADJUST. The clock
  * offset is the VM's, so TSCs are synchronous unless the guest writes them, and kvmclock is a pure
@@ -11,9 +11,6 @@
 #define TENON_ACCEL_SOFT_TSC_H
 
 #include "accel/soft/soft.h"
-
-/* kHz of this machine's TSC: asked of the CPU, else measured in 1 ms. */
-uint32_t tsc_host_khz(void);
 
 /* tsc * 1000000 / khz without overflow. */
 static inline uint64_t tsc_scale_ns(uint64_t ticks, uint32_t khz)

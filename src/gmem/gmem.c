@@ -87,6 +87,51 @@ static struct err *region_map(const struct gmem_region *region, uint8_t **host)
     return NULL;
 }
 
+void gmem_scatter(struct gmem *gmem)
+{
+    gmem->scatter = true;
+}
+
+/* x with a * x = 1 modulo m, or 0 when there is none (Euclid's algorithm). */
+static uint64_t inverse(uint64_t a, uint64_t m)
+{
+    int64_t x = 1, next_x = 0;
+    uint64_t left = a, next_left = m;
+    while (next_left) {
+        uint64_t quotient = left / next_left, rest = left % next_left;
+        int64_t rest_x = x - (int64_t)quotient * next_x;
+        left = next_left;
+        next_left = rest;
+        x = next_x;
+        next_x = rest_x;
+    }
+    return left != 1 ? 0 : x < 0 ? (uint64_t)(x + (int64_t)m) : (uint64_t)x;
+}
+
+/* A stride near the golden section, so that pages near one another are far apart. */
+static struct gmem_order scattered(uint64_t pages)
+{
+    struct gmem_order order = {.pages = pages};
+    for (uint64_t stride = pages * 5 / 8; stride > 1 && !order.back; stride--) {
+        order.back = inverse(stride, pages);
+        order.stride = order.back ? stride : 0;
+    }
+    return order;
+}
+
+/* The bytes from `gpa` on that lie together. */
+static uint64_t room(const struct gmem_region *region, uint64_t gpa)
+{
+    if (unlikely(region->order.stride))
+        return GUEST_PAGE_SIZE - gpa % GUEST_PAGE_SIZE;
+    return region->gpa + region->size - gpa;
+}
+
+static uint8_t *host_of(const struct gmem_region *region, uint64_t gpa)
+{
+    return region->host + gmem_place(&region->order, gpa - region->gpa);
+}
+
 static bool shows_ram(enum gmem_view view)
 {
     return view == GMEM_VIEW_RAM || view == GMEM_VIEW_RAM_READONLY;
@@ -146,7 +191,10 @@ static struct err *gmem_add(struct gmem *gmem, const char *name, uint64_t gpa, u
 
 struct err *gmem_add_ram(struct gmem *gmem, const char *name, uint64_t gpa, uint64_t size)
 {
-    return gmem_add(gmem, name, gpa, size, GMEM_VIEW_RAM, false);
+    TRY(gmem_add(gmem, name, gpa, size, GMEM_VIEW_RAM, false));
+    if (gmem->scatter)
+        gmem_lookup(gmem, gpa)->order = scattered(size >> GUEST_PAGE_SHIFT);
+    return NULL;
 }
 
 struct err *gmem_add_file(struct gmem *gmem, const char *name, uint64_t gpa, uint64_t size, int fd,
@@ -329,8 +377,8 @@ int gmem_read(struct gmem *gmem, uint64_t gpa, void *bytes, size_t len)
     uint8_t *to = bytes;
     while (len) {
         const struct gmem_region *region = fixed(gmem, gpa);
-        size_t here = MIN((uint64_t)len, region->gpa + region->size - gpa);
-        memcpy(to, region->host + (gpa - region->gpa), here);
+        size_t here = MIN((uint64_t)len, room(region, gpa));
+        memcpy(to, host_of(region, gpa), here);
         to += here;
         gpa += here;
         len -= here;
@@ -345,8 +393,8 @@ static void store(struct gmem *gmem, uint64_t gpa, const uint8_t *bytes, uint8_t
     size_t total = len;
     while (len) {
         struct gmem_region *region = fixed(gmem, gpa);
-        size_t here = MIN((uint64_t)len, region->gpa + region->size - gpa);
-        uint8_t *to = region->host + (gpa - region->gpa);
+        size_t here = MIN((uint64_t)len, room(region, gpa));
+        uint8_t *to = host_of(region, gpa);
         if (bytes) {
             memcpy(to, bytes, here);
             bytes += here;
@@ -390,8 +438,8 @@ void *gmem_map(struct gmem *gmem, uint64_t gpa, size_t len, enum gmem_dir dir, s
     struct gmem_region *region = fixed(gmem, gpa);
     if (!region || (dir == GMEM_WRITE && region->readonly))
         return NULL;
-    *mapped = MIN((uint64_t)len, region->gpa + region->size - gpa);
-    return region->host + (gpa - region->gpa);
+    *mapped = MIN((uint64_t)len, room(region, gpa));
+    return host_of(region, gpa);
 }
 
 void gmem_unmap(struct gmem *gmem, void *host, size_t len, enum gmem_dir dir, size_t written)
@@ -401,8 +449,9 @@ void gmem_unmap(struct gmem *gmem, void *host, size_t len, enum gmem_dir dir, si
         return;
     for (size_t i = 0; i < gmem->count; i++) {
         const struct gmem_region *region = &gmem->region[i];
-        uintptr_t offset = (uintptr_t)host - (uintptr_t)region->host;
-        if (offset < region->size) {
+        uintptr_t place = (uintptr_t)host - (uintptr_t)region->host;
+        if (place < region->size) {
+            uint64_t offset = gmem_offset(&region->order, place);
             gmem_mark_written(gmem, region->gpa + offset, written);
             return;
         }
@@ -421,7 +470,7 @@ static void *field(struct gmem *gmem, uint64_t gpa, unsigned size, bool write, i
         *error = -EFAULT;
         return NULL;
     }
-    return region->host + (gpa - region->gpa);
+    return host_of(region, gpa);
 }
 
 #define FIELD_DEFINE(suffix, type, from, to)                                                       \

@@ -32,10 +32,33 @@ enum gmem_view {
     GMEM_VIEW_NONE,         /* no memory: the device behind it answers */
 };
 
+/* Where the pages of a region lie behind its host address. */
+struct gmem_order {
+    uint64_t pages;
+    uint64_t stride; /* page n is the n * stride-th, modulo `pages`; 0: in order */
+    uint64_t back;   /* the inverse of `stride` */
+};
+
+/* The place of the byte at `offset` of a region, and the way back. */
+static inline uint64_t gmem_place(const struct gmem_order *order, uint64_t offset)
+{
+    if (likely(!order->stride))
+        return offset;
+    uint64_t page = (offset >> GUEST_PAGE_SHIFT) * order->stride % order->pages;
+    return page << GUEST_PAGE_SHIFT | (offset & (GUEST_PAGE_SIZE - 1));
+}
+
+static inline uint64_t gmem_offset(const struct gmem_order *order, uint64_t place)
+{
+    struct gmem_order inverse = {.pages = order->pages, .stride = order->back};
+    return gmem_place(&inverse, place);
+}
+
 struct gmem_region {
     uint64_t gpa;
     uint64_t size;
-    uint8_t *host;      /* what is seen now, the whole region; equals `gpa` modulo 2 MiB */
+    uint8_t *host; /* what is seen now, the whole region; equals `gpa` modulo 2 MiB */
+    struct gmem_order order;
     uint8_t *ram, *rom; /* its mappings; one of them is NULL unless it is switched */
     uint8_t view;       /* enum gmem_view */
     bool readonly;      /* follows from the view */
@@ -52,6 +75,12 @@ struct gmem;
 struct gmem *gmem_new(void);
 /* Unmaps everything; no borrow may be outstanding. */
 void gmem_free(struct gmem *gmem);
+
+/*
+ * RAM that is added from now on is scattered: no two pages that the guest sees side by side lie
+ * side by side in the host. For tests of whoever must not rely on that.
+ */
+void gmem_scatter(struct gmem *gmem);
 
 /* RAM of `size` bytes at `gpa` (both page aligned, no overlap), zero, demand paged. */
 struct err *gmem_add_ram(struct gmem *gmem, const char *name, uint64_t gpa, uint64_t size);
@@ -108,7 +137,7 @@ int gmem_fill(struct gmem *gmem, uint64_t gpa, uint8_t value, size_t len);
 int gmem_load(struct gmem *gmem, uint64_t gpa, const void *bytes, size_t len);
 
 /*
- * Borrows the `len` bytes at `gpa`. They must lie in one region: *mapped becomes how many bytes at
+ * Borrows the `len` bytes at `gpa`. They must lie together: *mapped becomes how many bytes at
  * the start do (a caller that needs all of them loops). NULL when the first byte is not RAM, or is
  * ROM and `dir` is GMEM_WRITE. Give back with gmem_unmap and the same direction.
  */

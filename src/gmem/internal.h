@@ -14,6 +14,7 @@
 struct gmem {
     struct gmem_region region[GMEM_REGIONS_MAX]; /* sorted by address */
     size_t count;
+    bool scatter;
     bool dirty_on; /* atomic */
     void (*code_fn)(void *opaque, uint64_t gpa, uint64_t len);
     void *code_opaque;

@@ -141,7 +141,7 @@ static const struct schema_field vm_fields[] = {
     {.key = "accel-debug", .flag = "accel-debug", .kind = SCHEMA_TEXT,
      .offset = offsetof(struct vm_config, accel_debug), .metavar = "MODES",
      .help = "Test modes of engine soft, joined by commas: lockstep (translated code against the "
-             "interpreter), xlate-after=N, tlb=N, code-cache=KIB, poll, trace."},
+             "interpreter), scatter, crossings, xlate-after=N, tlb=N, code-cache=KIB, poll, trace."},
     {.key = "cpu-model", .flag = "cpu", .kind = SCHEMA_TEXT,
      .offset = offsetof(struct vm_config, cpu_model), .standard = "host", .metavar = "MODEL",
      .help = "CPU that the guest sees: host, x86-64-v2 or x86-64-v3, then ,+feature or ,-feature or "

@@ -41,8 +41,9 @@ static struct err *vm_create(const struct accel_vm_config *config, struct accel_
         return err_of(ERR_USAGE, "soft: %u vCPUs, not 1 to %d", config->vcpus, ACCEL_VCPUS_MAX);
     struct soft_modes modes;
     TRY(soft_modes_read(config->debug, &modes));
-    if (modes.lockstep && config->vcpus > 1)
-        return err_of(ERR_USAGE, "--accel-debug lockstep works with one CPU");
+    if ((modes.lockstep || modes.crossings) && config->vcpus > 1)
+        return err_of(ERR_USAGE, "--accel-debug %s works with one CPU",
+                      modes.lockstep ? "lockstep" : "crossings");
     struct soft_vm *vm = xcalloc(1, sizeof(*vm));
     vm->modes = modes;
     lock_init(&vm->table_lock, LOCK_ACCEL);
@@ -52,6 +53,8 @@ static struct err *vm_create(const struct accel_vm_config *config, struct accel_
     vm->opaque = config->opaque;
     vm->vcpu_count = config->vcpus;
     vm->xlate_after = modes.xlate_after;
+    if (modes.scatter)
+        gmem_scatter(vm->gmem);
     struct err *err = soft_mem_build(vm);
     if (!err)
         err = soft_clock_new(vm);

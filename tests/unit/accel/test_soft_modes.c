@@ -85,6 +85,9 @@ static void test_modes_agree(void **state)
                                         "xlate-after=1",
                                         "tlb=4",
                                         "poll",
+                                        "crossings",
+                                        "crossings,xlate-after=1",
+                                        "crossings,lockstep",
                                         "code-cache=64,tlb=5",
                                         "lockstep",
                                         "lockstep,tlb=4,xlate-after=1"};
@@ -134,8 +137,9 @@ static void refused(const char *text)
 static void test_words(void **state)
 {
     struct soft_modes modes;
-    rig_ok(soft_modes_read("lockstep,code-cache=128,tlb=7", &modes));
+    rig_ok(soft_modes_read("lockstep,code-cache=128,tlb=7,scatter", &modes));
     assert_true(modes.lockstep && !modes.poll && modes.tlb == 7 && modes.code_cache == KIB(128));
+    assert_true(modes.scatter && !modes.crossings);
     assert_int_equal(modes.xlate_after, 32);
     refused("lockstop");
     refused("tlb=3");

@@ -126,8 +126,9 @@ static void finish(struct rig *rig, uint64_t expected)
     rig_free(rig);
 }
 
-static const char *const modes[] = {"xlate-after=0", "xlate-after=1", "xlate-after=32",
-                                    "xlate-after=1,tlb=4", "lockstep"};
+static const char *const modes[] = {"xlate-after=0",           "xlate-after=1",
+                                    "xlate-after=32",          "xlate-after=1,tlb=4",
+                                    "xlate-after=1,crossings", "lockstep"};
 #define SUM ((uint64_t)ROUNDS * (ROUNDS + 1) / 2)
 
 static void test_patches(void **state)

@@ -74,6 +74,41 @@ static void a_borrow_is_cut_at_its_region(void **state)
     assert_null(gmem_map(gmem, 0xa0000, 1, GMEM_READ, &mapped));
 }
 
+/* What is together for the guest is not for us, and every way in finds it all the same. */
+static void scattered_pages_lie_apart(void **state)
+{
+    enum { PAGES = 97, START = 0x200000 };
+    uint8_t bytes[3 * 4096], back[3 * 4096];
+    uint64_t dirty[BITMAP_WORDS(PAGES)];
+    uint32_t value;
+    size_t mapped;
+    gmem_scatter(gmem);
+    assert_ok(gmem_add_ram(gmem, "scattered", START, PAGES * 4096));
+    const struct gmem_region *region = gmem_find(gmem, START);
+    bool seen[PAGES] = {false};
+    for (unsigned i = 0; i < PAGES; i++) {
+        uint64_t place = gmem_place(&region->order, i * 4096ull + 5);
+        uint64_t next = gmem_place(&region->order, (i + 1) % PAGES * 4096ull + 5);
+        assert_true(place < region->size && !seen[place / 4096] && place + 4096 != next);
+        assert_int_equal(gmem_offset(&region->order, place), i * 4096 + 5);
+        seen[place / 4096] = true;
+    }
+    for (unsigned i = 0; i < sizeof(bytes); i++)
+        bytes[i] = i * 7 + i / 256;
+    assert_int_equal(gmem_write(gmem, START + 0x5800, bytes, sizeof(bytes)), 0);
+    assert_int_equal(gmem_read(gmem, START + 0x5800, back, sizeof(back)), 0);
+    assert_memory_equal(bytes, back, sizeof(bytes));
+    assert_int_equal(gmem_load_le32(gmem, START + 0x6004, &value), 0);
+    assert_memory_equal(&value, bytes + 0x804, 4);
+    gmem_dirty_enable(gmem, true);
+    uint8_t *host = gmem_map(gmem, START + 0x6f00, 0x1000, GMEM_WRITE, &mapped);
+    assert_int_equal(mapped, 0x100);
+    assert_memory_equal(host, bytes + 0x1700, 0x100);
+    gmem_unmap(gmem, host, mapped, GMEM_WRITE, mapped);
+    gmem_dirty_take(gmem, 3, dirty);
+    assert_true(dirty[0] == 1u << 6 && !dirty[1]);
+}
+
 static void fields_are_aligned_and_inside(void **state)
 {
     uint32_t value;
@@ -221,6 +256,7 @@ int main(void)
         GMEM_TEST(copies_stop_at_the_edge_whole),
         GMEM_TEST(rom_is_for_loaders_only),
         GMEM_TEST(a_borrow_is_cut_at_its_region),
+        GMEM_TEST(scattered_pages_lie_apart),
         GMEM_TEST(fields_are_aligned_and_inside),
         GMEM_TEST(every_write_reaches_the_dirty_log),
         GMEM_TEST(the_engine_hears_of_writes_to_code),

@@ -288,7 +288,7 @@ static void look_for_push(struct soft_vcpu *v)
         return;
     const struct soft_ram *ram = soft_ram_find(v->vm->mem, walk.gpa);
     if (ram)
-        v->lockstep->pushed = ram->host + (walk.gpa - ram->gpa);
+        v->lockstep->pushed = soft_ram_host(ram, walk.gpa);
 }
 
 static void find_pushed(struct soft_vcpu *v)

@@ -30,6 +30,8 @@ static const struct {
 } switches[] = {
     {"lockstep", offsetof(struct soft_modes, lockstep)},
     {"poll", offsetof(struct soft_modes, poll)},
+    {"scatter", offsetof(struct soft_modes, scatter)},
+    {"crossings", offsetof(struct soft_modes, crossings)},
     {"trace", offsetof(struct soft_modes, trace)},
 };
 
@@ -59,8 +61,8 @@ static struct err *read_word(const char *word, struct soft_modes *modes)
     }
     return err_of(
         ERR_USAGE,
-        "--accel-debug: '%s' is no mode; there are: lockstep, poll, trace, xlate-after=N, "
-        "tlb=N, code-cache=KIB",
+        "--accel-debug: '%s' is no mode; there are: lockstep, poll, trace, scatter, crossings, "
+        "xlate-after=N, tlb=N, code-cache=KIB",
         word);
 }
 

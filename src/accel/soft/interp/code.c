@@ -53,7 +53,7 @@ static void rendezvous(struct soft_vcpu *self, uint64_t gpa)
             sched_yield();
     }
     const struct soft_ram *ram = soft_ram_find(vm->mem, gpa);
-    soft_tlb_drop_write(self, ram->host + (gpa - ram->gpa));
+    soft_tlb_drop_write(self, soft_ram_host(ram, gpa));
 }
 
 static void take_code_lock(struct soft_vcpu *v)

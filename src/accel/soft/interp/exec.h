@@ -113,9 +113,15 @@ void soft_fetch_insn(struct soft_vcpu *v, struct insn *insn);
 struct soft_ram {
     uint64_t gpa, size; /* size 0: hidden, a device answers */
     uint8_t *host;
+    struct gmem_order order;
     uint64_t first_page; /* index into soft_mem's per-page tables */
     bool readonly;
 };
+/* Where the byte at `gpa` is; bytes of another page may lie anywhere. */
+static inline uint8_t *soft_ram_host(const struct soft_ram *ram, uint64_t gpa)
+{
+    return ram->host + gmem_place(&ram->order, gpa - ram->gpa);
+}
 struct soft_mem {
     struct soft_ram ram[32];
     unsigned ram_count;
@@ -149,6 +155,10 @@ const uint8_t *soft_fetch_ptr(struct soft_vcpu *v, uint64_t linear, uint64_t *gp
 void *soft_write_ptr(struct soft_vcpu *v, uint64_t linear, unsigned size);
 /* Brings the page of `linear` into the TLB, if it may be there, without raising. 64-bit code. */
 bool soft_tlb_fill(struct soft_vcpu *v, uint64_t linear, bool write);
+/* The same for one access; NULL where it would raise or is not of RAM that may be used so. */
+uint8_t *soft_host_try(struct soft_vcpu *v, uint64_t linear, bool write);
+/* Test mode crossings: is the access in a page to be done as if it were in two? */
+bool soft_crossing_forced(const struct soft_vcpu *v, uint64_t linear, unsigned size);
 void soft_space_free(struct soft_vcpu *v);
 void soft_tlb_flush_writes(struct soft_vcpu *v);
 void soft_tlb_flush_pcid(struct soft_vcpu *v, uint64_t pcid);

@@ -11,11 +11,17 @@
 #include "accel/soft/check/lockstep.h"
 #include "accel/soft/interp/exec.h"
 #include "accel/soft/mem/tlb.h"
+#include "accel/soft/system/segment.h"
 #include "base/bitmap.h"
 
 static bool is_user(const struct soft_vcpu *v)
 {
     return v->cpl == 3;
+}
+
+bool soft_crossing_forced(const struct soft_vcpu *v, uint64_t linear, unsigned size)
+{
+    return unlikely(v->vm->modes.crossings) && size > 1 && (size > 2 || linear & 1);
 }
 
 /* What a later flush must know of an entry. */
@@ -77,10 +83,10 @@ static uint8_t *resolve_walked(struct soft_vcpu *v, struct soft_space *space, ui
         if (v->vm->dirty_log)
             gmem_dirty_set(v->vm->gmem, walk->gpa & ~0xfffull, GUEST_PAGE_SIZE);
     }
-    uint8_t *page = ram->host + (offset & ~0xfffull);
+    uint8_t *page = soft_ram_host(ram, walk->gpa & ~0xfffull);
     if (unlikely(v->lockstep))
         page = lockstep_page(v, page, access == ACC_WRITE);
-    if (likely(!v->watching) || !soft_watched_page(v, linear))
+    if (likely(!v->vm->modes.crossings) && (likely(!v->watching) || !soft_watched_page(v, linear)))
         fill(v, space, access, linear, walk, page);
     return page + (offset & 0xfff);
 }
@@ -103,8 +109,8 @@ static void fill_huge(struct soft_vcpu *v, uint64_t linear, const struct walk *w
     struct soft_space *space = v->space;
     const struct soft_ram *ram = soft_ram_find(v->vm->mem, walk->gpa);
     uint64_t gpa = walk->gpa & ~(MIB(2) - 1), start = linear & ~(MIB(2) - 1);
-    if (walk->page_size < MIB(2) || v->watching || !ram || gpa < ram->gpa ||
-        gpa + MIB(2) > ram->gpa + ram->size)
+    if (walk->page_size < MIB(2) || v->watching || v->vm->modes.crossings || !ram ||
+        ram->order.stride || gpa < ram->gpa || gpa + MIB(2) > ram->gpa + ram->size)
         return;
     unsigned index = huge_index(linear);
     space->huge[index] =
@@ -113,17 +119,21 @@ static void fill_huge(struct soft_vcpu *v, uint64_t linear, const struct walk *w
     space->huge_global |= (uint64_t)walk->global << index;
 }
 
-bool soft_tlb_fill(struct soft_vcpu *v, uint64_t linear, bool write)
+uint8_t *soft_host_try(struct soft_vcpu *v, uint64_t linear, bool write)
 {
     enum soft_access access = write ? ACC_WRITE : ACC_READ;
-    struct soft_space *space = v->space;
-    const struct soft_tlbe *e = (write ? space->write : space->read) + tlb_index(linear);
     struct walk walk;
     if (!soft_canonical(linear) || !soft_walk_try(v, linear, access, is_user(v), &walk))
-        return false;
-    resolve_walked(v, space, linear, access, &walk);
+        return NULL;
     if (!write)
         fill_huge(v, linear, &walk);
+    return resolve_walked(v, v->space, linear, access, &walk);
+}
+
+bool soft_tlb_fill(struct soft_vcpu *v, uint64_t linear, bool write)
+{
+    const struct soft_tlbe *e = (write ? v->space->write : v->space->read) + tlb_index(linear);
+    soft_host_try(v, linear, write);
     return (linear ^ e->tag) <= 0xfff;
 }
 
@@ -145,11 +155,15 @@ static uint64_t load_slow(struct soft_vcpu *v, struct soft_space *space, bool us
     uint64_t gpa;
     if (likely(first >= size)) {
         uint8_t *host = resolve(v, space, user, linear, ACC_READ, &gpa);
-        return host ? host_load((uintptr_t)host, size) : soft_phys_load(v, gpa, size);
+        if (unlikely(!host))
+            return soft_phys_load(v, gpa, size);
+        if (likely(!soft_crossing_forced(v, linear, size)))
+            return host_load((uintptr_t)host, size);
+        first = size / 2;
     }
     /* Across a page boundary: both parts are checked before a device is read. */
     uint8_t bytes[8];
-    uint64_t second = tlb_next_page(v, linear);
+    uint64_t second = soft_lin(v, linear + first);
     uint64_t gpa2;
     uint8_t *host = part(v, space, user, linear, ACC_READ, &gpa);
     uint8_t *host2 = part(v, space, user, second, ACC_READ, &gpa2);
@@ -186,13 +200,17 @@ static void store_slow(struct soft_vcpu *v, struct soft_space *space, bool user,
     uint64_t gpa;
     if (likely(first >= size)) {
         uint8_t *host = resolve(v, space, user, linear, ACC_WRITE, &gpa);
-        if (likely(host != NULL))
-            host_store((uintptr_t)host, size, value);
-        else
+        if (unlikely(!host)) {
             soft_phys_store(v, gpa, size, value);
-        return;
+            return;
+        }
+        if (likely(!soft_crossing_forced(v, linear, size))) {
+            host_store((uintptr_t)host, size, value);
+            return;
+        }
+        first = size / 2;
     }
-    uint64_t second = tlb_next_page(v, linear);
+    uint64_t second = soft_lin(v, linear + first);
     uint64_t gpa2;
     uint8_t *host = part(v, space, user, linear, ACC_WRITE, &gpa);
     uint8_t *host2 = part(v, space, user, second, ACC_WRITE, &gpa2);
@@ -276,10 +294,10 @@ static void copy_range(struct soft_vcpu *v, uint64_t linear, uint8_t *bytes, uns
                 soft_phys_store(v, gpa, word, get_le(bytes, word));
             else
                 put_le(bytes, word, soft_phys_load(v, gpa, word));
-        } else if (write) {
-            memcpy(host, bytes, piece);
         } else {
-            memcpy(bytes, host, piece);
+            if (soft_crossing_forced(v, linear, piece))
+                piece /= 2;
+            memcpy(write ? host : bytes, write ? bytes : host, piece);
         }
         linear += piece;
         bytes += piece;
@@ -316,7 +334,7 @@ void *soft_write_ptr(struct soft_vcpu *v, uint64_t linear, unsigned size)
     struct soft_tlbe *e = &v->space->write[tlb_index(linear)];
     if (likely((linear ^ e->tag) <= GUEST_PAGE_SIZE - size))
         return (void *)(uintptr_t)(linear + e->addend);
-    if ((linear & 0xfff) + size > GUEST_PAGE_SIZE) {
+    if ((linear & 0xfff) + size > GUEST_PAGE_SIZE || soft_crossing_forced(v, linear, size)) {
         soft_probe(v, linear, size, ACC_WRITE);
         return NULL;
     }
@@ -346,7 +364,7 @@ const uint8_t *soft_fetch_ptr(struct soft_vcpu *v, uint64_t linear, uint64_t *gp
     if (!ram)
         return NULL;
     uint64_t page = linear & ~0xfffull;
-    host = ram->host + (walk.gpa - ram->gpa);
+    host = soft_ram_host(ram, walk.gpa);
     bool keep = walk.global && space == v->supervisor;
     uint64_t keep_bit = 1ull << (index % 64);
     space->exec_global[index / 64] &= ~keep_bit;

@@ -45,7 +45,8 @@ struct err *soft_mem_build(struct soft_vm *vm)
     }
     for (size_t i = 0; i < count; i++) {
         const struct gmem_region *region = gmem_region(vm->gmem, i);
-        mem->ram[i] = (struct soft_ram){.gpa = region->gpa, .first_page = mem->pages};
+        mem->ram[i] =
+            (struct soft_ram){.gpa = region->gpa, .order = region->order, .first_page = mem->pages};
         show(&mem->ram[i], region);
         mem->pages += region->size >> GUEST_PAGE_SHIFT;
     }
@@ -136,7 +137,7 @@ uint64_t soft_phys_load(struct soft_vcpu *v, uint64_t gpa, unsigned size)
         lockstep_device(v);
     const struct soft_ram *ram = soft_ram_find(v->vm->mem, gpa);
     if (ram && gpa - ram->gpa + size <= ram->size)
-        return host_load((uintptr_t)ram->host + (gpa - ram->gpa), size);
+        return host_load((uintptr_t)soft_ram_host(ram, gpa), size);
     if (v->lapic && (gpa & ~0xfffull) == lapic_base(v->lapic))
         return apic_load(v, gpa & 0xfff, size);
     v->stats.mmio++;
@@ -154,7 +155,7 @@ void soft_phys_store(struct soft_vcpu *v, uint64_t gpa, unsigned size, uint64_t 
     const struct soft_ram *ram = soft_ram_find(vm->mem, gpa);
     if (ram && gpa - ram->gpa + size <= ram->size && !ram->readonly) {
         soft_code_written(vm, v, gpa, size);
-        host_store((uintptr_t)ram->host + (gpa - ram->gpa), size, value);
+        host_store((uintptr_t)soft_ram_host(ram, gpa), size, value);
         atomic_thread_fence(memory_order_seq_cst);
         soft_code_written(vm, v, gpa, size);
         if (vm->dirty_log)

@@ -44,7 +44,7 @@ uint64_t soft_host_gpa(const struct soft_mem *mem, const uint8_t *host)
     for (unsigned i = 0; i < mem->ram_count; i++) {
         const struct soft_ram *ram = &mem->ram[i];
         if (host >= ram->host && host < ram->host + ram->size)
-            return ram->gpa + (uint64_t)(host - ram->host);
+            return ram->gpa + gmem_offset(&ram->order, (uint64_t)(host - ram->host));
     }
     return UINT64_MAX;
 }

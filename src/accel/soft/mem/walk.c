@@ -57,7 +57,7 @@ static void *entry_ptr(struct soft_vcpu *v, uint64_t gpa)
     const struct soft_ram *ram = soft_ram_find(v->vm->mem, gpa);
     if (!ram)
         return NULL;
-    uint8_t *host = ram->host + (gpa - ram->gpa);
+    uint8_t *host = soft_ram_host(ram, gpa);
     if (unlikely(v->lockstep))
         return lockstep_page(v, host - (gpa & 0xfff), false) + (gpa & 0xfff);
     return host;

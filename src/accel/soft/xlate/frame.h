@@ -52,7 +52,7 @@ struct xlate_frame {
     uint64_t host;   /* the caller's RSP */
     uint64_t local[XLATE_LOCALS]; /* addends of groups that go through the hashed TLB */
     /* An access that crosses into a page that lies elsewhere: its bytes, and where they belong. */
-    uint8_t bounce[XLATE_BOUNCE];
+    uint8_t bounce[XLATE_BOUNCE] __attribute__((aligned(16)));
     uint8_t *part[2];
     uint64_t part_len[2];
 };

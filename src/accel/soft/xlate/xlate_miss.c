@@ -169,10 +169,40 @@ static uint64_t find(struct soft_vcpu *v, uint64_t linear, struct xlate_access *
 
 uint64_t xlate_miss(struct soft_vcpu *v, uint64_t linear, struct xlate_access *a)
 {
-    if (v->vm->dirty_log && a->write)
+    if ((v->vm->dirty_log && a->write) || v->vm->modes.crossings)
         return MISS_WALK;
     uint64_t result = find(v, linear, a);
     return a->again ? MISS_WALK : result;
+}
+
+/* Test mode crossings: on a copy, as if a page ended in the access. The copy is aligned to 16
+   bytes, and an instruction may want more. */
+static uint64_t cross_forced(struct soft_vcpu *v, uint64_t linear, const struct xlate_access *a)
+{
+    struct xlate_frame *frame = &v->space->frame;
+    if (a->group) {
+        a->block->lone = true;
+        xlate_again(v, a->block);
+    }
+    if (!a->bounce || v->watching || (a->size > 16 && !(linear & 31)))
+        return MISS_LEAVE;
+    unsigned first = a->size;
+    if (crosses(linear, a->size))
+        first = GUEST_PAGE_SIZE - (linear & 0xfff);
+    else if (soft_crossing_forced(v, linear, a->size))
+        first = a->size / 2;
+    frame->part_len[0] = first;
+    frame->part_len[1] = a->size - first;
+    for (unsigned i = 0, at = 0; at < a->size; at += frame->part_len[i++]) {
+        frame->part[i] = soft_host_try(v, linear + at, a->write);
+        if (!frame->part[i])
+            return MISS_LEAVE;
+        if (a->size == 2 && first == 2)
+            host_store((uintptr_t)frame->bounce, 2, host_load((uintptr_t)frame->part[0], 2));
+        else
+            copy(frame->bounce + at, frame->part[i], frame->part_len[i]);
+    }
+    return MISS_CROSS;
 }
 
 static bool fill(struct soft_vcpu *v, uint64_t linear, bool write)
@@ -182,6 +212,8 @@ static bool fill(struct soft_vcpu *v, uint64_t linear, bool write)
 
 uint64_t xlate_walk(struct soft_vcpu *v, uint64_t linear, struct xlate_access *a)
 {
+    if (unlikely(v->vm->modes.crossings))
+        return cross_forced(v, linear, a);
     if (a->huge ? !soft_tlb_fill(v, linear, false) : !fill(v, linear, a->write))
         return MISS_LEAVE;
     if (a->bounce && crosses(linear, a->size) && !fill(v, linear + a->size - 1, a->write))

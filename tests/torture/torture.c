@@ -17,6 +17,7 @@
 #include <time.h>
 
 #include "../unit/accel/soft_rig.h"
+#include "accel/soft/mem/tlb.h"
 
 #define CODE 0x100000u
 #define CODE_SIZE 0x4000u
@@ -301,6 +302,42 @@ static void close_vm(struct torture *t)
     rig_free(t->rig);
 }
 
+/* ---- translations that the guest changed and did not flush ---- */
+
+/* Do the page tables say something else than the entry does? */
+static bool entry_stale(struct soft_vcpu *v, uint64_t page, uint64_t addend,
+                        enum soft_access access)
+{
+    struct walk walk;
+    if (!soft_canonical(page))
+        return false;
+    if (!soft_walk_try(v, page, access, v->cpl == 3, &walk))
+        return true;
+    const struct soft_ram *ram = soft_ram_find(v->vm->mem, walk.gpa);
+    return !ram || soft_ram_host(ram, walk.gpa) != (uint8_t *)(uintptr_t)(page + addend);
+}
+
+/* Then translated code may rightly go by the old one, and the interpreter, which walks anew under
+   lockstep, by the new one. */
+static bool guest_is_stale(struct soft_vcpu *v)
+{
+    const struct soft_space *space = v->space;
+    for (unsigned i = 0; i < TLB_SIZE; i++)
+        if (space->read[i].tag != tlb_empty_tag(i) &&
+            entry_stale(v, space->read[i].tag, space->read[i].addend, ACC_READ))
+            return true;
+    for (unsigned i = 0; i < TLBX_SIZE; i++)
+        if (space->exec[i].tag != tlb_empty_tag(i) &&
+            entry_stale(v, space->exec[i].tag, space->exec[i].addend, ACC_EXEC))
+            return true;
+    for (unsigned i = 0; i < SITE_COUNT; i++) {
+        const struct soft_site *site = &space->sites[0].at[i];
+        if (site->limit && entry_stale(v, site->start, site->addend, ACC_READ))
+            return true;
+    }
+    return false;
+}
+
 static void run_round(struct torture *t, uint64_t seed)
 {
     struct rig *rig = t->rig;
@@ -310,7 +347,7 @@ static void run_round(struct torture *t, uint64_t seed)
     enum vm_exit_reason reason = rig_run(rig);
     t->ends[reason]++;
     atomic_fetch_add(&t->round, 1);
-    if (reason == VM_EXIT_ERROR && strstr(rig->exit.error, "lockstep")) {
+    if (reason == VM_EXIT_ERROR && strstr(rig->exit.error, "lockstep") && !guest_is_stale(rig->v)) {
         printf("FAILED: seed %#llx: %s\n", (unsigned long long)seed, rig->exit.error);
         exit(1);
     }
@@ -324,6 +361,7 @@ int main(int argc, char **argv)
                                         "xlate-after=1,tlb=4",
                                         "lockstep",
                                         "code-cache=64",
+                                        "xlate-after=1,crossings",
                                         "xlate-after=0,poll",
                                         "lockstep,xlate-after=1"};
     static const struct option options[] = {

@@ -15,9 +15,11 @@ struct run {
     uint64_t taken, finished; /* pieces that had work, in their order */
     uint64_t piece[JOB_SLOTS_MAX];
     bool ready[JOB_SLOTS_MAX];
+    bool finishing; /* a thread is taking results */
     bool stop;
+    struct err *err;
     pthread_mutex_t lock;
-    pthread_cond_t room, done;
+    pthread_cond_t room;
 };
 
 struct worker {
@@ -53,6 +55,32 @@ static bool take_locked(struct run *run, unsigned *slot)
     return true;
 }
 
+/*
+ * Takes the results that are next in order, unless another thread is at it: whoever made one of them
+ * has it in its cache, and no thread sleeps for the others.
+ */
+static void finish_locked(struct run *run)
+{
+    const struct job_parallel *job = run->job;
+    unsigned slot = (unsigned)(run->finished % run->slots);
+    if (run->finishing)
+        return;
+    run->finishing = true;
+    for (; !run->stop && run->ready[slot]; slot = (unsigned)(run->finished % run->slots)) {
+        uint64_t piece = run->piece[slot];
+        bool stop = false;
+        pthread_mutex_unlock(&run->lock);
+        struct err *err = job->finish(job->opaque, slot, piece, &stop);
+        pthread_mutex_lock(&run->lock);
+        run->err = err;
+        run->stop = err || stop;
+        run->ready[slot] = false;
+        run->finished++;
+        pthread_cond_broadcast(&run->room);
+    }
+    run->finishing = false;
+}
+
 static void *work(void *opaque)
 {
     struct worker *worker = opaque;
@@ -66,72 +94,29 @@ static void *work(void *opaque)
         job->work(job->opaque, worker->index, slot, piece);
         pthread_mutex_lock(&run->lock);
         run->ready[slot] = true;
-        if (slot == run->finished % run->slots)
-            pthread_cond_signal(&run->done);
+        finish_locked(run);
     }
-    pthread_cond_signal(&run->done);
     pthread_mutex_unlock(&run->lock);
     return NULL;
-}
-
-/* Waits for the result that is next in order; false: there will be none. */
-static bool await(struct run *run, unsigned slot)
-{
-    pthread_mutex_lock(&run->lock);
-    while (!run->ready[slot] && !(run->next >= run->job->pieces && run->finished == run->taken))
-        pthread_cond_wait(&run->done, &run->lock);
-    bool ready = run->ready[slot];
-    pthread_mutex_unlock(&run->lock);
-    return ready;
-}
-
-static struct err *finish_all(struct run *run)
-{
-    const struct job_parallel *job = run->job;
-    struct err *err = NULL;
-    bool stop = false;
-    while (!err && !stop) {
-        unsigned slot = (unsigned)(run->finished % run->slots);
-        if (!await(run, slot))
-            break;
-        err = job->finish(job->opaque, slot, run->piece[slot], &stop);
-        pthread_mutex_lock(&run->lock);
-        run->ready[slot] = false;
-        run->finished++;
-        pthread_cond_broadcast(&run->room);
-        pthread_mutex_unlock(&run->lock);
-    }
-    return err;
 }
 
 struct err *job_parallel_run(const struct job_parallel *job)
 {
     struct run run = {.job = job, .slots = job_slots(job->workers)};
     struct worker worker[JOB_WORKERS_MAX];
-    unsigned started = 0;
-    struct err *err = NULL;
+    unsigned started = 1;
     pthread_mutex_init(&run.lock, NULL);
     pthread_cond_init(&run.room, NULL);
-    pthread_cond_init(&run.done, NULL);
-    for (; started < job->workers && !err; started++) {
-        struct worker *one = &worker[started];
-        *one = (struct worker){.run = &run, .index = started};
-        int error = pthread_create(&one->thread, NULL, work, one);
-        if (error) {
-            err = err_errno(error, "cannot start a thread");
-            break;
-        }
-    }
-    if (!err)
-        err = finish_all(&run);
-    pthread_mutex_lock(&run.lock);
-    run.stop = true;
-    pthread_cond_broadcast(&run.room);
-    pthread_mutex_unlock(&run.lock);
-    for (unsigned i = 0; i < started; i++)
+    for (unsigned i = 0; i < job->workers; i++)
+        worker[i] = (struct worker){.run = &run, .index = i};
+    /* Where no more threads are to be had, those that are do the work. */
+    while (started < job->workers &&
+           !pthread_create(&worker[started].thread, NULL, work, &worker[started]))
+        started++;
+    work(&worker[0]);
+    for (unsigned i = 1; i < started; i++)
         pthread_join(worker[i].thread, NULL);
-    pthread_cond_destroy(&run.done);
     pthread_cond_destroy(&run.room);
     pthread_mutex_destroy(&run.lock);
-    return err;
+    return run.err;
 }

@@ -1,6 +1,6 @@
 /*
- * Work on a disk in pieces: several threads do the pieces, the calling thread takes their results
- * in order. A job that needs its pieces' bytes in order (a writer that allocates) writes in
+ * Work on a disk in pieces: several threads, the calling one among them, do the pieces; one after
+ * another takes their results in order. A job that needs its pieces' bytes in order (a writer that allocates) writes in
  * `finish`; one that does not writes in `work`.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -24,7 +24,7 @@ struct job_parallel {
     uint64_t (*skip)(void *opaque, uint64_t piece);
     /* Any worker's thread; `slot` (below job_slots()) is the piece's alone until it is finished. */
     void (*work)(void *opaque, unsigned worker, unsigned slot, uint64_t piece);
-    /* The calling thread, piece after piece. An error, or *stop, ends the job. */
+    /* Any worker's thread, one at a time, piece after piece. An error, or *stop, ends the job. */
     struct err *(*finish)(void *opaque, unsigned slot, uint64_t piece, bool *stop);
 };
 

@@ -10,34 +10,48 @@
 #include "base/clock.h"
 #include "cmd/image/image.h"
 
+#define TURN 8u /* requests that a thread takes at once */
+
 struct bench {
     const struct image_args *args;
     struct image *image;
     uint64_t count, depth, buffer, step, size;
     uint8_t *data[JOB_WORKERS_MAX];
     int result[JOB_SLOTS_MAX];
+    uint64_t last[JOB_SLOTS_MAX]; /* the request that it was about */
 };
 
-static void request(void *opaque, unsigned worker, unsigned slot, uint64_t index)
+static int request(const struct bench *b, void *data, uint64_t index)
 {
-    struct bench *b = opaque;
     /* Rounds do not repeat each other's places: as qemu-img wraps. */
     uint64_t places = b->size - b->buffer;
     uint64_t offset = places ? (b->args->start + index * b->step) % places : 0;
     uint64_t interval = b->args->flush_interval;
-    int result = b->args->write ? image_write(b->image, b->data[worker], offset, b->buffer)
-                                : image_read(b->image, b->data[worker], offset, b->buffer);
+    int result = b->args->write ? image_write(b->image, data, offset, b->buffer)
+                                : image_read(b->image, data, offset, b->buffer);
     if (!result && interval && index % interval == interval - 1)
         result = image_flush(b->image);
-    b->result[slot] = result;
+    return result;
 }
 
-static struct err *judge(void *opaque, unsigned slot, uint64_t index, bool *stop)
+static void turn(void *opaque, unsigned worker, unsigned slot, uint64_t piece)
+{
+    struct bench *b = opaque;
+    uint64_t index = piece * TURN, end = MIN(index + TURN, b->count);
+    b->result[slot] = 0;
+    for (; index < end && !b->result[slot]; index++)
+        b->result[slot] = request(b, b->data[worker], index);
+    b->last[slot] = index - 1;
+}
+
+static struct err *judge(void *opaque, unsigned slot, uint64_t piece, bool *stop)
 {
     const struct bench *b = opaque;
+    (void)piece;
     (void)stop;
     if (b->result[slot])
-        return err_errno(-b->result[slot], "request %llu failed", (unsigned long long)index);
+        return err_errno(-b->result[slot], "request %llu failed",
+                         (unsigned long long)b->last[slot]);
     return NULL;
 }
 
@@ -45,9 +59,9 @@ static struct err *run(struct bench *b)
 {
     const struct image_args *args = b->args;
     struct job_parallel job = {.workers = (unsigned)b->depth,
-                               .pieces = b->count,
+                               .pieces = (b->count + TURN - 1) / TURN,
                                .opaque = b,
-                               .work = request,
+                               .work = turn,
                                .finish = judge};
     if (!args->quiet)
         printf("Sending %llu %s requests, %llu bytes each, %llu in parallel (starting at offset "

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -21,7 +22,19 @@ struct file_state {
     int fd;
     bool device;
     bool no_punch, no_zero_range;
+    /* The data that was found last: to look for its end costs as much as it is long. If somebody
+     * else makes a hole in it, the hole counts as data, which is never wrong. */
+    pthread_mutex_t data_lock;
+    uint64_t data_at, data_end;
 };
+
+/* There may be holes now. */
+static void forget_data(struct file_state *state)
+{
+    pthread_mutex_lock(&state->data_lock);
+    state->data_at = state->data_end = 0;
+    pthread_mutex_unlock(&state->data_lock);
+}
 
 /* A write ended here: the file is at least so long. */
 static void grown(struct image *image, uint64_t end)
@@ -97,6 +110,7 @@ static int change(struct file_state *state, int mode, uint64_t offset, uint64_t 
         __atomic_store_n(no, true, __ATOMIC_RELAXED);
         return -ENOTSUP;
     }
+    forget_data(state);
     return 0;
 }
 
@@ -125,14 +139,25 @@ static int file_discard(struct image *image, uint64_t offset, uint64_t length)
                   &state->no_punch);
 }
 
+/* How long there is data from `offset` on; 0: that is not known. */
+static uint64_t known_data(struct file_state *state, uint64_t offset)
+{
+    pthread_mutex_lock(&state->data_lock);
+    bool inside = offset >= state->data_at && offset < state->data_end;
+    uint64_t length = inside ? state->data_end - offset : 0;
+    pthread_mutex_unlock(&state->data_lock);
+    return length;
+}
+
 static int file_extent(struct image *image, uint64_t offset, uint64_t length,
                        struct image_extent *out)
 {
     struct file_state *state = image->state;
+    uint64_t known = known_data(state, offset);
     out->flags = IMAGE_EXTENT_ALLOCATED | IMAGE_EXTENT_DATA | IMAGE_EXTENT_HOST;
     out->host = offset;
-    out->length = length;
-    if (state->device)
+    out->length = known ? MIN(length, known) : length;
+    if (state->device || known)
         return 0;
     off_t data = lseek(state->fd, (off_t)offset, SEEK_DATA);
     if (data < 0 && errno != ENXIO)
@@ -144,8 +169,13 @@ static int file_extent(struct image *image, uint64_t offset, uint64_t length,
         return 0;
     }
     off_t hole = lseek(state->fd, (off_t)offset, SEEK_HOLE);
-    if (hole > 0 && (uint64_t)hole > offset)
-        out->length = MIN(length, (uint64_t)hole - offset);
+    if (hole <= 0 || (uint64_t)hole <= offset)
+        return 0;
+    out->length = MIN(length, (uint64_t)hole - offset);
+    pthread_mutex_lock(&state->data_lock);
+    state->data_at = offset;
+    state->data_end = (uint64_t)hole;
+    pthread_mutex_unlock(&state->data_lock);
     return 0;
 }
 
@@ -153,6 +183,7 @@ static int file_close(struct image *image)
 {
     struct file_state *state = image->state;
     int result = close(state->fd) < 0 ? -errno : 0;
+    pthread_mutex_destroy(&state->data_lock);
     free(state);
     image->state = NULL;
     return result == -EINTR ? 0 : result;
@@ -165,6 +196,7 @@ static struct err *file_resize(struct image *image, uint64_t size)
         return size == image->size ? NULL : err_new("a block device cannot be resized");
     if (ftruncate(state->fd, (off_t)size) < 0)
         return err_errno(errno, "cannot set the file's length");
+    forget_data(state);
     image->size = size;
     return NULL;
 }
@@ -176,6 +208,7 @@ static int file_truncate(struct image *file, uint64_t size)
         return size <= file->size ? 0 : -ENOSPC;
     if (ftruncate(state->fd, (off_t)size) < 0)
         return -errno;
+    forget_data(state);
     __atomic_store_n(&file->size, size, __ATOMIC_RELEASE);
     return 0;
 }
@@ -222,6 +255,7 @@ struct err *image_open_fd(int take_fd, unsigned flags, struct image **out)
         return err;
     }
     state->fd = take_fd;
+    pthread_mutex_init(&state->data_lock, NULL);
     struct image *image = image_new(&image_file_driver, flags);
     image->state = state;
     image->size = size;

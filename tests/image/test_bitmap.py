@@ -11,16 +11,18 @@ import time
 
 import pytest
 
+from conftest import BUILD
+
 MIB = 1 << 20
 
 
-def dirty(images, name, bitmap):
-    """The dirty ranges, as qemu-nbd tells them."""
+def told(images, bitmap, server):
+    """The dirty ranges, as an NBD server at nbd.sock tells them."""
     if not shutil.which('nbdinfo') or not shutil.which('qemu-nbd'):
         pytest.skip('nbdinfo (libnbd-bin) or qemu-nbd (qemu-utils) is missing')
     socket = images.path('nbd.sock')
-    server = subprocess.Popen(['qemu-nbd', '-f', 'qcow2', '-r', '-B', bitmap, '-k', socket,
-                               images.path(name)], stdin=subprocess.DEVNULL)
+    server = subprocess.Popen(server, cwd=images.directory, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.DEVNULL)
     try:
         end = time.monotonic() + 60
         while not os.path.exists(socket) and time.monotonic() < end:
@@ -28,10 +30,20 @@ def dirty(images, name, bitmap):
         done = images.call('nbdinfo', '--json', '--map=qemu:dirty-bitmap:' + bitmap,
                            'nbd+unix:///?socket=%s' % socket)
     finally:
-        server.kill()
+        server.terminate()
         server.wait()
         socket.unlink(missing_ok=True)
     return [(each['offset'], each['length']) for each in json.loads(done.stdout) if each['type'] & 1]
+
+
+def dirty(images, name, bitmap):
+    """What qemu-nbd tells, and `tenon image serve` the same."""
+    qemu = told(images, bitmap, ['qemu-nbd', '-f', 'qcow2', '-r', '-B', bitmap, '-k',
+                                 images.path('nbd.sock'), name])
+    tenon = told(images, bitmap, [BUILD / 'src/cmd/tenon', 'image', 'serve', '--read-only', '--format',
+                                  'qcow2', '--socket', 'nbd.sock', name])
+    assert tenon == qemu
+    return tenon
 
 
 @pytest.mark.parametrize('cluster', ['64k', '4k'])
@@ -45,9 +57,9 @@ def test_records_for_qemu(images, cluster):
         images.tenon('bench', '-w', '-q', '-f', 'qcow2', '-c', '1', '-d', '1', '-s', '4096', '--pattern', '7',
                      '-o', str(megabyte * MIB), 'a.qcow2')
     images.sound('a.qcow2')
-    told = {each['name']: each['flags'] for each in
+    flags = {each['name']: each['flags'] for each in
             json.loads(images.qemu('info', '--output=json', 'a.qcow2').stdout)['format-specific']['data']['bitmaps']}
-    assert told == {'b0': ['auto'], 'still': []}
+    assert flags == {'b0': ['auto'], 'still': []}
     assert dirty(images, 'a.qcow2', 'b0') == [(3 * MIB, 65536), (40 * MIB, 65536)]
     assert dirty(images, 'a.qcow2', 'still') == []
     # QEMU goes on with it, and so do we.

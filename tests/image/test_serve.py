@@ -212,6 +212,68 @@ def go(client):
     return client
 
 
+def text(words):
+    return struct.pack('>I', len(words)) + words.encode()
+
+
+def answers(client, *codes):
+    """The answers to an option, until it is acknowledged: their data."""
+    found = []
+    while True:
+        _, _, kind, length = struct.unpack('>QIII', exact(client, 20))
+        assert kind in (1, *codes), hex(kind)
+        if kind == 1:
+            return found
+        found.append(exact(client, length))
+
+
+def contexts(client, code, queries):
+    """{number: name} of an export's contexts that queries ask for."""
+    client.sendall(option(code, text('') + struct.pack('>I', len(queries)) + b''.join(map(text, queries))))
+    return {(struct.unpack('>I', each[:4])[0], each[4:].decode()) for each in answers(client, 4)}
+
+
+def test_contexts(images, serve):
+    """Several at once; lists and their namespaces; a bitmap that a crash left in use is not offered."""
+    images.qemu('create', '-f', 'qcow2', 'a.qcow2', '64M')
+    images.qemu('bitmap', '--add', 'a.qcow2', 'b0')
+    images.qemu('bitmap', '--add', '-g', '4096', 'a.qcow2', 'b1')
+    images.io('a.qcow2', 'write -P 2 10M 5000')
+    everything = {'base:allocation', 'qemu:dirty-bitmap:b0', 'qemu:dirty-bitmap:b1'}
+    server = serve('a.qcow2')
+    client = server.connect()
+    exact(client, 18)
+    client.sendall(struct.pack('>I', 3) + option(8))
+    answers(client)
+    for queries, expected in (((), everything), (('base:',), {'base:allocation'}), (('other:', 'qemu'), set()),
+                              (('qemu:',), everything - {'base:allocation'}), (('',), set()),
+                              (('qemu:dirty-bitmap:b1', 'base:x'), {'qemu:dirty-bitmap:b1'})):
+        assert {name for _, name in contexts(client, 9, queries)} == expected, queries
+    assert contexts(client, 10, ('qemu:',)) == set()
+    numbers = dict(contexts(client, 10, sorted(everything)))
+    assert set(numbers.values()) == everything
+    client.sendall(option(7, text('') + bytes(2)))
+    answers(client, 3)
+    client.sendall(request(7, 10 << 20, 1 << 20))
+    said, last = {}, False
+    while not last:
+        magic, flags, kind, _, length = struct.unpack('>IHHQI', exact(client, 20))
+        assert (magic, kind) == (0x668E33EF, 5)
+        values = struct.unpack('>%dI' % (length // 4), exact(client, length))
+        said[numbers[values[0]]], last = list(zip(values[1::2], values[2::2])), flags & 1
+    assert said == {'base:allocation': [(65536, 0), (983040, 3)],
+                    'qemu:dirty-bitmap:b0': [(65536, 1), (983040, 0)],
+                    'qemu:dirty-bitmap:b1': [(8192, 1), (1040384, 0)]}
+    client.close()
+    child = subprocess.run(['pgrep', '-P', str(server.process.pid)], capture_output=True, text=True)
+    images.io(server.uri(), 'write -P 2 20M 5000')
+    os.kill(int(child.stdout.split()[0]), 9)
+    assert server.end()[0]
+    server.ended = 0, ''
+    again = serve('--read-only', 'a.qcow2')
+    assert 'dirty-bitmap' not in images.call('nbdinfo', '--json', again.uri()).stdout
+
+
 def works(server):
     """A good client is served."""
     client = go(server.connect())

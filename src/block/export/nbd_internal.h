@@ -104,9 +104,12 @@ enum nbd_error {
 
 #define NBD_STATE_HOLE 1u
 #define NBD_STATE_ZERO 2u
-/* The only metadata context; its number on the wire. */
+#define NBD_STATE_DIRTY 1u
+/* Metadata contexts: the first is the allocation, the others are the image's dirty bitmaps in their
+ * order. The number on the wire is one more. */
+#define NBD_CONTEXTS_MAX 64u
 #define NBD_CONTEXT_ALLOCATION "base:allocation"
-#define NBD_CONTEXT_ALLOCATION_ID 1u
+#define NBD_CONTEXT_BITMAP "qemu:dirty-bitmap:"
 
 /*
  * A connection's bytes, in the clear or through TLS. Receiving and sending may run side by side,
@@ -134,8 +137,9 @@ struct nbd_client {
     const struct nbd_server_config *config;
     struct nbd_channel channel;
     const struct nbd_export *export; /* set by the negotiation */
-    bool structured, allocation, no_zeroes;
-    const struct nbd_export *context_export; /* what the contexts were chosen for */
+    bool structured, no_zeroes;
+    uint64_t contexts;                       /* a bit for each that was chosen ... */
+    const struct nbd_export *context_export; /* ... for this export */
 
     struct lock receive; /* who reads the next request */
     struct lock send;    /* a reply, or a chunk of one, is not cut by another */

@@ -6,6 +6,7 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "base/bytes.h"
@@ -13,6 +14,7 @@
 #include "block/export/nbd_internal.h"
 
 #define OPTION_MAX KIB(16)
+#define CONTEXT_NAME_ROOM 1100 /* a bitmap's name has 1023 bytes at most */
 #define OPTIONS_MAX 256
 #define EXPORT_PADDING 124u
 #define BLOCK_SIZE_PREFERRED 4096u
@@ -149,20 +151,78 @@ static bool describe(struct nbd_client *client, const struct option *option, boo
     return acknowledge(client, option);
 }
 
-/* Does a query ask for our context? "base:" and nothing at all do in a list. */
-static bool matches(const uint8_t *query, uint32_t length, bool list)
+/* False: there is none of this number, or it tells nothing. */
+static bool context_name(const struct nbd_export *export, unsigned number,
+                         char name[CONTEXT_NAME_ROOM])
 {
-    static const char context[] = NBD_CONTEXT_ALLOCATION;
-    if (length == sizeof(context) - 1)
-        return !memcmp(query, context, length);
-    return list && length == 5 && !memcmp(query, "base:", 5);
+    struct image_bitmap bitmap;
+    strcpy(name, NBD_CONTEXT_ALLOCATION);
+    if (!number)
+        return true;
+    if (number > image_bitmap_count(export->image))
+        return false;
+    image_bitmap_get(export->image, number - 1, &bitmap);
+    snprintf(name, CONTEXT_NAME_ROOM, NBD_CONTEXT_BITMAP "%s", bitmap.name);
+    return !bitmap.inconsistent;
+}
+
+/* Does a query ask for a context? In a list, a namespace asks for all that it has. */
+static bool matches(const uint8_t *query, uint32_t length, bool list, const char *name)
+{
+    size_t whole = strlen(name);
+    bool begins = length && length <= whole && !memcmp(query, name, length);
+    bool space = length == strlen("qemu:") || length == strlen(NBD_CONTEXT_BITMAP);
+    return begins && (length == whole || (list && space && query[length - 1] == ':'));
+}
+
+/* Does one of the queries from `at` on? Their lengths are good. */
+static bool asked(const struct option *option, uint32_t at, uint32_t queries,
+                  const char *name)
+{
+    bool list = option->code == NBD_OPT_LIST_META_CONTEXT, found = list && !queries;
+    uint32_t length;
+    const uint8_t *text;
+    for (; queries && !found && take_text(option, &at, &text, &length); queries--)
+        found = matches(text, length, list, name);
+    return found;
+}
+
+static bool queries_good(const struct option *option, uint32_t at, uint32_t queries)
+{
+    uint32_t length;
+    const uint8_t *text;
+    for (; queries; queries--)
+        if (!take_text(option, &at, &text, &length))
+            return false;
+    return at == option->length;
+}
+
+/* Tells, and notes, which contexts the queries from `at` on ask for. */
+static bool choose_contexts(struct nbd_client *client, const struct option *option,
+                            const struct nbd_export *export, uint32_t at, uint32_t queries)
+{
+    bool list = option->code == NBD_OPT_LIST_META_CONTEXT, good = true;
+    char name[CONTEXT_NAME_ROOM];
+    uint64_t chosen = 0;
+    for (unsigned i = 0; i < NBD_CONTEXTS_MAX && good; i++) {
+        if (!context_name(export, i, name) || !asked(option, at, queries, name))
+            continue;
+        uint8_t id[4];
+        put_be32(id, list ? 0 : i + 1);
+        chosen |= 1ull << i;
+        good = reply(client, option, NBD_REP_META_CONTEXT, id, sizeof(id), name);
+    }
+    if (!list) {
+        client->contexts = chosen;
+        client->context_export = export;
+    }
+    return good;
 }
 
 static bool meta_contexts(struct nbd_client *client, const struct option *option)
 {
     uint32_t at = 0, length;
     const uint8_t *text;
-    bool list = option->code == NBD_OPT_LIST_META_CONTEXT, found = false;
     if (!client->structured)
         return refuse(client, option, NBD_REP_ERR_INVALID, "structured replies come first");
     if (!take_text(option, &at, &text, &length) || !range_within(at, 4, option->length))
@@ -172,24 +232,9 @@ static bool meta_contexts(struct nbd_client *client, const struct option *option
         return refuse(client, option, NBD_REP_ERR_UNKNOWN, "there is no export of that name");
     uint32_t queries = get_be32(option->data + at);
     at += 4;
-    found = list && !queries;
-    for (; queries; queries--) {
-        if (!take_text(option, &at, &text, &length))
-            return refuse(client, option, NBD_REP_ERR_INVALID, "the lengths do not add up");
-        found |= matches(text, length, list);
-    }
-    if (at != option->length)
+    if (!queries_good(option, at, queries))
         return refuse(client, option, NBD_REP_ERR_INVALID, "the lengths do not add up");
-    if (!list) {
-        client->allocation = found;
-        client->context_export = export;
-    }
-    uint8_t id[4];
-    put_be32(id, list ? 0 : NBD_CONTEXT_ALLOCATION_ID);
-    if (found &&
-        !reply(client, option, NBD_REP_META_CONTEXT, id, sizeof(id), NBD_CONTEXT_ALLOCATION))
-        return false;
-    return acknowledge(client, option);
+    return choose_contexts(client, option, export, at, queries) && acknowledge(client, option);
 }
 
 static bool start_tls(struct nbd_client *client, const struct option *option)
@@ -203,7 +248,8 @@ static bool start_tls(struct nbd_client *client, const struct option *option)
     if (!acknowledge(client, option) || !nbd_tls_start(client->config->tls, &client->channel))
         return false;
     /* What a stranger may have agreed on before does not count. */
-    client->structured = client->allocation = false;
+    client->structured = false;
+    client->contexts = 0;
     client->context_export = NULL;
     return true;
 }
@@ -304,6 +350,7 @@ bool nbd_negotiate(struct nbd_client *client)
         if (!serve_option(client, &option, &go))
             return false;
     }
-    client->allocation = client->allocation && client->context_export == client->export;
+    if (client->context_export != client->export)
+        client->contexts = 0;
     return go;
 }

@@ -183,39 +183,76 @@ static bool answer_read(struct nbd_client *client, const struct nbd_request *req
 
 /* --- block status --- */
 
+static int allocation_at(struct image *image, uint64_t at, uint64_t length, unsigned *state,
+                         uint64_t *run)
+{
+    struct image_extent extent;
+    unsigned depth;
+    int result = image_extent_chain(image, at, length, &extent, &depth);
+    *state = 0;
+    *run = extent.length;
+    if (!(extent.flags & IMAGE_EXTENT_ALLOCATED))
+        *state = NBD_STATE_HOLE | NBD_STATE_ZERO;
+    else if (extent.flags & IMAGE_EXTENT_ZERO)
+        *state = NBD_STATE_ZERO | (extent.flags & IMAGE_EXTENT_DATA ? 0 : NBD_STATE_HOLE);
+    return result;
+}
+
+/* What a context says of `at`, and of how many bytes from there. */
+static int state_at(struct image *image, unsigned context, uint64_t at, uint64_t length,
+                    unsigned *state, uint64_t *run)
+{
+    struct image_bitmap bitmap;
+    bool dirty = false;
+    if (!context)
+        return allocation_at(image, at, length, state, run);
+    image_bitmap_get(image, context - 1, &bitmap);
+    int result = image_bitmap_extent(image, bitmap.name, at, length, &dirty, run);
+    *state = dirty ? NBD_STATE_DIRTY : 0;
+    return result;
+}
+
+/* The stretches of a request as a context tells them, behind room for a chunk's header. */
+static int describe(struct image *image, const struct nbd_request *request, unsigned context,
+                    uint8_t *piece, unsigned *count)
+{
+    uint64_t at = request->offset, end = at + request->length, run;
+    unsigned most = request->flags & NBD_CMD_FLAG_REQ_ONE ? 1 : EXTENTS_MAX, state;
+    uint8_t *entry = piece + 24;
+    for (*count = 0; at < end && *count < most; at += run) {
+        int result = state_at(image, context, at, end - at, &state, &run);
+        if (result < 0)
+            return result;
+        if (*count && get_be32(entry - 4) == state) {
+            put_be32(entry - 8, get_be32(entry - 8) + (uint32_t)run);
+        } else {
+            put_be32(entry, (uint32_t)run);
+            put_be32(entry + 4, state);
+            entry += 8;
+            ++*count;
+        }
+    }
+    return 0;
+}
+
 static bool answer_status(struct nbd_client *client, const struct nbd_request *request,
                           uint8_t *piece)
 {
-    struct image *image = client->export->image;
-    uint64_t at = request->offset, end = at + request->length;
-    unsigned most = request->flags & NBD_CMD_FLAG_REQ_ONE ? 1 : EXTENTS_MAX, count = 0;
-    if (!client->allocation || !request->length)
+    bool good = true;
+    if (!client->contexts || !request->length)
         return conclude(client, request, NBD_EINVAL);
-    uint8_t *entry = piece + 24;
-    while (at < end && count < most) {
-        struct image_extent extent;
-        unsigned depth, state = 0;
-        int result = image_extent_chain(image, at, end - at, &extent, &depth);
+    for (uint64_t left = client->contexts; left && good; left &= left - 1) {
+        unsigned context = (unsigned)__builtin_ctzll(left), count;
+        int result = describe(client->export->image, request, context, piece, &count);
         if (result < 0)
             return conclude(client, request, error_of(result));
-        if (!(extent.flags & IMAGE_EXTENT_ALLOCATED))
-            state = NBD_STATE_HOLE | NBD_STATE_ZERO;
-        else if (extent.flags & IMAGE_EXTENT_ZERO)
-            state = NBD_STATE_ZERO | (extent.flags & IMAGE_EXTENT_DATA ? 0 : NBD_STATE_HOLE);
-        if (count && get_be32(entry - 4) == state) {
-            put_be32(entry - 8, get_be32(entry - 8) + (uint32_t)extent.length);
-        } else {
-            put_be32(entry, (uint32_t)extent.length);
-            put_be32(entry + 4, state);
-            entry += 8;
-            count++;
-        }
-        at += extent.length;
+        put_chunk(piece, request, left & (left - 1) ? 0 : NBD_CHUNK_DONE, NBD_CHUNK_BLOCK_STATUS,
+                  4 + 8 * count);
+        put_be32(piece + 20, context + 1);
+        struct iovec iov = {piece, 24 + 8 * (size_t)count};
+        good = send_parts(client, &iov, 1);
     }
-    put_chunk(piece, request, NBD_CHUNK_DONE, NBD_CHUNK_BLOCK_STATUS, 4 + 8 * count);
-    put_be32(piece + 20, NBD_CONTEXT_ALLOCATION_ID);
-    struct iovec iov = {piece, 24 + 8 * (size_t)count};
-    return send_parts(client, &iov, 1);
+    return good;
 }
 
 /* --- all requests --- */

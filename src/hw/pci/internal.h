@@ -10,6 +10,7 @@
 
 #define PCI_COMMAND_SERR 0x0100
 #define PCI_COMMAND_PARITY 0x0040
+#define PCI_CAP_ID_MSI 0x05
 #define PCI_CAP_ID_EXPRESS 0x10
 #define PCI_CAP_ID_MSIX 0x11
 #define PCI_MSIX_CONTROL 2 /* offset in the capability */

@@ -1,6 +1,6 @@
 /*
- * PCI Express functions: configuration space, BARs, MSI-X (PCIe base specification 4.0 chapter 7,
- * PCI local bus 3.0 chapter 6).
+ * PCI Express functions: configuration space, BARs, MSI, MSI-X (PCIe base specification 4.0 chapter
+ * 7, PCI local bus 3.0 chapter 6).
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -74,6 +74,7 @@ struct pci_device {
     struct pci_bar bar[PCI_BARS];
     struct pci_bar rom; /* option ROM; kind PCI_BAR_NONE: there is none */
 
+    uint16_t msi_capability;  /* offset, 0 without MSI */
     uint16_t msix_capability; /* offset, 0 without MSI-X */
     uint32_t msix_count;
     struct pci_msix_vector *msix; /* owned */
@@ -122,6 +123,12 @@ void pci_bars_update(struct pci_device *pci);
 void pci_msix_add(struct pci_device *pci, unsigned count, unsigned bar);
 /* PCI Express endpoint capability; every function on a q35 or micro bus has one. */
 void pci_express_add(struct pci_device *pci);
+
+/* MSI with one message. Such a function uses INTx while the guest has not enabled it. */
+void pci_msi_add(struct pci_device *pci);
+bool pci_msi_enabled(const struct pci_device *pci);
+/* With the device lock held: sends the message, if it is enabled. */
+void pci_msi_notify(struct pci_device *pci);
 
 /* Any thread, with the device lock held: sends the vector, or leaves it pending while masked. */
 void pci_msix_notify(struct pci_device *pci, unsigned vector);

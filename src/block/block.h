@@ -94,6 +94,11 @@ struct block_req {
 struct err *block_open(const struct block_options *options, struct block **block);
 /* Opens a raw node: `formats` and `backing_fds` are not looked at. */
 struct err *block_open_raw(const struct block_options *options, struct block **block);
+/*
+ * A drive whose medium comes and goes (block_set_medium() of block/live.h): fd -1 is an empty one,
+ * of size 0. Threads serve it.
+ */
+struct err *block_open_removable(const struct block_options *options, struct block **block);
 /* No request is in flight. */
 void block_close(struct block *block);
 void block_get_info(const struct block *block, struct block_info *info);

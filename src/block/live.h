@@ -25,6 +25,9 @@ struct err *block_limit(struct block *block, const struct filter_limits *limits)
 /* Quiesced. The disk's node becomes the backing of `overlay` (taken, on error too). */
 struct err *block_put_overlay(struct block *block, struct image *take_overlay);
 
+/* Quiesced: another medium (taken, on error too) into a removable drive; NULL: none. */
+struct err *block_set_medium(struct block *block, struct image *take_medium);
+
 enum block_job_kind {
     BLOCK_JOB_MIRROR, /* all of the disk (or `top_only`: its first layer) to a target */
     BLOCK_JOB_COMMIT, /* what the layers above the target decide, into it */

@@ -111,6 +111,25 @@ static struct err *open_chain(struct block *block, const struct block_options *o
     return NULL;
 }
 
+struct err *block_open_removable(const struct block_options *options, struct block **out)
+{
+    struct block_options opened = *options;
+    struct block *block = block_new(options);
+    struct err *err = NULL;
+    block->fd = -1;
+    block->engine = BLOCK_ENGINE_THREADS;
+    block->removable = true;
+    block->memory_align = 1;
+    block->info.logical_block = block->info.physical_block = 512;
+    if (!options->formats)
+        opened.formats = "raw";
+    if (options->fd >= 0)
+        err = open_chain(block, &opened);
+    if (block->image)
+        block->info.size = ALIGN_DOWN(image_size(block->image), 512ull);
+    return block_finish(block, &opened, err, out);
+}
+
 struct err *block_open(const struct block_options *options, struct block **out)
 {
     if (!options->formats || !strcmp(options->formats, "raw"))

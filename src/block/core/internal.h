@@ -29,6 +29,7 @@ struct block {
     struct image *throttle; /* a filter over `image` that is not closed with it; NULL */
     struct filter_group *throttle_group;
     bool hold_errors;
+    bool removable; /* `image` may be NULL: no medium */
     void (*failed)(void *opaque, enum block_op op, int error);
     void *failed_opaque;
     struct lock queues_lock; /* LOCK_BLOCK: the list */

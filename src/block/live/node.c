@@ -46,6 +46,8 @@ struct err *block_to_node(struct block *block)
     struct image *file;
     if (block->image)
         return NULL;
+    if (block->removable)
+        return err_new("there is no medium in it");
     int fd = fcntl(block->fd, F_DUPFD_CLOEXEC, 3);
     if (fd < 0)
         return err_errno(errno, "cannot keep its file");
@@ -89,6 +91,19 @@ struct err *block_resize(struct block *block, uint64_t size)
     if (block->image)
         block_set_node(block, block->image); /* what lies on top follows */
     block->info.size = size;
+    return NULL;
+}
+
+struct err *block_set_medium(struct block *block, struct image *medium)
+{
+    if (!block->removable || block->job || block->throttle) {
+        image_close(medium);
+        return block->removable ? err_of(ERR_BUSY, "a job runs on it, or it is limited")
+                                : err_new("it is no drive whose medium can be changed");
+    }
+    image_close(block->image);
+    block->image = medium;
+    block->info.size = medium ? ALIGN_DOWN(image_size(medium), 512ull) : 0;
     return NULL;
 }
 

@@ -1,7 +1,7 @@
 /*
- * SCSI disks (SPC-4, SBC-3): what a logical unit over a block node answers to a command descriptor
- * block. Knows no transport: that brings the command, the segments of its data, and takes status
- * and sense data back.
+ * SCSI disks (SPC-4, SBC-3) and optical drives (MMC-5): what a logical unit over a block node
+ * answers to a command descriptor block. Knows no transport: that brings the command, the segments
+ * of its data, and takes status and sense data back.
  *
  * A unit and its tasks belong to the transport's device lock. Reads and writes end later, on the
  * loop of the block queue that the task names; everything else ends inside scsi_task_start().
@@ -56,8 +56,12 @@ enum scsi_asc {
     SCSI_ASC_NO_ROOM = 0x2707,
     SCSI_ASC_POWER_ON = 0x2900,
     SCSI_ASC_BUS_RESET = 0x2902,
+    SCSI_ASC_MEDIUM_CHANGED = 0x2800,
     SCSI_ASC_CAPACITY_CHANGED = 0x2a09,
     SCSI_ASC_SAVING_UNSUPPORTED = 0x3900,
+    SCSI_ASC_NO_MEDIUM = 0x3a01, /* the tray is closed */
+    SCSI_ASC_TRAY_OPEN = 0x3a02,
+    SCSI_ASC_REMOVAL_PREVENTED = 0x5302,
 };
 
 /* One logical unit. The transport sets the first part, then calls scsi_unit_init(). */
@@ -65,10 +69,16 @@ struct scsi_unit {
     struct block *block; /* borrowed */
     const char *id;      /* borrowed, for the log */
     char serial[SCSI_SERIAL_MAX + 1];
+    bool optical;
+    /* Optical: the guest moved the tray. Optional; with the device lock, on the queue's loop. */
+    void (*tray_moved)(void *opaque, bool open);
+    void *opaque;
 
     struct block_info info;
-    uint8_t write_cache; /* caching page, WCE */
-    uint16_t attention;  /* enum scsi_asc of the pending unit attention; 0: none */
+    uint8_t write_cache;    /* caching page, WCE */
+    uint16_t attention;     /* enum scsi_asc of the pending unit attention; 0: none */
+    bool tray_open, locked; /* optical */
+    uint8_t event;          /* optical: enum scsi_media_event that waits to be asked for */
     struct log_limit complaints;
 };
 
@@ -77,6 +87,20 @@ void scsi_unit_init(struct scsi_unit *unit);
 void scsi_unit_reset(struct scsi_unit *unit, enum scsi_asc why);
 /* The node has another size now. */
 void scsi_unit_resized(struct scsi_unit *unit);
+
+/* --- optical drives; with the device lock --- */
+enum scsi_media_event {
+    SCSI_MEDIA_NOTHING = 0,
+    SCSI_MEDIA_EJECT_REQUEST = 1,
+    SCSI_MEDIA_NEW = 2,
+    SCSI_MEDIA_REMOVED = 3,
+};
+/* There is something in the drive, and the tray is closed. */
+bool scsi_unit_ready(const struct scsi_unit *unit);
+/* The node has another medium, or none; the tray is as it is said to be. */
+void scsi_unit_medium_changed(struct scsi_unit *unit, bool tray_open);
+/* Somebody pressed the button of a locked drive: the guest is asked to let go. */
+void scsi_unit_request_eject(struct scsi_unit *unit);
 extern const struct state_table scsi_unit_state;
 
 struct scsi_task {

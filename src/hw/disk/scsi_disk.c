@@ -23,6 +23,8 @@
 void scsi_unit_init(struct scsi_unit *unit)
 {
     block_get_info(unit->block, &unit->info);
+    if (unit->optical)
+        scsi_optical_init(unit);
     scsi_unit_reset(unit, SCSI_ASC_POWER_ON);
 }
 
@@ -30,6 +32,8 @@ void scsi_unit_reset(struct scsi_unit *unit, enum scsi_asc why)
 {
     unit->write_cache = unit->info.write_cache;
     unit->attention = (uint16_t)why;
+    unit->locked = false;
+    unit->event = SCSI_MEDIA_NOTHING;
 }
 
 void scsi_unit_resized(struct scsi_unit *unit)
@@ -411,7 +415,7 @@ static void good(struct scsi_task *task)
     scsi_task_good(task);
 }
 
-static void read_blocks(struct scsi_task *task)
+void scsi_read_blocks(struct scsi_task *task)
 {
     transfer(task, false);
 }
@@ -425,18 +429,18 @@ static const struct {
     uint8_t op;
     void (*run)(struct scsi_task *task);
 } commands[] = {
-    {SCSI_READ_10, read_blocks},
+    {SCSI_READ_10, scsi_read_blocks},
     {SCSI_WRITE_10, write_blocks},
-    {SCSI_READ_16, read_blocks},
+    {SCSI_READ_16, scsi_read_blocks},
     {SCSI_WRITE_16, write_blocks},
     {SCSI_SYNC_CACHE_10, sync_cache},
     {SCSI_SYNC_CACHE_16, sync_cache},
     {SCSI_UNMAP, unmap},
     {SCSI_WRITE_SAME_10, write_same},
     {SCSI_WRITE_SAME_16, write_same},
-    {SCSI_READ_6, read_blocks},
+    {SCSI_READ_6, scsi_read_blocks},
     {SCSI_WRITE_6, write_blocks},
-    {SCSI_READ_12, read_blocks},
+    {SCSI_READ_12, scsi_read_blocks},
     {SCSI_WRITE_12, write_blocks},
     {SCSI_TEST_UNIT_READY, good},
     {SCSI_MODE_SELECT_6, scsi_mode_select},
@@ -477,6 +481,10 @@ void scsi_task_start(struct scsi_task *task)
         scsi_task_illegal(task, SCSI_ASC_NO_SUCH_UNIT);
         return;
     }
+    if (unit->optical) {
+        scsi_optical_start(task);
+        return;
+    }
     if (unit->attention) {
         enum scsi_asc why = (enum scsi_asc)unit->attention;
         unit->attention = 0;
@@ -497,12 +505,17 @@ static struct err *check(const void *staged)
     const struct scsi_unit *unit = staged;
     if (unit->write_cache > 1)
         return err_new("its cache mode %u is unknown", unit->write_cache);
+    if (unit->event > SCSI_MEDIA_REMOVED)
+        return err_new("its media event %u is unknown", unit->event);
     return NULL;
 }
 
 static const struct state_field fields[] = {
     STATE_U8(1, scsi_unit, write_cache),
     STATE_U16(2, scsi_unit, attention),
+    STATE_BOOL(3, scsi_unit, tray_open),
+    STATE_BOOL(4, scsi_unit, locked),
+    STATE_U8(5, scsi_unit, event),
 };
 
 const struct state_table scsi_unit_state = {

@@ -1,5 +1,5 @@
 /*
- * What the files of the SCSI disk share.
+ * What the files of SCSI disks and optical drives share.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -25,9 +25,15 @@ enum scsi_op {
     SCSI_READ_10 = 0x28,
     SCSI_WRITE_10 = 0x2a,
     SCSI_VERIFY_10 = 0x2f,
+    SCSI_SEEK_10 = 0x2b,
     SCSI_SYNC_CACHE_10 = 0x35,
     SCSI_WRITE_SAME_10 = 0x41,
     SCSI_UNMAP = 0x42,
+    SCSI_READ_TOC = 0x43,
+    SCSI_GET_CONFIGURATION = 0x46,
+    SCSI_GET_EVENT_STATUS = 0x4a,
+    SCSI_READ_DISC_INFORMATION = 0x51,
+    SCSI_READ_TRACK_INFORMATION = 0x52,
     SCSI_MODE_SELECT_10 = 0x55,
     SCSI_MODE_SENSE_10 = 0x5a,
     SCSI_PERSISTENT_RESERVE_IN = 0x5e,
@@ -41,7 +47,13 @@ enum scsi_op {
     SCSI_REPORT_LUNS = 0xa0,
     SCSI_READ_12 = 0xa8,
     SCSI_WRITE_12 = 0xaa,
+    SCSI_SET_SPEED = 0xbb,
+    SCSI_MECHANISM_STATUS = 0xbd,
 };
+
+/* INQUIRY's names, each padded with spaces. */
+#define SCSI_VENDOR "TENON   "
+#define SCSI_REVISION "1.0 "
 
 /* Of one UNMAP and of one WRITE SAME command; block limits page. */
 #define SCSI_UNMAP_DESCRIPTORS_MAX 64u
@@ -60,6 +72,13 @@ static inline void scsi_task_illegal(struct scsi_task *task, enum scsi_asc asc)
 void scsi_task_answer(struct scsi_task *task, uint64_t length, uint64_t allocation);
 /* Copies the data-out buffer into scratch; how much that was. */
 uint64_t scsi_task_parameters(struct scsi_task *task, uint64_t length);
+
+/* scsi_disk.c: also an optical drive's. */
+void scsi_read_blocks(struct scsi_task *task);
+/* scsi_optical.c: all but INQUIRY's vital data, REPORT LUNS and REQUEST SENSE. */
+void scsi_optical_start(struct scsi_task *task);
+void scsi_optical_inquiry(struct scsi_task *task);
+void scsi_optical_init(struct scsi_unit *unit);
 
 /* scsi_pages.c: commands that are answered out of tables. They end the task. */
 void scsi_inquiry(struct scsi_task *task);

@@ -9,9 +9,7 @@
 #include "base/bytes.h"
 #include "hw/disk/scsi_internal.h"
 
-#define VENDOR "TENON   "
 #define PRODUCT "DISK            "
-#define REVISION "1.0 "
 #define NO_UNIT 0x7f /* peripheral qualifier 3, type 1fh: nothing can be here */
 #define ACTION_READ_CAPACITY_16 0x10
 
@@ -45,7 +43,7 @@ static unsigned standard_inquiry(struct scsi_task *task)
     at[3] = 0x12; /* hierarchical addresses, the response format that there is */
     at[4] = 66 - 5;
     at[7] = 0x02; /* command queuing */
-    memcpy(at + 8, VENDOR PRODUCT REVISION, 28);
+    memcpy(at + 8, SCSI_VENDOR PRODUCT SCSI_REVISION, 28);
     put_be16(at + 58, 0x0460); /* SPC-4 */
     put_be16(at + 60, 0x04c0); /* SBC-3 */
     return 66;
@@ -57,7 +55,7 @@ static unsigned page_identification(const struct scsi_unit *unit, uint8_t *at)
     at[0] = 0x02; /* ASCII */
     at[1] = 0x01; /* of this unit, by T10 vendor */
     at[3] = (uint8_t)(8 + serial);
-    memcpy(at + 4, VENDOR, 8);
+    memcpy(at + 4, SCSI_VENDOR, 8);
     memcpy(at + 12, unit->serial, serial);
     return 12 + serial;
 }
@@ -118,6 +116,10 @@ void scsi_inquiry(struct scsi_task *task)
     uint64_t allocation = get_be16(task->cdb + 3);
     bool vital = task->cdb[1] & 1;
     int body = -1;
+    if (task->unit && task->unit->optical) {
+        scsi_optical_inquiry(task);
+        return;
+    }
     if (!vital && !page) {
         scsi_task_answer(task, standard_inquiry(task), allocation);
         return;

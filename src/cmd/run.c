@@ -35,6 +35,7 @@ static const struct option_spec options[] = {
     {"report", "FILE", "At the end, write the JSON report to this file."},
     {"qmp", "PATH", "Listen on this unix socket for QMP clients."},
     {"write", NULL, "With an image: change it, instead of an overlay that is dropped at the end."},
+    {"cdrom", "FILE", "An optical drive with this image as its disc; none: an empty one."},
     {"user-data", "FILE", "User data for cloud-init in the guest, on a disk of its own."},
     {"ssh-key", "FILE", "Public keys that may log in, through cloud-init."},
     {"hostname", "NAME", "The guest's name for itself, through cloud-init."},
@@ -118,6 +119,8 @@ static struct err *parse_pass(int argc, char **argv, struct run *run, bool flags
 
         if (!err && arg.spec && !flags)
             own_option(run, arg.name, arg.value);
+        else if (!err && arg.spec && !strcmp(arg.name, "cdrom"))
+            err = run_add_cdrom(run, arg.value);
         else if (!err && !arg.spec && arg.name && flags)
             err = schema_apply_flag(&run->launch.config, arg.name, arg.value);
         else if (!err && !arg.name && !flags && *file)

@@ -81,6 +81,10 @@ void run_image_forget(struct run *run);
 struct err *run_seed_begin(struct run *run);
 struct err *run_seed_write(struct run *run);
 void run_seed_forget(struct run *run);
+/* run_cdrom.c: a drive with the image, or "none", as its disc. */
+struct err *run_add_cdrom(struct run *run, const char *path);
+/* Does an ISO 9660 image have all its bytes? What is none is fine. */
+struct err *run_check_disc(const char *path, int fd);
 /* run_firmware.c: the firmware image and its variables. */
 struct err *run_open_firmware(struct run *run);
 /* The names of those that are installed, and the packages of those that are not. */

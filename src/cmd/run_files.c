@@ -155,6 +155,8 @@ struct err *run_open_disk(struct vm_disk *disk)
 {
     int flags = (disk->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK;
 
+    if (!disk->path) /* an empty drive */
+        return NULL;
     disk->fd = open(disk->path, flags);
     if (disk->fd < 0)
         return disk_error(disk, errno);
@@ -162,6 +164,8 @@ struct err *run_open_disk(struct vm_disk *disk)
     TRY(make_blocking(disk->path, disk->fd));
     TRY(run_lock_file(disk->fd, disk->path, disk->readonly));
     TRY(image_resolve_disk(disk));
+    if (disk->media == VM_MEDIA_CDROM && !strcmp(disk->format, "raw"))
+        TRY(run_check_disc(disk->path, disk->fd));
     if (disk->cache != BLOCK_CACHE_NONE || strcmp(disk->format, "raw"))
         return NULL;
     if (fcntl(disk->fd, F_SETFL, (flags & ~O_NONBLOCK) | O_DIRECT) < 0)

@@ -132,6 +132,10 @@ static void print_disk(struct buf *out, const struct vm_disk *disk)
 {
     static const char *const cache[] = {"writeback", "no cache", "writethrough", "unsafe"};
 
+    if (disk->media == VM_MEDIA_CDROM) {
+        buf_printf(out, "  cdrom %s: %s\n", disk->id, disk->path ? disk->path : "empty");
+        return;
+    }
     buf_printf(out, "  disk %s: %s%s%s, %s%s\n", disk->id, disk->path,
                disk->format && strcmp(disk->format, "raw") ? ", " : "",
                disk->format && strcmp(disk->format, "raw") ? disk->format : "",

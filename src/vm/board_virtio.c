@@ -1,5 +1,5 @@
 /*
- * The virtio devices that a VM's configuration asks for, with their back ends.
+ * The disks, nets, consoles and rng that a VM's configuration asks for, with their back ends.
  *
  * Disks and nets run on the I/O loop; consoles and rng, which move little, on the control loop.
  *
@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "block/live.h"
+#include "hw/disk/ahci.h"
 #include "hw/disk/nvme.h"
 #include "hw/virtio/virtio_blk.h"
 #include "hw/virtio/virtio_console.h"
@@ -47,9 +48,11 @@ static struct err *open_block(struct board *board, unsigned index)
         .backing_fds = disk->backing_fd,
     };
 
-    if (disk->fd < 0)
+    bool optical = disk->media == VM_MEDIA_CDROM;
+    if (disk->fd < 0 && disk->path)
         return err_new("'%s' was not opened", disk->path);
-    struct err *err = block_open(&options, &board->block[index]);
+    struct err *err = optical ? block_open_removable(&options, &board->block[index])
+                              : block_open(&options, &board->block[index]);
     disk->fd = -1; /* taken, also by an error */
     memset(disk->backing_fd, -1, sizeof(disk->backing_fd));
     return err ? err : limit(board->block[index], disk);
@@ -110,10 +113,34 @@ static struct err *add_nvme(struct board *board, unsigned first)
     return board_add_pci(board, &nvme->pci, -1);
 }
 
+/* The board's SATA controller: its disks and drives are at its ports in their order. */
+static struct err *add_ahci(struct board *board, unsigned first)
+{
+    const struct vm_config *config = board->config;
+    struct ahci *ahci = (struct ahci *)device_new(&ahci_class, board->env, config->disk[first].id);
+    unsigned port = 0;
+
+    for (unsigned i = first; i < config->disk_count; i++) {
+        const struct vm_disk *disk = &config->disk[i];
+        if (vm_disk_controller(config, i) != first)
+            continue;
+        ahci->port[port].block = board->block[i];
+        ahci->port[port].id = disk->id;
+        ahci->port[port].serial = disk->serial;
+        ahci->port[port++].optical = disk->media == VM_MEDIA_CDROM;
+    }
+    ahci->io_loop = board->wiring.io_loop;
+    return board_add_pci(board, &ahci->pci, AHCI_DEVFN);
+}
+
 static struct err *add_disks(struct board *board)
 {
     static struct err *(*const add[])(struct board *, unsigned) = {
-        [VM_DISK_VIRTIO] = add_blk, [VM_DISK_SCSI] = add_scsi, [VM_DISK_NVME] = add_nvme};
+        [VM_DISK_VIRTIO] = add_blk,
+        [VM_DISK_SCSI] = add_scsi,
+        [VM_DISK_NVME] = add_nvme,
+        [VM_DISK_AHCI] = add_ahci,
+    };
     const struct vm_config *config = board->config;
 
     for (unsigned i = 0; i < config->disk_count; i++)

@@ -79,11 +79,44 @@ static struct err *check_ids(const struct schema_object *object, const void *ent
     return NULL;
 }
 
+static struct err *finish_bus(struct vm_disk *disk)
+{
+    bool optical = disk->media == VM_MEDIA_CDROM;
+
+    if (disk->bus == VM_DISK_SATA || (optical && disk->bus == VM_DISK_VIRTIO))
+        disk->bus = VM_DISK_AHCI;
+    if (optical && disk->bus != VM_DISK_AHCI)
+        return err_of(ERR_USAGE, "disk '%s': a cdrom is at bus ahci: remove the bus", disk->id);
+    if (!optical)
+        return NULL;
+    disk->readonly = true;
+    if (!disk->format)
+        disk->format = xstrdup("raw");
+    return NULL;
+}
+
+static struct err *check_ahci(const struct vm_config *config)
+{
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < config->disk_count; i++)
+        count += config->disk[i].bus == VM_DISK_AHCI;
+    if (count > VM_AHCI_PORTS)
+        return err_of(ERR_USAGE,
+                      "%u disks and drives at bus ahci: it has %d ports, give the others "
+                      "another bus",
+                      count, VM_AHCI_PORTS);
+    if (count && config->board == VM_BOARD_MICRO)
+        return err_of(ERR_USAGE, "bus ahci needs board q35: remove --board micro");
+    return NULL;
+}
+
 static struct err *finish_disks(struct vm_config *config)
 {
     for (unsigned i = 0; i < config->disk_count; i++) {
         struct vm_disk *disk = &config->disk[i];
-        if (!disk->path)
+        TRY(finish_bus(disk));
+        if (!disk->path && disk->media == VM_MEDIA_DISK)
             return err_of(ERR_USAGE, "disk '%s' has no path: add one (path: FILE)", disk->id);
         if (disk->logical_block && disk->logical_block != 512 && disk->logical_block != 4096)
             return err_of(ERR_USAGE, "disk '%s': logical-block-size is 512 or 4096, not %u",
@@ -98,6 +131,7 @@ static struct err *finish_disks(struct vm_config *config)
                           "shorten it",
                           disk->id, disk->serial, DISK_SERIAL_MAX);
     }
+    TRY(check_ahci(config));
     return check_ids(&schema_disk, config->disk, config->disk_count);
 }
 
@@ -252,7 +286,7 @@ unsigned vm_disk_controller(const struct vm_config *config, unsigned index)
     for (unsigned i = 0; i < index && disk->bus != VM_DISK_VIRTIO; i++) {
         const struct vm_disk *other = &config->disk[i];
         if (other->bus == disk->bus &&
-            (disk->bus == VM_DISK_SCSI || !strcmp(other->serial, disk->serial)))
+            (disk->bus != VM_DISK_NVME || !strcmp(other->serial, disk->serial)))
             return i;
     }
     return index;
@@ -263,7 +297,7 @@ static struct err *check_slots(const struct vm_config *config)
     unsigned devices = config->net_count + config->rng + config->vga;
 
     for (unsigned i = 0; i < config->disk_count; i++)
-        devices += vm_disk_controller(config, i) == i;
+        devices += config->disk[i].bus != VM_DISK_AHCI && vm_disk_controller(config, i) == i;
     for (unsigned i = 0; i < config->console_count; i++)
         devices += config->console[i].device == VM_CONSOLE_VIRTIO;
     if (devices > PCI_DEVICES_MAX)
@@ -296,9 +330,17 @@ static struct err *finish_start(struct vm_config *config)
     if ((config->firmware || config->vga) && config->board == VM_BOARD_MICRO)
         return err_of(ERR_USAGE, "%s needs board q35: remove --board micro",
                       config->firmware ? "firmware" : "a VGA adapter");
-    if (config->board == VM_BOARD_AUTO)
-        config->board = config->firmware || config->vga ? VM_BOARD_Q35 : VM_BOARD_MICRO;
     return NULL;
+}
+
+/* Firmware, VGA and the SATA controller are parts of a PC; all else starts faster without one. */
+static enum vm_board standard_board(const struct vm_config *config)
+{
+    for (unsigned i = 0; i < config->disk_count; i++) {
+        if (config->disk[i].bus == VM_DISK_AHCI)
+            return VM_BOARD_Q35;
+    }
+    return config->firmware || config->vga ? VM_BOARD_Q35 : VM_BOARD_MICRO;
 }
 
 struct err *schema_finish(struct vm_config *config)
@@ -307,6 +349,8 @@ struct err *schema_finish(struct vm_config *config)
         config->name = xstrdup("vm");
     TRY(finish_start(config));
     TRY(finish_disks(config));
+    if (config->board == VM_BOARD_AUTO)
+        config->board = standard_board(config);
     TRY(finish_nets(config));
     TRY(finish_consoles(config));
     TRY(check_slots(config));

@@ -18,6 +18,7 @@
 #define VM_CONSOLES_MAX 8
 #define VM_FORWARDS_MAX 32
 #define VM_QUEUES_MAX 16
+#define VM_AHCI_PORTS 6
 
 enum vm_accel {
     VM_ACCEL_AUTO,
@@ -27,7 +28,14 @@ enum vm_accel {
 };
 enum vm_board { VM_BOARD_MICRO, VM_BOARD_Q35, VM_BOARD_AUTO /* until schema_finish */ };
 enum vm_on_reset { VM_RESET_REBOOT, VM_RESET_EXIT };
-enum vm_disk_bus { VM_DISK_VIRTIO, VM_DISK_SCSI, VM_DISK_NVME };
+enum vm_disk_bus {
+    VM_DISK_VIRTIO,
+    VM_DISK_SCSI,
+    VM_DISK_NVME,
+    VM_DISK_AHCI,
+    VM_DISK_SATA, /* the same; until schema_finish */
+};
+enum vm_disk_media { VM_MEDIA_DISK, VM_MEDIA_CDROM };
 enum vm_on_error { VM_ON_ERROR_REPORT, VM_ON_ERROR_STOP };
 enum vm_net_kind { VM_NET_USER, VM_NET_TAP, VM_NET_NONE };
 enum vm_console_device {
@@ -52,6 +60,7 @@ struct vm_disk {
     char *format;
     int backing_fd[VM_QUEUES_MAX]; /* the layers below the first, ended by -1 */
     enum vm_disk_bus bus;
+    enum vm_disk_media media; /* a cdrom may have no path: it is empty */
     bool readonly;
     int cache; /* enum block_cache */
     bool discard;
@@ -95,7 +104,7 @@ struct vm_config {
     uint64_t memory; /* bytes */
     enum vm_accel accel;
     char *accel_debug; /* test modes of the engine; NULL: none */
-    char *cpu_model; /* "host", "x86-64-v2", ... with ",+feature,-feature,vendor=NAME" */
+    char *cpu_model;   /* "host", "x86-64-v2", ... with ",+feature,-feature,vendor=NAME" */
     enum vm_board board;
     char *kernel, *initrd, *append; /* paths; NULL when absent */
     int kernel_fd, initrd_fd;

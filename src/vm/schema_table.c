@@ -12,7 +12,8 @@ static const char *const accel_names[] = {"auto", "kvm", "soft", NULL, "none"};
 static const char *const board_names[] = {"micro", "q35", "auto", NULL};
 static const char *const reset_names[] = {"reboot", "exit", NULL};
 static const char *const cache_names[] = {"writeback", "none", "writethrough", "unsafe", NULL};
-static const char *const bus_names[] = {"virtio", "scsi", "nvme", NULL};
+static const char *const bus_names[] = {"virtio", "scsi", "nvme", "ahci", "sata", NULL};
+static const char *const media_names[] = {"disk", "cdrom", NULL};
 static const char *const error_names[] = {"report", "stop", NULL};
 static const char *const net_names[] = {"user", "tap", "none", NULL};
 static const char *const proto_names[] = {"tcp", "udp", NULL};
@@ -39,7 +40,12 @@ static const struct schema_field disk_fields[] = {
     {.key = "bus", .kind = SCHEMA_CHOICE, .offset = offsetof(struct vm_disk, bus),
      .choices = bus_names, .standard = "virtio",
      .help = "How the guest sees it: virtio (virtio-blk, vda...), scsi (virtio-scsi, sda...; one controller for "
-             "all such disks) or nvme (nvme0n1...; disks with the same serial are namespaces of one controller)."},
+             "all such disks), nvme (nvme0n1...; disks with the same serial are namespaces of one controller) or ahci "
+             "(sda...; the board's SATA controller has six ports; sata is the same)."},
+    {.key = "media", .kind = SCHEMA_CHOICE, .offset = offsetof(struct vm_disk, media),
+     .choices = media_names, .standard = "disk",
+     .help = "disk, or cdrom: an optical drive with the image as its disc (sr0...), bus ahci, read only. Without a "
+             "path it is empty."},
     {.key = "readonly", .kind = SCHEMA_SWITCH, .offset = offsetof(struct vm_disk, readonly),
      .standard = "false", .help = "The guest cannot write; several VMs may share the file."},
     {.key = "cache", .kind = SCHEMA_CHOICE, .offset = offsetof(struct vm_disk, cache),

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "hw/disk/ahci.h"
 #include "hw/disk/nvme.h"
 #include "hw/virtio/virtio_blk.h"
 #include "hw/virtio/virtio_scsi.h"
@@ -94,6 +95,10 @@ static void tell_size(struct vm *vm, unsigned disk)
         break;
     case VM_DISK_NVME:
         nvme_resized((struct nvme *)device, place_at_controller(vm, disk));
+        break;
+    case VM_DISK_AHCI:
+    case VM_DISK_SATA:
+        ahci_resized((struct ahci *)device, place_at_controller(vm, disk));
         break;
     }
 }

@@ -308,11 +308,22 @@ def ordinary(programs):
     shutil.rmtree(folder)
 
 
+def guest_folder(kernel):
+    cache = pathlib.Path(os.environ.get('TENON_DEMO_CACHE') or ROOT / '.cache/demo-guest')
+    folder = cache / kernel
+    if not (folder / 'vmlinuz').exists() or not (folder / 'initrd').exists():
+        pytest.skip('no demonstration guest in %s: run tools/demo-guest build --kernel %s'
+                    % (cache, kernel))
+    return folder
+
+
 @pytest.fixture(scope='session')
 def demo_guest():
     """Folder with vmlinuz and initrd of the demonstration guest."""
-    cache = pathlib.Path(os.environ.get('TENON_DEMO_CACHE') or ROOT / '.cache/demo-guest')
-    folder = cache / 'cloud'
-    if not (folder / 'vmlinuz').exists() or not (folder / 'initrd').exists():
-        pytest.skip('no demonstration guest in %s: run tools/demo-guest' % cache)
-    return folder
+    return guest_folder('cloud')
+
+
+@pytest.fixture(scope='session')
+def pc_guest():
+    """The same with Debian's generic kernel, which has drivers for what a PC has."""
+    return guest_folder('generic')

@@ -511,10 +511,8 @@ static struct err *check(const void *staged)
 }
 
 static const struct state_field fields[] = {
-    STATE_U8(1, scsi_unit, write_cache),
-    STATE_U16(2, scsi_unit, attention),
-    STATE_BOOL(3, scsi_unit, tray_open),
-    STATE_BOOL(4, scsi_unit, locked),
+    STATE_U8(1, scsi_unit, write_cache), STATE_U16(2, scsi_unit, attention),
+    STATE_BOOL(3, scsi_unit, tray_open), STATE_BOOL(4, scsi_unit, locked),
     STATE_U8(5, scsi_unit, event),
 };
 

@@ -33,6 +33,11 @@ static inline void bitmap_set_atomic(uint64_t *map, uint64_t bit)
         __atomic_fetch_or(&map[bit / 64], mask, __ATOMIC_RELEASE);
 }
 
+static inline void bitmap_clear_atomic(uint64_t *map, uint64_t bit)
+{
+    __atomic_fetch_and(&map[bit / 64], ~(1ull << bit % 64), __ATOMIC_RELEASE);
+}
+
 static inline bool bitmap_test_atomic(const uint64_t *map, uint64_t bit)
 {
     return __atomic_load_n(&map[bit / 64], __ATOMIC_ACQUIRE) >> (bit % 64) & 1;

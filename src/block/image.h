@@ -207,6 +207,9 @@ struct err *image_bitmap_record(struct image *image, const char *name, bool on);
 /* Clean from now on: every piece that the range touches. */
 struct err *image_bitmap_clear(struct image *image, const char *name, uint64_t offset,
                                uint64_t length);
+/* Dirty, as if it had been written. */
+struct err *image_bitmap_set(struct image *image, const char *name, uint64_t offset,
+                             uint64_t length);
 /* What is dirty in `from` is dirty in `to`, too. */
 struct err *image_bitmap_merge(struct image *image, const char *to, const char *from);
 /* Whether `offset` is dirty and for how long the same holds. -ENOENT, or -EIO: inconsistent. */

@@ -42,6 +42,8 @@ struct err *vm_control_disk(struct vm_control *control, const json_t *arguments,
 
     TRY(vm_control_text(arguments, "device", &device));
     if (!device)
+        TRY(vm_control_text(arguments, "node", &device));
+    if (!device)
         return err_new("'device' is missing: the id of a disk");
     return vm_disk_find(control->vm, device, disk);
 }
@@ -147,6 +149,8 @@ static json_t *describe(struct vm_control *control, unsigned disk)
         json_pack("{s:s, s:s, s:b, s:b, s:s, s:i, s:o}", "file", config->path, "node-name",
                   config->id, "ro", info.readonly, "encrypted", 0, "drv", node_format(node),
                   "backing_file_depth", depth, "image", image);
+    if (node && image_bitmap_count(node))
+        json_object_set_new(inserted, "dirty-bitmaps", vm_block_bitmaps(node));
     return json_pack("{s:s, s:s, s:b, s:b, s:s, s:o}", "device", config->id, "qdev", config->id,
                      "locked", 0, "removable", 0, "type", "unknown", "inserted", inserted);
 }

@@ -1,5 +1,5 @@
 /*
- * QMP commands and events of block jobs: mirror, commit, stream. As in QEMU's
+ * QMP commands and events of block jobs: mirror, commit, stream, backup. As in QEMU's
  * qapi/block-core.json, where they are a part. All on the control loop.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -19,6 +19,8 @@ static const char *type_name(enum block_job_kind kind)
         return "mirror";
     case BLOCK_JOB_COMMIT:
         return "commit";
+    case BLOCK_JOB_BACKUP:
+        return "backup";
     case BLOCK_JOB_STREAM:
         break;
     }
@@ -99,25 +101,47 @@ static struct err *start(struct vm_control *control, const json_t *arguments, un
         "disk '%s'", vm_disk_config(control->vm, disk)->id);
 }
 
-struct err *vm_block_mirror(void *opaque, const json_t *arguments, json_t **result)
+/* A job whose target is a whole image: "target" in "format", which exists. */
+static struct err *start_copy(struct vm_control *control, const json_t *arguments,
+                              struct block_job_options *options)
 {
-    struct vm_control *control = opaque;
-    struct block_job_options options = {.kind = BLOCK_JOB_MIRROR};
-    const char *format, *sync, *mode;
+    const char *format, *mode;
     unsigned disk;
     int fd;
 
     TRY(vm_control_disk(control, arguments, &disk));
     TRY(vm_control_text(arguments, "format", &format));
-    TRY(vm_control_text(arguments, "sync", &sync));
     TRY(vm_control_text(arguments, "mode", &mode));
-    if (!sync || (strcmp(sync, "full") && strcmp(sync, "top")))
-        return err_new("sync is full or top");
     if (mode && strcmp(mode, "existing"))
         return err_new("mode is existing: create the target first");
-    options.top_only = !strcmp(sync, "top");
     TRY(vm_control_fd(control, arguments, "target", &fd));
-    return start(control, arguments, disk, &options, fd, format ? format : "raw");
+    return start(control, arguments, disk, options, fd, format ? format : "raw");
+}
+
+struct err *vm_block_mirror(void *opaque, const json_t *arguments, json_t **result)
+{
+    struct block_job_options options = {.kind = BLOCK_JOB_MIRROR};
+    const char *sync;
+
+    TRY(vm_control_text(arguments, "sync", &sync));
+    if (!sync || (strcmp(sync, "full") && strcmp(sync, "top")))
+        return err_new("sync is full or top");
+    options.top_only = !strcmp(sync, "top");
+    return start_copy(opaque, arguments, &options);
+}
+
+struct err *vm_block_backup(void *opaque, const json_t *arguments, json_t **result)
+{
+    struct block_job_options options = {.kind = BLOCK_JOB_BACKUP};
+    const char *sync;
+
+    TRY(vm_control_text(arguments, "sync", &sync));
+    TRY(vm_control_text(arguments, "bitmap", &options.bitmap));
+    if (!sync || (strcmp(sync, "full") && strcmp(sync, "incremental")))
+        return err_new("sync is full or incremental");
+    if (!options.bitmap != !strcmp(sync, "full"))
+        return err_new("'bitmap' names what an incremental backup copies, and only that");
+    return start_copy(opaque, arguments, &options);
 }
 
 /* The format of the disk's layer that lies in the file behind `fd`. */

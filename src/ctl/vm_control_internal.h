@@ -39,19 +39,22 @@ struct vm_control {
 /* A member of `arguments`; NULL or 0 when it is absent, an error when it is something else. */
 struct err *vm_control_text(const json_t *arguments, const char *name, const char **text);
 struct err *vm_control_number(const json_t *arguments, const char *name, uint64_t *number);
-/* The disk that "device" names, which must be there. */
+/* The disk that "device", or "node", names, which must be there. */
 struct err *vm_control_disk(struct vm_control *control, const json_t *arguments, unsigned *disk);
 /* A duplicate of the descriptor that "/dev/fdset/ID" in `name` stands for. */
 struct err *vm_control_fd(struct vm_control *control, const json_t *arguments, const char *name,
                           int *fd);
 
-/* vm_block.c, vm_block_job.c: commands. */
+/* vm_block.c, vm_block_bitmap.c, vm_block_job.c: commands. */
 typedef struct err *vm_command(void *opaque, const json_t *arguments, json_t **result);
 vm_command vm_block_query, vm_block_resize, vm_block_add_fd, vm_block_remove_fd, vm_block_snapshot;
 vm_command vm_block_throttle, vm_block_mirror, vm_block_commit, vm_block_stream;
+vm_command vm_block_bitmap_add, vm_block_bitmap_remove, vm_block_bitmap_clear, vm_block_backup;
 vm_command vm_block_job_query, vm_block_job_complete, vm_block_job_cancel, vm_block_job_set_speed;
 /* vm_screen.c: commands. */
 vm_command vm_screen_dump;
+/* What query-block says of a node's bitmaps. */
+json_t *vm_block_bitmaps(const struct image *node);
 /* For vm_on_disk_error(). */
 void vm_block_failed(void *opaque, const char *disk, bool write, int error);
 void vm_block_fini(struct vm_control *control);

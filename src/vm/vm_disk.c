@@ -161,6 +161,16 @@ struct err *vm_disk_limit(struct vm *vm, unsigned disk, const struct filter_limi
     return err;
 }
 
+struct err *vm_disk_change_bitmap(struct vm *vm, unsigned disk,
+                                  const struct block_bitmap_change *change)
+{
+    TRY(not_held(vm));
+    hold(vm, disk);
+    struct err *err = block_change_bitmap(vm->board.block[disk], change);
+    release(vm, disk);
+    return err;
+}
+
 /* --- errors that stop the VM --- */
 
 void vm_on_disk_error(struct vm *vm,

@@ -26,9 +26,13 @@ struct err *vm_disk_snapshot(struct vm *vm, unsigned disk, int take_fd, const ch
 /* Limits of rate; all 0: none. */
 struct err *vm_disk_limit(struct vm *vm, unsigned disk, const struct filter_limits *limits);
 
+/* A dirty bitmap of the disk comes, goes or is cleared. */
+struct err *vm_disk_change_bitmap(struct vm *vm, unsigned disk,
+                                  const struct block_bitmap_change *change);
+
 /*
- * Starts a job; `take_fd` is its target (mirror, commit) or -1. `changed` runs on the control loop
- * when the job's state is another.
+ * Starts a job; `take_fd` is its target (mirror, commit, backup) or -1. `changed` runs on the
+ * control loop when the job's state is another.
  */
 struct err *vm_disk_job_start(struct vm *vm, unsigned disk, struct block_job_options *options,
                               int take_fd, const char *format,

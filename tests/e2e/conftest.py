@@ -245,7 +245,7 @@ class Qmp:
                 return message
             self.events.append(message)
 
-    def command(self, name, **arguments):
+    def command(self, name, /, **arguments):
         request = {'execute': name}
         if arguments:
             request['arguments'] = arguments

@@ -26,7 +26,7 @@ class Control(Qmp):
             self.events.append(message)
         return '/dev/fdset/%d' % message['return']['fdset-id']
 
-    def refused(self, name, **arguments):
+    def refused(self, name, /, **arguments):
         answer = self.raw({'execute': name, 'arguments': arguments})
         assert 'error' in answer, answer
         return answer['error']['desc']
@@ -78,6 +78,16 @@ def test_disks_change_under_a_guest(tenon, demo_guest, fio_disk):  # noqa: F811
     qmp.job_event('BLOCK_JOB_READY', 'down')
     jobs = {job['device']: job for job in qmp.command('query-block-jobs')}
     assert jobs['blk']['ready'] and jobs['down']['type'] == 'commit'
+    # A backup of the third, and then of what was written since.
+    qmp.command('block-dirty-bitmap-add', node='nvme', name='b', persistent=True)
+    for sync, target in (('full', 'full.qcow2'), ('incremental', 'more.qcow2')):
+        subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', '-u', folder / target, str(size)] +
+                       (['-b', 'full.qcow2', '-F', 'qcow2'] if sync == 'incremental' else []), check=True)
+        qmp.command('drive-backup', device='nvme', sync=sync, format='qcow2', target=qmp.hand_over(folder / target),
+                    **({'bitmap': 'b'} if sync == 'incremental' else {}))
+        done = qmp.job_event('BLOCK_JOB_COMPLETED', 'nvme')
+        assert done['type'] == 'backup' and 'error' not in done
+        subprocess.run(['qemu-img', 'check', '-q', folder / target], check=True)
     # Pivots, and larger disks.
     for job in ('blk', 'down'):
         qmp.command('block-job-complete', device=job)
@@ -102,6 +112,40 @@ def test_disks_change_under_a_guest(tenon, demo_guest, fio_disk):  # noqa: F811
                                      capture_output=True, check=True).stdout)
     assert 'backing-filename' not in info
     qmp.close()
+
+
+def test_backups(tenon):
+    """The disk as it is, and what a bitmap has, on top of the backup before."""
+    folder = tenon.directory
+    tenon.disk('a.img', 1 << 20)
+    (folder / 'full.img').touch()
+    subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', '-b', 'full.img', '-F', 'raw', '-u', 'more.qcow2', '1M'],
+                   cwd=folder, check=True)
+    process = tenon.start('run', '--accel', 'soft', '--kernel', tenon.guest('halt', HALT), '--disk', 'a.img,id=a',
+                          '--qmp', 'qmp.sock')
+    qmp = control(tenon)
+    qmp.command('block-dirty-bitmap-add', node='a', name='b', granularity=4096)
+    assert 'already' in qmp.refused('block-dirty-bitmap-add', node='a', name='b')
+    assert 'keep bitmaps' in qmp.refused('block-dirty-bitmap-add', node='a', name='c', persistent=True)
+    assert 'power of two' in qmp.refused('block-dirty-bitmap-add', node='a', name='c', granularity=5)
+    assert 'no bitmap' in qmp.refused('block-dirty-bitmap-clear', node='a', name='c')
+    full, more = qmp.hand_over(folder / 'full.img'), qmp.hand_over(folder / 'more.qcow2')
+    assert 'sync' in qmp.refused('drive-backup', device='a', sync='top', target=full)
+    assert "'bitmap'" in qmp.refused('drive-backup', device='a', sync='incremental', target=full)
+    assert 'bitmap' in qmp.refused('drive-backup', device='a', sync='incremental', bitmap='c', target=full)
+    qmp.command('drive-backup', device='a', sync='full', format='raw', target=full)
+    assert 'error' not in qmp.job_event('BLOCK_JOB_COMPLETED', 'a')
+    assert (folder / 'full.img').read_bytes() == (folder / 'a.img').read_bytes()
+    bitmap = {'name': 'b', 'count': 0, 'granularity': 4096, 'recording': True, 'busy': False, 'persistent': False}
+    assert qmp.command('query-block')[0]['inserted']['dirty-bitmaps'] == [bitmap]
+    qmp.command('drive-backup', device='a', sync='incremental', bitmap='b', format='qcow2', target=more)
+    assert 'error' not in qmp.job_event('BLOCK_JOB_COMPLETED', 'a')
+    qmp.command('block-dirty-bitmap-remove', node='a', name='b')
+    assert 'dirty-bitmaps' not in qmp.command('query-block')[0]['inserted']
+    qmp.command('quit')
+    process.wait(30)
+    qmp.close()
+    subprocess.run(['qemu-img', 'compare', '-q', folder / 'a.img', folder / 'more.qcow2'], check=True)
 
 
 def test_what_is_refused(tenon):

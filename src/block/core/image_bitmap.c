@@ -200,8 +200,8 @@ struct err *image_bitmap_record(struct image *image, const char *name, bool on)
     return err;
 }
 
-struct err *image_bitmap_clear(struct image *image, const char *name, uint64_t offset,
-                               uint64_t length)
+static struct err *change(struct image *image, const char *name, uint64_t offset, uint64_t length,
+                          bool dirty)
 {
     struct image_bitmap_node *bitmap;
     pthread_rwlock_wrlock(&image->gate);
@@ -209,9 +209,21 @@ struct err *image_bitmap_clear(struct image *image, const char *name, uint64_t o
     if (!err && !range_within(offset, length, image->size))
         err = err_new("a bitmap has no more bytes than the disk");
     if (!err && length)
-        mark(bitmap, offset, length, false);
+        mark(bitmap, offset, length, dirty);
     pthread_rwlock_unlock(&image->gate);
     return err;
+}
+
+struct err *image_bitmap_clear(struct image *image, const char *name, uint64_t offset,
+                               uint64_t length)
+{
+    return change(image, name, offset, length, false);
+}
+
+struct err *image_bitmap_set(struct image *image, const char *name, uint64_t offset,
+                             uint64_t length)
+{
+    return change(image, name, offset, length, true);
 }
 
 struct err *image_bitmap_merge(struct image *image, const char *to, const char *from)

@@ -5,7 +5,8 @@
  * range, does what it has to on the source and, for a mirror, on the target too, and gives the
  * range back; the job's thread takes the range of each piece in the same way before it copies it.
  * So a piece is copied either before or after an overlapping write, and the target is as new as the
- * source from the moment that the last piece is through.
+ * source from the moment that the last piece is through. A backup keeps what was: a write waits
+ * until the units that it touches have been copied (backup.c).
  *
  * Lock: `lock` (LOCK_LEAF) covers the ranges and the job's status.
  *
@@ -21,6 +22,7 @@
 #include "block/core/driver.h"
 #include "block/core/internal.h"
 #include "block/live.h"
+#include "block/live/backup.h"
 
 #define PIECE MIB(1)
 
@@ -31,10 +33,11 @@ struct range {
 
 struct block_job {
     struct block *block;
-    struct image node;    /* what the disk's queues call; `file` is the source */
-    struct image *target; /* owned; NULL for a stream */
-    struct image *lender; /* the target has its backing, while the job is there; may be NULL */
-    unsigned depth_below; /* layers of the source from this depth on are left out */
+    struct image node;     /* what the disk's queues call; `file` is the source */
+    struct image *target;  /* owned; NULL for a stream */
+    struct image *lender;  /* the target has its backing, while the job is there; may be NULL */
+    struct backup *backup; /* NULL: another kind of job */
+    unsigned depth_below;  /* layers of the source from this depth on are left out */
     void (*changed)(void *opaque);
     void *opaque;
     pthread_t thread;
@@ -89,8 +92,9 @@ static struct block_job *job_of(struct image *image)
 /* What the source has, the target must have: otherwise it is worth nothing. The guest goes on. */
 static int mirrored(struct block_job *job, int source_result, int target_result)
 {
-    if (!source_result && !target_result)
-        return 0;
+    bool worthless = job->target && !job->backup && source_result;
+    if (!worthless && !target_result)
+        return source_result;
     lock_take(&job->lock);
     bool news = !job->behind;
     job->behind = true;
@@ -107,15 +111,31 @@ static int node_read(struct image *image, void *buffer, uint64_t offset, uint64_
     return image_read(image->file, buffer, offset, length);
 }
 
+/* Before a change of the source: its range is this call's, and a backup has what it needs of it. */
+static void begin_change(struct block_job *job, struct range *range, uint64_t offset,
+                         uint64_t length)
+{
+    uint64_t unit = job->backup ? backup_unit(job->backup) : 1;
+    uint64_t first = ALIGN_DOWN(offset, unit), end = ALIGN_UP(offset + length, unit);
+    take(job, range, first, end - first);
+    if (job->backup && !__atomic_load_n(&job->behind, __ATOMIC_RELAXED))
+        mirrored(job, 0, backup_copy(job->backup, first, end - first));
+}
+
+/* What a change does to the target, too. */
+static bool follows(const struct block_job *job, int result)
+{
+    return !result && job->target && !job->backup;
+}
+
 static int node_write(struct image *image, const void *buffer, uint64_t offset, uint64_t length)
 {
     struct block_job *job = job_of(image);
     struct range range;
-    take(job, &range, offset, length);
+    begin_change(job, &range, offset, length);
     int result = image_write(image->file, buffer, offset, length);
-    if (job->target)
-        result =
-            mirrored(job, result, result ? 0 : image_write(job->target, buffer, offset, length));
+    result = mirrored(job, result,
+                      follows(job, result) ? image_write(job->target, buffer, offset, length) : 0);
     give(job, &range);
     return result;
 }
@@ -124,10 +144,10 @@ static int node_zero(struct image *image, uint64_t offset, uint64_t length, bool
 {
     struct block_job *job = job_of(image);
     struct range range;
-    take(job, &range, offset, length);
+    begin_change(job, &range, offset, length);
     int result = image_zero(image->file, offset, length, unmap);
-    if (job->target)
-        result = mirrored(job, result, result ? 0 : image_zero(job->target, offset, length, unmap));
+    result = mirrored(job, result,
+                      follows(job, result) ? image_zero(job->target, offset, length, unmap) : 0);
     give(job, &range);
     return result;
 }
@@ -136,7 +156,7 @@ static int node_flush(struct image *image)
 {
     struct block_job *job = job_of(image);
     int result = image_flush(image->file);
-    return job->target ? mirrored(job, result, image_flush(job->target)) : result;
+    return job->target && !job->backup ? mirrored(job, result, image_flush(job->target)) : result;
 }
 
 static int node_extent(struct image *image, uint64_t offset, uint64_t length,
@@ -182,6 +202,11 @@ static int copy_piece(struct block_job *job, uint8_t *buffer, uint64_t offset, u
     struct range range;
     int result = 0;
     take(job, &range, offset, length);
+    if (job->backup) {
+        result = backup_copy(job->backup, offset, length);
+        give(job, &range);
+        return result;
+    }
     for (uint64_t at = offset; at < offset + length && !result;) {
         struct image_extent extent;
         unsigned depth;
@@ -225,7 +250,9 @@ static void conclude(struct block_job *job, int result)
     if (!result)
         result = job->status.error;
     job->status.error = result;
-    job->status.state = result ? BLOCK_JOB_FAILED : job->target ? BLOCK_JOB_READY : BLOCK_JOB_DONE;
+    job->status.state = result                        ? BLOCK_JOB_FAILED
+                        : job->target && !job->backup ? BLOCK_JOB_READY
+                                                      : BLOCK_JOB_DONE;
     lock_drop(&job->lock);
     job->changed(job->opaque);
 }
@@ -234,10 +261,11 @@ static void *work(void *opaque)
 {
     struct block_job *job = opaque;
     uint64_t length = job->status.length, started_ns = clock_now_ns();
+    uint64_t piece = job->backup ? MAX(PIECE, backup_unit(job->backup)) : PIECE;
     uint8_t *buffer = malloc(PIECE);
     int result = buffer ? 0 : -ENOMEM;
-    for (uint64_t at = 0; at < length && !result && may_go_on(job, started_ns); at += PIECE) {
-        uint64_t here = MIN(PIECE, length - at);
+    for (uint64_t at = 0; at < length && !result && may_go_on(job, started_ns); at += piece) {
+        uint64_t here = MIN(piece, length - at);
         result = copy_piece(job, buffer, at, here);
         __atomic_store_n(&job->status.done, at + here, __ATOMIC_RELAXED);
     }
@@ -286,9 +314,12 @@ static struct err *judge(struct block_job *job, const struct block_job_options *
         job->lender = source;
         job->depth_below = 1;
     }
-    TRY(lend_backing(job));
-    return image_size(job->target) < image_size(source)
-               ? image_resize(job->target, image_size(source))
+    if (options->kind != BLOCK_JOB_BACKUP)
+        TRY(lend_backing(job));
+    if (image_size(job->target) < image_size(source))
+        TRY(image_resize(job->target, image_size(source)));
+    return options->kind == BLOCK_JOB_BACKUP
+               ? backup_begin(source, job->target, options->bitmap, &job->backup)
                : NULL;
 }
 
@@ -352,6 +383,7 @@ struct err *block_job_start(struct block *block, const struct block_job_options 
         err = put_on_top(job);
     if (err) {
         close_target(job);
+        backup_end(job->backup, false);
         job_free(job);
         return err;
     }
@@ -418,12 +450,13 @@ struct err *block_job_end(struct block_job *job, bool keep)
     if (keep && status.state == BLOCK_JOB_READY)
         err = pivot(job);
     else if (keep && status.state == BLOCK_JOB_DONE)
-        err = drop_below(job->node.file);
+        err = job->backup ? NULL : drop_below(job->node.file);
     else if (keep)
-        err = err_errno(status.error ? status.error : EBUSY, "the job has not come to its end");
+        err = err_errno(status.error ? -status.error : EBUSY, "the job has not come to its end");
     int closed = close_target(job);
-    if (closed && !err && status.state == BLOCK_JOB_READY)
-        err = err_errno(closed, "the target could not be closed well");
+    if (closed && !err && status.state != BLOCK_JOB_FAILED)
+        err = err_errno(-closed, "the target could not be closed well");
+    backup_end(job->backup, keep && !err);
     job_free(job);
     return err;
 }

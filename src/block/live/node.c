@@ -107,6 +107,25 @@ struct err *block_set_medium(struct block *block, struct image *medium)
     return NULL;
 }
 
+struct err *block_change_bitmap(struct block *block, const struct block_bitmap_change *change)
+{
+    if (block->job)
+        return err_of(ERR_BUSY, "a job runs on it");
+    if (block->info.readonly)
+        return err_of(ERR_DENIED, "it is read-only");
+    TRY(block_to_node(block));
+    switch (change->what) {
+    case BLOCK_BITMAP_ADD:
+        return image_bitmap_add(block->image, change->name, change->granularity,
+                                change->persistent);
+    case BLOCK_BITMAP_REMOVE:
+        return image_bitmap_remove(block->image, change->name);
+    case BLOCK_BITMAP_CLEAR:
+        break;
+    }
+    return image_bitmap_clear(block->image, change->name, 0, image_size(block->image));
+}
+
 static struct err *judge_overlay(struct block *block, struct image *overlay)
 {
     if (block->job)

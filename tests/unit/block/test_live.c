@@ -323,6 +323,106 @@ static void test_commit_and_stream(void **state)
 }
 
 /* A layer on top, its mirror with the same backing, and what is refused. */
+/* A backup of the disk as it is now, while the disk is written to. */
+static void back_up(struct bed *bed, int fd, const char *format, const char *bitmap)
+{
+    struct block_job *job;
+    struct block_job_options options = {.kind = BLOCK_JOB_BACKUP,
+                                        .target = opened(fd, format),
+                                        .bitmap = bitmap,
+                                        .changed = changed,
+                                        .opaque = bed};
+    ok(block_job_start(bed->block, &options, &job));
+    churn_beside(bed, job);
+    assert_int_equal(state_of(job), BLOCK_JOB_DONE);
+    ok(block_job_end(job, true));
+    verify(bed, SIZE);
+}
+
+/* The images of a chain, the lowest first, read as the model was then. */
+static void restores(const int *fd, const char *const *format, unsigned count, const uint8_t *then)
+{
+    struct image *chain = NULL;
+    uint8_t *back = malloc(SIZE);
+    for (unsigned i = 0; i < count; i++) {
+        struct image *layer = opened(fd[i], format[i]);
+        if (chain)
+            image_set_backing(layer, chain);
+        chain = layer;
+    }
+    assert_int_equal(image_read(chain, back, 0, SIZE), 0);
+    assert_memory_equal(back, then, SIZE);
+    image_close(chain);
+    free(back);
+}
+
+static struct image_bitmap only_bitmap(struct bed *bed)
+{
+    struct image_bitmap bitmap;
+    assert_int_equal(image_bitmap_count(block_node(bed->block)), 1);
+    image_bitmap_get(block_node(bed->block), 0, &bitmap);
+    return bitmap;
+}
+
+/* A backup that runs out of room: the guest goes on, and its bitmap has all that it had. */
+static void fail_to_back_up(struct bed *bed)
+{
+    uint64_t before = only_bitmap(bed).dirty;
+    int fd = file_of(SIZE);
+    struct block_job *job;
+    struct block_job_options options = {.kind = BLOCK_JOB_BACKUP,
+                                        .target = opened(fd, "raw"),
+                                        .bitmap = "b",
+                                        .changed = changed,
+                                        .opaque = bed};
+    assert_int_equal(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE), 0);
+    ok(block_job_start(bed->block, &options, &job));
+    churn_beside(bed, job);
+    assert_int_equal(state_of(job), BLOCK_JOB_FAILED);
+    fails(block_job_end(job, true), "has not come to its end");
+    verify(bed, SIZE);
+    assert_true(only_bitmap(bed).dirty >= before);
+    close(fd);
+}
+
+static void test_backup(void **state)
+{
+    static const char *const formats[] = {"raw", "qcow2", "qcow2"};
+    for (unsigned i = 0; i < 2; i++) {
+        const struct block_bitmap_change add = {.name = "b", .granularity = 4096 << 6 * i};
+        const struct block_bitmap_change clear = {.what = BLOCK_BITMAP_CLEAR, .name = "b"};
+        const struct block_bitmap_change drop = {.what = BLOCK_BITMAP_REMOVE, .name = "b"};
+        struct bed bed;
+        uint8_t *then = malloc(SIZE);
+        int fd[3] = {file_of(0), made("qcow2", SIZE, "the one before"),
+                     made("qcow2", SIZE, "the one before")};
+        bed_open(&bed, i ? made("qcow2", SIZE, NULL) : file_of(SIZE), formats[i], -1);
+        for (unsigned k = 0; k < 50; k++)
+            churn(&bed);
+        ok(block_change_bitmap(bed.block, &add));
+        fails(block_change_bitmap(bed.block, &add), "already");
+        churn(&bed);
+        ok(block_change_bitmap(bed.block, &clear));
+        assert_int_equal(only_bitmap(&bed).dirty, 0);
+        memcpy(then, bed.model, SIZE);
+        back_up(&bed, fd[0], "raw", NULL);
+        restores(fd, formats, 1, then);
+        fail_to_back_up(&bed);
+        for (unsigned k = 1; k < 3; k++) {
+            assert_true(only_bitmap(&bed).dirty > 0);
+            memcpy(then, bed.model, SIZE);
+            back_up(&bed, fd[k], "qcow2", "b");
+            restores(fd, formats, k + 1, then);
+            churn(&bed);
+        }
+        ok(block_change_bitmap(bed.block, &drop));
+        bed_close(&bed);
+        for (unsigned k = 0; k < 3; k++)
+            close(fd[k]);
+        free(then);
+    }
+}
+
 static void test_overlay(void **state)
 {
     struct bed bed;
@@ -482,10 +582,15 @@ static void test_block_size(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_mirror),       cmocka_unit_test(test_cancel),
-        cmocka_unit_test(test_target_fails), cmocka_unit_test(test_commit_and_stream),
-        cmocka_unit_test(test_overlay),      cmocka_unit_test(test_resize),
-        cmocka_unit_test(test_errors_wait),  cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_mirror),
+        cmocka_unit_test(test_backup),
+        cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_target_fails),
+        cmocka_unit_test(test_commit_and_stream),
+        cmocka_unit_test(test_overlay),
+        cmocka_unit_test(test_resize),
+        cmocka_unit_test(test_errors_wait),
+        cmocka_unit_test(test_limits),
         cmocka_unit_test(test_block_size),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -32,6 +32,8 @@ struct command {
 extern const struct command command_run;
 extern const struct command command_doctor;
 extern const struct command command_image;
+extern const struct command command_keys;
+extern const struct command command_screenshot;
 extern const struct command command_timeline;
 
 /* "program: sentence" on standard error; what an image names may have been in the sentence. */

@@ -20,6 +20,8 @@ static const struct command *const commands[] = {
     &command_run,
     &command_doctor,
     &command_image,
+    &command_keys,
+    &command_screenshot,
     &command_timeline,
 };
 

@@ -78,6 +78,16 @@ static void to_guest(struct relay *relay, uint8_t byte)
     relay->to_guest[relay->to_guest_len++] = byte;
 }
 
+void relay_type(struct relay *relay, const char *text)
+{
+    size_t len = strlen(text);
+
+    if (relay->socket < 0 || len > sizeof(relay->to_guest) - relay->to_guest_len)
+        return;
+    memcpy(relay->to_guest + relay->to_guest_len, text, len);
+    relay->to_guest_len += len;
+}
+
 /* Without a terminal every byte is the guest's. */
 static void input_byte(struct relay *relay, uint8_t byte)
 {

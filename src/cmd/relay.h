@@ -36,6 +36,8 @@ struct relay {
 void relay_init(struct relay *relay, struct terminal *terminal, int take_socket, int out_fd,
                 void (*command)(void *opaque, int letter), void *opaque);
 void relay_fini(struct relay *relay);
+/* As if the user had typed it, but for the escape key; nothing when there is no room. */
+void relay_type(struct relay *relay, const char *text);
 /* Fills RELAY_POLL_FDS entries; unused ones have fd -1. */
 void relay_want(const struct relay *relay, struct pollfd *fds);
 void relay_serve(struct relay *relay, const struct pollfd *fds);

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -59,6 +60,7 @@ void run_signals(sigset_t *signals)
     sigaddset(signals, SIGHUP);
     sigaddset(signals, SIGTSTP);
     sigaddset(signals, SIGCONT);
+    sigaddset(signals, SIGWINCH);
 }
 
 static int pidfd_open_cloexec(pid_t pid)
@@ -80,6 +82,24 @@ static void control_send(struct run *run, const char *command)
         terminal_say(&run->terminal, "tenon: the VM does not listen to '%s'", command);
 }
 
+/* A screen that is drawn here wants to know how large the terminal is. */
+static void tell_size(struct supervisor *supervisor)
+{
+    const struct vm_config *config = &supervisor->run->launch.config;
+    struct winsize size;
+    char text[40];
+    bool drawn = false;
+
+    for (unsigned i = 0; i < config->console_count; i++)
+        drawn |= config->console[i].device == VM_CONSOLE_VGA &&
+                 config->console[i].backend == VM_BACKEND_STDIO;
+    if (!drawn || supervisor->run->terminal.fd < 0 ||
+        ioctl(supervisor->run->terminal.fd, TIOCGWINSZ, &size) < 0)
+        return;
+    snprintf(text, sizeof(text), "\033[8;%u;%ut", size.ws_row, size.ws_col);
+    relay_type(&supervisor->relay, text);
+}
+
 /* The VM is built and about to run: a start that fails leaves its one sentence alone. */
 static void on_greeting(struct supervisor *supervisor)
 {
@@ -91,6 +111,7 @@ static void on_greeting(struct supervisor *supervisor)
     if (!run->quiet)
         run_print_start(run);
     terminal_raw(&run->terminal);
+    tell_size(supervisor);
 }
 
 /* A disk with on-error stop. */
@@ -281,6 +302,10 @@ static void on_signal(struct supervisor *supervisor)
         if (supervisor->paused_by_us)
             control_send(supervisor->run, "cont");
         supervisor->paused_by_us = false;
+        tell_size(supervisor); /* somebody else has drawn on the terminal */
+        break;
+    case SIGWINCH:
+        tell_size(supervisor);
         break;
     case SIGHUP:
         supervisor->quit_at_ns = clock_now_ns() + HANGUP_GRACE_NS;

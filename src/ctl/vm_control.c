@@ -173,6 +173,7 @@ static const struct qmp_command commands[] = {
     {"block-job-cancel", vm_block_job_cancel},
     {"block-job-set-speed", vm_block_job_set_speed},
     {"screendump", vm_screen_dump},
+    {"send-key", vm_screen_send_key},
     {NULL, NULL},
 };
 

@@ -52,7 +52,7 @@ vm_command vm_block_throttle, vm_block_mirror, vm_block_commit, vm_block_stream;
 vm_command vm_block_bitmap_add, vm_block_bitmap_remove, vm_block_bitmap_clear, vm_block_backup;
 vm_command vm_block_job_query, vm_block_job_complete, vm_block_job_cancel, vm_block_job_set_speed;
 /* vm_screen.c: commands. */
-vm_command vm_screen_dump;
+vm_command vm_screen_dump, vm_screen_send_key;
 /* What query-block says of a node's bitmaps. */
 json_t *vm_block_bitmaps(const struct image *node);
 /* For vm_on_disk_error(). */

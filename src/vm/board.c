@@ -17,8 +17,6 @@
 #include "hw/firmware/acpi.h"
 #include "hw/serial/uart16550.h"
 
-#define VIDEO_HOLE 0xa0000u
-#define VIDEO_HOLE_END 0xc0000u
 /* Where conventional memory ends for a kernel: the last KiB before 640 KiB was always the BIOS's.
  */
 #define CONVENTIONAL_END 0x9fc00u
@@ -33,8 +31,8 @@ static struct err *add_ram(struct board *board)
     struct gmem *gmem = board->env->gmem;
 
     if (board->kind->video_hole) {
-        uint64_t low = board_has_firmware(board) ? MIB(1) : VIDEO_HOLE_END;
-        TRY(gmem_add_ram(gmem, "ram.base", 0, VIDEO_HOLE));
+        uint64_t low = board_has_firmware(board) ? MIB(1) : LAYOUT_VIDEO_BASE + LAYOUT_VIDEO_SIZE;
+        TRY(gmem_add_ram(gmem, "ram.base", 0, LAYOUT_VIDEO_BASE));
         TRY(gmem_add_ram(gmem, "ram.low", low, board->low_end - low));
     } else {
         TRY(gmem_add_ram(gmem, "ram.low", 0, board->low_end));
@@ -208,6 +206,7 @@ void board_fini(struct board *board)
 {
     if (!board->kind)
         return;
+    board_fini_screen(board);
     /* In reverse: an interrupt controller outlives those that pull its lines. */
     while (!list_empty(&board->devices)) {
         struct device *device = list_entry(board->devices.prev, struct device, link);

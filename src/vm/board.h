@@ -74,7 +74,9 @@ struct board {
     struct device *lpc;         /* q35, until it is realized */
     struct host_bridge *bridge; /* q35 */
     struct i8042 *i8042;        /* q35 */
-    struct vga *vga;            /* NULL: no screen */
+    struct vga *vga;            /* NULL: no screen, and nobody sees the keyboard */
+    struct key_player *keys;
+    struct screen_console *screen_console; /* NULL: none */
 
     /* With firmware. */
     struct fw_cfg *fw_cfg;
@@ -131,8 +133,10 @@ struct err *board_add_pci(struct board *board, struct pci_device *pci, int devfn
 /* The serial ports and test devices that the configuration wants. */
 struct err *board_add_ports(struct board *board);
 
-/* board_screen.c: the VGA adapter, if the VM has one. */
+/* board_screen.c: the VGA adapter, if the VM has one, and the console that shows it. */
 struct err *board_add_screen(struct board *board);
+/* Before the devices. */
+void board_fini_screen(struct board *board);
 /* board_virtio.c */
 struct err *board_add_virtio(struct board *board);
 /* board_tables.c: ACPI, SMBIOS and the reset vector into guest memory. */

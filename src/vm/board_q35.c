@@ -5,13 +5,13 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "hw/chipset/hpet.h"
-#include "hw/chipset/i8042.h"
 #include "hw/chipset/layout.h"
 #include "hw/chipset/lpc.h"
 #include "hw/chipset/pit.h"
 #include "hw/chipset/pm.h"
 #include "hw/chipset/reset.h"
 #include "hw/chipset/rtc.h"
+#include "hw/input/i8042.h"
 #include "hw/pci/host_bridge.h"
 #include "vm/board.h"
 
@@ -114,6 +114,7 @@ static struct err *build_chipset(struct board *board)
     struct i8042 *keyboard = (struct i8042 *)device_new(&i8042_class, board->env, "i8042");
     keyboard->keyboard_irq = isa_irq_line(&board->isa, LAYOUT_IRQ_KEYBOARD);
     keyboard->mouse_irq = isa_irq_line(&board->isa, LAYOUT_IRQ_MOUSE);
+    keyboard->plugged = board->config->vga;
     board->i8042 = keyboard;
     return board_add(board, &keyboard->device);
 }

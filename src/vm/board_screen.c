@@ -1,5 +1,5 @@
 /*
- * The VGA adapter of a VM that has a screen.
+ * The VGA adapter of a VM that has a screen, and who uses its keyboard.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -9,6 +9,7 @@
 
 #include "hw/display/vga.h"
 #include "vm/board.h"
+#include "vm/screen_console.h"
 
 static struct err *read_rom(int fd, struct vga *vga)
 {
@@ -39,6 +40,19 @@ struct err *board_add_screen(struct board *board)
         device_free(&vga->pci.device);
         return err_wrap(err, "option ROM of the VGA adapter");
     }
+    TRY(board_add_pci(board, &vga->pci, -1));
     board->vga = vga;
-    return board_add_pci(board, &vga->pci, -1);
+    board->keys = key_player_new(board->env->loop, board->i8042);
+    for (unsigned i = 0; i < config->console_count; i++) {
+        if (config->console[i].device == VM_CONSOLE_VGA)
+            board->screen_console =
+                screen_console_new(board->env->loop, vga, board->keys, board->stream[i]);
+    }
+    return NULL;
+}
+
+void board_fini_screen(struct board *board)
+{
+    screen_console_free(board->screen_console);
+    key_player_free(board->keys);
 }

@@ -254,6 +254,9 @@ static struct err *finish_consoles(struct vm_config *config)
     if (by_device[VM_CONSOLE_SERIAL] > SERIAL_MAX)
         return err_of(ERR_USAGE, "%u serial consoles: a board has %d, make the others virtio",
                       by_device[VM_CONSOLE_SERIAL], SERIAL_MAX);
+    if (by_device[VM_CONSOLE_VGA] > 1)
+        return err_of(ERR_USAGE, "%u consoles show the VGA screen: there is one, remove the others",
+                      by_device[VM_CONSOLE_VGA]);
     if (by_device[VM_CONSOLE_DEBUG] > 1 || by_device[VM_CONSOLE_FIRMWARE] > 1)
         return err_of(ERR_USAGE, "%u %s consoles: a board has one, remove the others",
                       MAX(by_device[VM_CONSOLE_DEBUG], by_device[VM_CONSOLE_FIRMWARE]),
@@ -272,6 +275,8 @@ static char *standard_append(const struct vm_config *config)
             return xasprintf("console=ttyS%u", serial);
         case VM_CONSOLE_VIRTIO:
             return xasprintf("console=hvc%u", virtio);
+        case VM_CONSOLE_VGA:
+            return xstrdup("console=tty0");
         default:
             break;
         }
@@ -327,6 +332,8 @@ static struct err *finish_start(struct vm_config *config)
     if (config->firmware_vars && !config->firmware)
         return err_of(ERR_USAGE, "--firmware-vars is for UEFI firmware: give --firmware uefi, or "
                                  "remove it");
+    for (unsigned i = 0; i < config->console_count; i++)
+        config->vga |= config->console[i].device == VM_CONSOLE_VGA;
     if ((config->firmware || config->vga) && config->board == VM_BOARD_MICRO)
         return err_of(ERR_USAGE, "%s needs board q35: remove --board micro",
                       config->firmware ? "firmware" : "a VGA adapter");

@@ -43,6 +43,7 @@ enum vm_console_device {
     VM_CONSOLE_VIRTIO,
     VM_CONSOLE_DEBUG,
     VM_CONSOLE_FIRMWARE,
+    VM_CONSOLE_VGA,
     VM_CONSOLE_DEVICES
 };
 enum vm_console_backend {
@@ -111,7 +112,7 @@ struct vm_config {
     char *firmware;      /* "bios", "uefi" or a path; NULL: the kernel is started directly */
     char *firmware_vars; /* path of the variable store; NULL: none, or the standard one */
     int firmware_fd, firmware_vars_fd;
-    bool vga;       /* VGA adapter */
+    bool vga;       /* VGA adapter, keyboard and mouse */
     int vga_rom_fd; /* its option ROM; -1: none */
     bool debug_exit; /* test devices: debug exit and testdev */
     enum vm_on_reset on_reset;

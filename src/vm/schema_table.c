@@ -17,7 +17,7 @@ static const char *const media_names[] = {"disk", "cdrom", NULL};
 static const char *const error_names[] = {"report", "stop", NULL};
 static const char *const net_names[] = {"user", "tap", "none", NULL};
 static const char *const proto_names[] = {"tcp", "udp", NULL};
-static const char *const console_names[] = {"serial", "virtio", "debug", "firmware", NULL};
+static const char *const console_names[] = {"serial", "virtio", "debug", "firmware", "vga", NULL};
 static const char *const backend_names[] = {"stdio", "pty", "socket", "file", "null", NULL};
 
 /* A row is read as a row. */
@@ -120,8 +120,9 @@ static const struct schema_field console_fields[] = {
      .help = "Name of the console in reports and errors. Default: c0, c1, ..."},
     {.key = "device", .kind = SCHEMA_CHOICE, .offset = offsetof(struct vm_console, device),
      .choices = console_names, .standard = "serial",
-     .help = "What the guest sees: serial (ttyS0), virtio (hvc0), debug (output of port 0xe9), or "
-             "firmware (the firmware's own log, port 0x402)."},
+     .help = "What the guest sees: serial (ttyS0), virtio (hvc0), debug (output of port 0xe9), "
+             "firmware (the firmware's own log, port 0x402), or vga (the text on the VGA adapter's screen, and its "
+             "keyboard)."},
     {.key = "backend", .kind = SCHEMA_CHOICE, .offset = offsetof(struct vm_console, backend),
      .choices = backend_names, .standard = "stdio",
      .help = "What it is joined to: stdio (this terminal), pty (a new terminal device), socket (a "
@@ -166,7 +167,8 @@ static const struct schema_field vm_fields[] = {
              "Default for uefi: NAME.vars.fd in $XDG_STATE_HOME/tenon."},
     {.key = "vga", .flag = "vga", .kind = SCHEMA_SWITCH, .offset = offsetof(struct vm_config, vga),
      .standard = "false",
-     .help = "VGA adapter (1234:1111, Bochs VBE) for firmware and kernel; QMP `screendump` shows its screen."},
+     .help = "VGA adapter (1234:1111, Bochs VBE) with a PS/2 keyboard and mouse, for firmware and kernel. "
+             "A vga console brings one."},
     {.key = "kernel", .flag = "kernel", .kind = SCHEMA_PATH,
      .offset = offsetof(struct vm_config, kernel), .metavar = "PATH",
      .help = "Kernel to start: a Linux bzImage or vmlinux, or a Multiboot image."},

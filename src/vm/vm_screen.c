@@ -5,12 +5,27 @@
  */
 #include "vm/vm_screen.h"
 #include "hw/display/vga.h"
+#include "hw/input/key_player.h"
 #include "vm/vm_internal.h"
+
+static struct err *no_screen(void)
+{
+    return err_new("the VM has no screen: start it with --vga");
+}
 
 struct err *vm_screen_picture(struct vm *vm, struct picture *picture)
 {
     if (!vm->board.vga)
-        return err_new("the VM has no screen: start it with --vga");
+        return no_screen();
     vga_picture(vm->board.vga, picture);
+    return NULL;
+}
+
+struct err *vm_screen_keys(struct vm *vm, const struct key_stroke *stroke, unsigned hold_ms)
+{
+    if (!vm->board.keys)
+        return no_screen();
+    if (!key_player_play(vm->board.keys, stroke, hold_ms))
+        return err_of(ERR_BUSY, "too many keys wait to be typed");
     return NULL;
 }

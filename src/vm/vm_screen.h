@@ -6,10 +6,13 @@
 #ifndef TENON_VM_VM_SCREEN_H
 #define TENON_VM_VM_SCREEN_H
 
+#include "display/keys.h"
 #include "display/picture.h"
 #include "vm/vm.h"
 
 /* What the screen shows; an error when the VM has none. The caller owns the picture. */
 struct err *vm_screen_picture(struct vm *vm, struct picture *picture);
+/* Presses and releases keys, after those that are still to come. */
+struct err *vm_screen_keys(struct vm *vm, const struct key_stroke *stroke, unsigned hold_ms);
 
 #endif

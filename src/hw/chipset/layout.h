@@ -41,6 +41,8 @@
 #define LAYOUT_SMBIOS_SIZE 0xfff0u
 #define LAYOUT_RESET_VECTOR 0xffff0u /* firmware/reset_vector.h */
 
+#define LAYOUT_VIDEO_BASE 0xa0000u /* a VGA adapter's window */
+#define LAYOUT_VIDEO_SIZE 0x20000u
 #define LAYOUT_SHADOW_BASE 0xc0000u /* what PAM registers switch, up to 1 MiB */
 #define LAYOUT_SHADOW_SEGMENT 0x4000u
 #define LAYOUT_BIOS_AREA 0xe0000u /* the firmware's end shows itself from here to 1 MiB as well */

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "hw/chipset/layout.h"
 #include "hw/core/env.h"
 #include "hw/display/vga_internal.h"
 
@@ -150,7 +151,7 @@ static struct err *realize(struct device *device)
         pci_rom_add(pci, rom_room(vga->rom_size), &rom_ops, vga);
     map(vga, env->pio, &vga->ports, &vga_port_ops, VGA_PORT_FIRST, VGA_PORT_COUNT);
     map(vga, env->pio, &vga->vbe_ports, &vga_vbe_ops, VBE_PORT, VBE_PORTS);
-    map(vga, env->mmio, &vga->window, &vga_window_ops, VGA_WINDOW, VGA_WINDOW_SIZE);
+    map(vga, env->mmio, &vga->window, &vga_window_ops, LAYOUT_VIDEO_BASE, LAYOUT_VIDEO_SIZE);
     return NULL;
 }
 

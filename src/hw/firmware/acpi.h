@@ -26,7 +26,7 @@ struct acpi_config {
     bool reduced;
     bool hpet;  /* not with `reduced` */
     bool i8042; /* a keyboard controller answers at 0x60/0x64; not with `reduced` */
-    bool vga;   /* there is a VGA adapter */
+    bool vga;   /* there are a VGA adapter, a PS/2 keyboard and a mouse */
     bool no_s3; /* the machine cannot suspend to RAM */
 
     uint64_t ecam_base;                /* 0: firmware has switched it off */

@@ -55,6 +55,19 @@ static void serial_ports(struct dsdt *dsdt)
     }
 }
 
+static void keyboard_and_mouse(struct dsdt *dsdt)
+{
+    begin_device(dsdt, "KBD", "PNP0303", 0);
+    aml_res_io(&dsdt->scratch, LAYOUT_PORT_I8042_DATA, 1);
+    aml_res_io(&dsdt->scratch, LAYOUT_PORT_I8042_COMMAND, 1);
+    aml_res_irq(&dsdt->scratch, LAYOUT_IRQ_KEYBOARD);
+    end_device(dsdt);
+
+    begin_device(dsdt, "MOU", "PNP0F13", 0);
+    aml_res_irq(&dsdt->scratch, LAYOUT_IRQ_MOUSE);
+    end_device(dsdt);
+}
+
 static void legacy_devices(struct dsdt *dsdt)
 {
     struct buf *res = &dsdt->scratch;
@@ -83,6 +96,8 @@ static void legacy_devices(struct dsdt *dsdt)
     aml_res_irq(res, LAYOUT_IRQ_RTC);
     end_device(dsdt);
 
+    if (dsdt->config->vga)
+        keyboard_and_mouse(dsdt);
     serial_ports(dsdt);
     aml_end(&dsdt->aml);
 }
@@ -165,6 +180,8 @@ static void pci_root(struct dsdt *dsdt)
         aml_res_window(res, AML_WINDOW_IO, LAYOUT_PORT_PCI_CF8 + 8,
                        0x10000 - LAYOUT_PORT_PCI_CF8 - 8);
     }
+    if (config->vga)
+        aml_res_window(res, AML_WINDOW_MEMORY, LAYOUT_VIDEO_BASE, LAYOUT_VIDEO_SIZE);
     memory32_windows(config, res);
     if (config->mmio64_size)
         aml_res_window(res, AML_WINDOW_MEMORY, config->mmio64_base, config->mmio64_size);

@@ -8,8 +8,8 @@
 
 #include "board_env.h"
 #include "hw/chipset/debug.h"
-#include "hw/chipset/i8042.h"
 #include "hw/chipset/testdev.h"
+#include "hw/input/i8042.h"
 
 struct fixture {
     struct board_env board;

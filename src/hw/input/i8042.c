@@ -1,9 +1,10 @@
 /*
  * The i8042 keyboard controller (IBM PS/2 technical reference, keyboard and auxiliary device
- * controller) with two empty ports, and port 0x92.
+ * controller), and port 0x92.
  *
- * A byte for a device that is not there is answered as the part does after waiting in vain: 0xfe
- * with the time-out bit of the status register.
+ * One byte at a time lies in the output buffer: the controller's own answers first, then what the
+ * keyboard has, then the mouse. A byte for a device that is not there is answered as the part does
+ * after waiting in vain: 0xfe with the time-out bit of the status register.
  *
  * Lock: the device's.
  *
@@ -11,9 +12,9 @@
  */
 #include <string.h>
 
-#include "hw/chipset/i8042.h"
 #include "hw/chipset/layout.h"
 #include "hw/core/env.h"
+#include "hw/input/i8042.h"
 
 #define STATUS_OUTPUT_FULL 0x01
 #define STATUS_SYSTEM 0x04 /* self test passed */
@@ -28,6 +29,8 @@
 #define CONTROL_SYSTEM 0x04
 #define CONTROL_KEYBOARD_OFF 0x10
 #define CONTROL_MOUSE_OFF 0x20
+#define CONTROL_TRANSLATE 0x40
+#define RELEASE_PREFIX 0xf0 /* of scan code set 2 */
 
 #define OUTPUT_NO_RESET 0x01
 #define OUTPUT_A20 0x02
@@ -41,16 +44,62 @@ static void irq_update(struct i8042 *kbc)
     irq_set(&kbc->mouse_irq, full && mouse && kbc->ram[0] & CONTROL_MOUSE_IRQ);
 }
 
+static void output(struct i8042 *kbc, uint8_t byte, uint8_t status)
+{
+    kbc->data = byte;
+    kbc->status |= STATUS_OUTPUT_FULL | status;
+    irq_update(kbc);
+}
+
+/* In scan code set 1 a release is a bit of the code, in set 2 a byte before it. */
+static bool keyboard_byte(struct i8042 *kbc, uint8_t *byte)
+{
+    while (kbc->keyboard.out.count) {
+        *byte = ps2_queue_take(&kbc->keyboard.out);
+        if (!(kbc->ram[0] & CONTROL_TRANSLATE))
+            return true;
+        if (*byte == RELEASE_PREFIX) {
+            kbc->released = true;
+            continue;
+        }
+        *byte = ps2_translate(*byte);
+        if (kbc->released)
+            *byte |= 0x80;
+        kbc->released = false;
+        return true;
+    }
+    return false;
+}
+
+/* The next byte into the output buffer, when that is free. */
+static void fill(struct i8042 *kbc)
+{
+    uint8_t byte;
+
+    if (kbc->status & STATUS_OUTPUT_FULL)
+        return;
+    if (kbc->queue_len) {
+        uint8_t next = kbc->queue[0], status = kbc->queue_status[0];
+        kbc->queue_len--;
+        memmove(kbc->queue, kbc->queue + 1, kbc->queue_len);
+        memmove(kbc->queue_status, kbc->queue_status + 1, kbc->queue_len);
+        output(kbc, next, status);
+    } else if (!(kbc->ram[0] & CONTROL_KEYBOARD_OFF) && keyboard_byte(kbc, &byte)) {
+        output(kbc, byte, 0);
+    } else if (!(kbc->ram[0] & CONTROL_MOUSE_OFF)) {
+        ps2_mouse_report(&kbc->mouse);
+        if (kbc->mouse.out.count)
+            output(kbc, ps2_queue_take(&kbc->mouse.out), STATUS_MOUSE);
+    }
+}
+
 static void answer(struct i8042 *kbc, uint8_t byte, uint8_t status)
 {
-    if (!(kbc->status & STATUS_OUTPUT_FULL)) {
-        kbc->data = byte;
-        kbc->status |= STATUS_OUTPUT_FULL | status;
-    } else if (kbc->queue_len < sizeof(kbc->queue)) {
+    if (kbc->queue_len < sizeof(kbc->queue)) {
         kbc->queue[kbc->queue_len] = byte;
         kbc->queue_status[kbc->queue_len++] = status;
     }
-    irq_update(kbc);
+    fill(kbc);
 }
 
 static uint8_t data_take(struct i8042 *kbc)
@@ -58,13 +107,7 @@ static uint8_t data_take(struct i8042 *kbc)
     uint8_t byte = kbc->data;
     kbc->status &= (uint8_t)~STATUS_OF_BYTE;
     irq_update(kbc);
-    if (kbc->queue_len) {
-        uint8_t next = kbc->queue[0], status = kbc->queue_status[0];
-        kbc->queue_len--;
-        memmove(kbc->queue, kbc->queue + 1, kbc->queue_len);
-        memmove(kbc->queue_status, kbc->queue_status + 1, kbc->queue_len);
-        answer(kbc, next, status);
-    }
+    fill(kbc);
     return byte;
 }
 
@@ -160,11 +203,17 @@ static void data_write(struct i8042 *kbc, uint8_t value)
         answer(kbc, value, STATUS_MOUSE);
         break;
     case 0xd4:
-        answer(kbc, NO_DEVICE, STATUS_MOUSE | STATUS_TIMEOUT);
+        if (kbc->plugged)
+            ps2_mouse_write(&kbc->mouse, value);
+        else
+            answer(kbc, NO_DEVICE, STATUS_MOUSE | STATUS_TIMEOUT);
         break;
     default: /* for the keyboard; sending also switches its port on */
         kbc->ram[0] &= (uint8_t)~CONTROL_KEYBOARD_OFF;
-        answer(kbc, NO_DEVICE, STATUS_TIMEOUT);
+        if (kbc->plugged)
+            ps2_keyboard_write(&kbc->keyboard, value);
+        else
+            answer(kbc, NO_DEVICE, STATUS_TIMEOUT);
     }
 }
 
@@ -178,6 +227,7 @@ static void data_port_write(void *opaque, uint64_t offset, unsigned size, uint64
     struct i8042 *kbc = opaque;
     kbc->status &= (uint8_t)~STATUS_COMMAND;
     data_write(kbc, (uint8_t)value);
+    fill(kbc); /* a device has answered, or its port is on again */
 }
 
 static uint64_t command_port_read(void *opaque, uint64_t offset, unsigned size)
@@ -191,6 +241,7 @@ static void command_port_write(void *opaque, uint64_t offset, unsigned size, uin
     struct i8042 *kbc = opaque;
     kbc->status |= STATUS_COMMAND;
     command(kbc, (uint8_t)value);
+    fill(kbc);
 }
 
 static uint64_t port92_read(void *opaque, uint64_t offset, unsigned size)
@@ -205,6 +256,24 @@ static void port92_write(void *opaque, uint64_t offset, unsigned size, uint64_t 
     kbc->output_port = (uint8_t)((kbc->output_port & ~OUTPUT_A20) | (value & OUTPUT_A20));
     if (value & 1)
         machine_reset(kbc);
+}
+
+void i8042_key(struct i8042 *kbc, uint8_t key, bool down)
+{
+    lock_take(&kbc->device.lock);
+    if (kbc->plugged)
+        ps2_keyboard_key(&kbc->keyboard, key, down);
+    fill(kbc);
+    lock_drop(&kbc->device.lock);
+}
+
+void i8042_mouse(struct i8042 *kbc, int x, int y, int wheel, uint8_t buttons)
+{
+    lock_take(&kbc->device.lock);
+    if (kbc->plugged)
+        ps2_mouse_event(&kbc->mouse, x, y, wheel, buttons);
+    fill(kbc);
+    lock_drop(&kbc->device.lock);
 }
 
 static const struct io_ops data_ops = {data_port_read, data_port_write};
@@ -237,6 +306,11 @@ static void reset(struct device *device)
     kbc->status = STATUS_SYSTEM;
     kbc->data = kbc->command = kbc->queue_len = 0;
     kbc->output_port = OUTPUT_NO_RESET | OUTPUT_A20;
+    kbc->released = false;
+    ps2_keyboard_reset(&kbc->keyboard);
+    ps2_mouse_reset(&kbc->mouse);
+    if (kbc->plugged) /* as a BIOS leaves it, for kernels that are started without one */
+        kbc->ram[0] |= CONTROL_TRANSLATE;
     irq_update(kbc);
     lock_drop(&device->lock);
 }
@@ -264,6 +338,9 @@ static const struct state_field fields[] = {
     STATE_BYTES(6, i8042, queue),
     STATE_BYTES(7, i8042, queue_status),
     STATE_U8(8, i8042, queue_len),
+    STATE_BOOL(9, i8042, released),
+    STATE_STRUCT(10, i8042, keyboard, &ps2_keyboard_state),
+    STATE_STRUCT(11, i8042, mouse, &ps2_mouse_state),
 };
 
 static const struct state_table state = {
@@ -273,7 +350,7 @@ static const struct state_table state = {
 
 const struct device_class i8042_class = {
     .name = "i8042",
-    .description = "keyboard controller with empty ports",
+    .description = "keyboard controller with keyboard and mouse",
     .size = sizeof(struct i8042),
     .state = &state,
     .realize = realize,

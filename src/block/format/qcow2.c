@@ -318,6 +318,15 @@ static struct err *qcow2_open(struct image *image, const struct image_files *fil
     return err;
 }
 
+/* For readers that want the last cluster whole. */
+static int complete_last_cluster(struct qcow2 *q)
+{
+    uint64_t size = image_size(q->file);
+    return q->ragged && q->file->grows && size % q->cluster_size
+               ? image_truncate(q->file, ALIGN_UP(size, q->cluster_size))
+               : 0;
+}
+
 static int qcow2_close(struct image *image)
 {
     struct qcow2 *q = image->state;
@@ -328,6 +337,8 @@ static int qcow2_close(struct image *image)
             result = qcow2_bitmaps_store(q);
         if (!result)
             result = qcow2_write_refs(q); /* ... and reach the file */
+        if (!result)
+            result = complete_last_cluster(q);
     }
     if (q->external) {
         int closed = image_close(q->data);

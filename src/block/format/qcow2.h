@@ -140,6 +140,7 @@ struct qcow2 {
     struct qcow2_cache l2, refs;
     uint64_t hint;      /* no free cluster before this number */
     uint64_t virgin;    /* from this byte the file was never written: it reads as zeros */
+    bool ragged;        /* a new cluster was written in part: the file may end within it */
     uint64_t pack_next; /* byte where the next compressed cluster may go; 0: none */
     struct qcow2_gone *gone;
     size_t gone_count, gone_room;

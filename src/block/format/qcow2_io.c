@@ -146,6 +146,7 @@ static int write_around(struct qcow2 *q, const uint8_t *data, uint64_t offset, u
 int qcow2_write_fresh(struct qcow2 *q, const uint8_t *data, uint64_t offset, uint64_t length,
                       uint64_t host, uint64_t unit, bool blank)
 {
+    q->ragged |= blank;
     if (blank || !((offset | length) & (unit - 1)))
         return write_unlocked(q, data, host + (offset & (unit - 1)), length);
     uint8_t *scratch = qcow2_scratch_take(q);

@@ -31,7 +31,8 @@ static bool is_simd(const struct insn *insn, unsigned map, unsigned from, unsign
 static bool unordered(const struct outcome *native, const struct insn *fault)
 {
     int vector = native->vector;
-    if (!fault || (vector != VEC_PF && vector != VEC_GP && vector != VEC_SS && vector != VEC_XM))
+    if (!fault || (vector != VEC_PF && vector != VEC_GP && vector != VEC_SS && vector != VEC_XM &&
+                   vector != VEC_AC))
         return false;
     return is_simd(fault, 1, 0xf7, 0xf7) || is_simd(fault, 3, 0x1d, 0x1d) || fault->id == I_CMPS ||
            fault->id == I_CALLI || fault->id == I_ENTER;

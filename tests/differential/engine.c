@@ -97,7 +97,7 @@ static void set_state(struct engine *engine)
     s->idt = (struct x86_table_register){.base = KERNEL + RIG_IDT, .limit = 4095};
     s->tr.base = KERNEL + RIG_TSS;
     s->ldt = (struct x86_segment){.attr = X86_ATTR_UNUSABLE};
-    s->cr0 |= CR0_WP;
+    s->cr0 |= CR0_WP | CR0_AM;
     s->cr4 |= CR4_PGE | CR4_OSXSAVE | CR4_FSGSBASE;
     s->cr3 = TABLES;
     s->xcr0 = 7;

@@ -121,6 +121,8 @@ void values_state(struct random *random, struct machine_state *state)
     state->flags = (random_next(random) & (FL_ARITH | FL_DF)) | FL_IF | 2;
     if (!one_in(random, 4))
         state->flags &= ~(uint64_t)FL_DF;
+    if (one_in(random, 16))
+        state->flags |= FL_AC;
     state->fs_base = DATA_AT + below(random, 4096);
     state->gs_base = one_in(random, 4) ? random_next(random) >> 20 : DATA_AT - below(random, 4096);
     x87_control(random, state->xstate);

@@ -189,7 +189,7 @@ struct soft_space {
        of them than fit: all slots. */
     uint16_t log_read[TLB_LOG], log_write[TLB_LOG], log_exec[TLB_LOG], log_jc[JC_LOG];
     uint32_t n_read, n_write, n_exec, n_jc;
-    uint64_t global[2][TLB_SIZE / 64];    /* the same of read and write */
+    uint64_t global[2][TLB_SIZE / 64]; /* the same of read and write */
     uint64_t huge_global;
     uint64_t exec_global[TLBX_SIZE / 64]; /* slots of exec that hold a supervisor's global page */
     uint64_t exec_seen[64];               /* pages that jc may hold: a bit a page, hashed */
@@ -357,6 +357,9 @@ void soft_probe(struct soft_vcpu *v, uint64_t linear, unsigned len, enum soft_ac
 /* The same with supervisor rights: descriptor tables, TSS. */
 uint64_t soft_load_sys(struct soft_vcpu *v, uint64_t linear, unsigned size);
 void soft_store_sys(struct soft_vcpu *v, uint64_t linear, unsigned size, uint64_t value);
+/* Raises #AC, if it is on, for a misaligned access of `size` bytes. soft_load and soft_store do
+   that themselves. */
+void soft_check_alignment(struct soft_vcpu *v, uint64_t linear, unsigned size);
 
 /* The linear address of the instruction's ModRM operand: segment limits and rights checked for
    `len` bytes in 16- and 32-bit code (#GP, #SS). */

@@ -99,6 +99,10 @@ void soft_write(struct soft_vcpu *v, uint64_t linear, const void *bytes, unsigne
     memcpy((void *)(uintptr_t)linear, bytes, len);
 }
 
+void soft_check_alignment(struct soft_vcpu *v, uint64_t linear, unsigned size)
+{
+}
+
 void soft_probe(struct soft_vcpu *v, uint64_t linear, unsigned len, enum soft_access access)
 {
     assert_true(inside(linear, len));

@@ -369,6 +369,30 @@ static void test_cmpxchg16b(void **state)
     assert_int_equal(finish(rig), 0x0d);
 }
 
+/* A loop that reads misaligned words, hot when the program turns on AC: #AC at its first read, but
+   only if the kernel allows it. */
+static void test_alignment(void **state)
+{
+    struct rig *rig = *state;
+    HANDLER(rig, VEC_AC, 0xb0, 0x11, RIG_END);
+    HANDLER(rig, VEC_UD, 0xb0, 0x06, RIG_END);
+    for (unsigned am = 0; am < 2; am++) {
+        CODE_AT(rig, true, 0x48, 0x8b, 0x03,            /* 0: mov rax, [rbx] */
+                0xff, 0xc9, 0x75, 0xf9,                 /* dec ecx; jnz 0 */
+                0xff, 0xca, 0x79, 0x02, 0x0f, 0x0b,     /* dec edx; jns +2; ud2 */
+                0x9c, 0x81, 0x0c, 0x24, 0, 0, 4, 0,     /* pushfq; or [rsp], AC */
+                0x9d, 0xb9, 0xc8, 0, 0, 0, 0xeb, 0xe3); /* popfq; mov ecx, 200; jmp 0 */
+        rig->v->cr0 |= am ? CR0_AM : 0;
+        rig->v->r[X86_RBX] = 0x300001;
+        rig->v->r[X86_RCX] = 200;
+        rig->v->r[X86_RDX] = 1;
+        assert_int_equal(finish(rig), am ? 0x11 : 0x06);
+        assert_int_equal(stack_word(rig, am), am ? CODE : CODE + 11);
+        assert_int_equal(rig->v->r[X86_RCX], am ? 200 : 0);
+    }
+    assert_true(rig->v->stats.native > 0);
+}
+
 /* State goes out and comes back unchanged. */
 static void test_state_round_trip(void **state)
 {
@@ -392,12 +416,25 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_fault_frame), TEST(test_divide),      TEST(test_privilege),
-        TEST(test_int_iret),    TEST(test_ist),         TEST(test_double_fault),
-        TEST(test_syscall),     TEST(test_sti_shadow),  TEST(test_hlt_wakes),
-        TEST(test_nmi),         TEST(test_single_step), TEST(test_breakpoint),
-        TEST(test_real_mode),   TEST(test_mode_switch), TEST(test_segment_limit),
-        TEST(test_rep_fault),   TEST(test_cmpxchg16b),  TEST(test_state_round_trip),
+        TEST(test_fault_frame),
+        TEST(test_divide),
+        TEST(test_privilege),
+        TEST(test_int_iret),
+        TEST(test_ist),
+        TEST(test_double_fault),
+        TEST(test_syscall),
+        TEST(test_sti_shadow),
+        TEST(test_hlt_wakes),
+        TEST(test_nmi),
+        TEST(test_single_step),
+        TEST(test_breakpoint),
+        TEST(test_real_mode),
+        TEST(test_mode_switch),
+        TEST(test_segment_limit),
+        TEST(test_rep_fault),
+        TEST(test_cmpxchg16b),
+        TEST(test_alignment),
+        TEST(test_state_round_trip),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -136,6 +136,13 @@ void soft_mem_switch(struct soft_vm *vm);
 /* The region of `gpa`, or NULL. */
 const struct soft_ram *soft_ram_find(const struct soft_mem *mem, uint64_t gpa);
 
+/* Must accesses be aligned? Then instructions run one at a time (debug.c), each access through
+   mem.c. */
+static inline bool soft_aligned_only(const struct soft_vcpu *v)
+{
+    return unlikely(v->rflags & FL_AC) && v->cpl == 3 && v->cr0 & CR0_AM;
+}
+
 struct walk {
     uint64_t gpa;
     uint64_t page_size;

@@ -58,6 +58,7 @@ void exec_bt(struct soft_vcpu *v, const struct insn *insn)
         } while (!atomic_replace(&atomic, a, bit_result(insn->id, a, mask)));
         atomic_end(v, &atomic);
     } else {
+        soft_check_alignment(v, linear, n);
         soft_probe(v, linear, n, ACC_WRITE);
         a = soft_load(v, linear, n);
         soft_store(v, linear, n, bit_result(insn->id, a, mask));

@@ -134,7 +134,9 @@ void exec_enter(struct soft_vcpu *v, const struct insn *insn)
     unsigned n = insn->opsize, level = insn->imm2 & 31;
     uint64_t mask = stack_mask(v), sp = v->r[X86_RSP];
     uint64_t low = sp - n * (level + 1) - (uint16_t)insn->imm;
-    soft_probe(v, stack_linear(v, low, n, ACC_WRITE), n, ACC_WRITE);
+    uint64_t end = stack_linear(v, low, n, ACC_WRITE);
+    soft_check_alignment(v, end, n);
+    soft_probe(v, end, n, ACC_WRITE);
     sp -= n;
     soft_store(v, stack_linear(v, sp, n, ACC_WRITE), n, v->r[X86_RBP]);
     uint64_t frame = sp, bp = v->r[X86_RBP];

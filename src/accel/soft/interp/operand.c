@@ -94,8 +94,10 @@ static uint64_t load_operand(struct soft_vcpu *v, const struct insn *insn, unsig
                              enum soft_access access)
 {
     uint64_t linear = soft_linear(v, insn, size, access);
-    if (access == ACC_WRITE)
+    if (access == ACC_WRITE) {
+        soft_check_alignment(v, linear, size);
         soft_probe(v, linear, size, ACC_WRITE);
+    }
     return soft_load(v, linear, size);
 }
 

@@ -19,6 +19,35 @@ static bool is_user(const struct soft_vcpu *v)
     return v->cpl == 3;
 }
 
+/* What an access of `size` bytes is aligned to (SDM vol. 3, table 6-7); of those that are no simple
+   number, x87 environments by the width of their words. */
+static unsigned alignment_of(unsigned size)
+{
+    switch (size) {
+    case 2:
+    case 4:
+    case 8:
+        return size;
+    case 10:
+        return 8;
+    case 14:
+    case 94:
+        return 2;
+    case 28:
+    case 108:
+        return 4;
+    default:
+        return 1;
+    }
+}
+
+void soft_check_alignment(struct soft_vcpu *v, uint64_t linear, unsigned size)
+{
+    if (unlikely(soft_aligned_only(v)) && linear & (alignment_of(size) - 1) &&
+        (!v->long_mode || soft_canonical(linear)))
+        soft_raise(v, VEC_AC, 0);
+}
+
 bool soft_crossing_forced(const struct soft_vcpu *v, uint64_t linear, unsigned size)
 {
     return unlikely(v->vm->modes.crossings) && size > 1 && (size > 2 || linear & 1);
@@ -241,11 +270,13 @@ static void store_in(struct soft_vcpu *v, struct soft_space *space, bool user, u
 
 uint64_t soft_load(struct soft_vcpu *v, uint64_t linear, unsigned size)
 {
+    soft_check_alignment(v, linear, size);
     return load_in(v, v->space, is_user(v), linear, size);
 }
 
 void soft_store(struct soft_vcpu *v, uint64_t linear, unsigned size, uint64_t value)
 {
+    soft_check_alignment(v, linear, size);
     store_in(v, v->space, is_user(v), linear, size, value);
 }
 
@@ -332,6 +363,7 @@ void soft_write(struct soft_vcpu *v, uint64_t linear, const void *bytes, unsigne
 void *soft_write_ptr(struct soft_vcpu *v, uint64_t linear, unsigned size)
 {
     struct soft_tlbe *e = &v->space->write[tlb_index(linear)];
+    soft_check_alignment(v, linear, size);
     if (likely((linear ^ e->tag) <= GUEST_PAGE_SIZE - size))
         return (void *)(uintptr_t)(linear + e->addend);
     if ((linear & 0xfff) + size > GUEST_PAGE_SIZE || soft_crossing_forced(v, linear, size)) {

@@ -121,12 +121,21 @@ void simd_check_mmx(struct soft_vcpu *v)
         soft_raise(v, VEC_MF, 0);
 }
 
+/* VCVTPH2PS and VCVTPS2PH may be misaligned under AC too (SDM vol. 2, 2.4.11). */
+static bool is_half(const struct insn *insn)
+{
+    return (insn->map == INSN_MAP_0F38 && insn->opcode == 0x13) ||
+           (insn->map == INSN_MAP_0F3A && insn->opcode == 0x1d);
+}
+
 uint64_t simd_address(struct soft_vcpu *v, const struct insn *insn, const struct simd_plan *plan,
                       enum soft_access access)
 {
     uint64_t linear = soft_linear(v, insn, plan->mem_len, access);
     if (unlikely(linear & plan->align))
         soft_gp(v, 0);
+    if (!is_half(insn))
+        soft_check_alignment(v, linear, plan->mem_len);
     return linear;
 }
 

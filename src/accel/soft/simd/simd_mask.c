@@ -32,7 +32,7 @@ static void masked_load(struct soft_vcpu *v, const struct insn *insn, const stru
     uint64_t linear = soft_linear(v, insn, 0, ACC_READ);
     for (unsigned at = 0; at < total; at += size) {
         if (selected(v, insn->vex_v, at, size))
-            put_le(data + at, size, soft_load(v, linear + at, size));
+            soft_read(v, linear + at, data + at, size);
     }
     memcpy(simd_xmm(v, insn->reg), data, 16);
     memcpy(simd_ymm_high(v, insn->reg), data + 16, 16);
@@ -49,7 +49,7 @@ static void masked_store(struct soft_vcpu *v, const struct insn *insn, const str
     }
     for (unsigned at = 0; at < total; at += size) {
         if (selected(v, insn->vex_v, at, size))
-            soft_store(v, linear + at, size, get_le(lane(v, insn->reg, at), size));
+            soft_write(v, linear + at, lane(v, insn->reg, at), size);
     }
 }
 
@@ -66,6 +66,7 @@ static void masked_bytes(struct soft_vcpu *v, const struct insn *insn, const str
     if (insn->addrsize < 8)
         offset &= (1ull << (8 * insn->addrsize)) - 1;
     uint64_t linear = soft_seg_linear(v, insn->seg, offset, 16, ACC_WRITE);
+    soft_check_alignment(v, linear, 8);
     for (unsigned at = 0; at < 16; at++) {
         if (selected(v, insn->rm, at, 1))
             soft_probe(v, linear + at, 1, ACC_WRITE);
@@ -101,7 +102,7 @@ static void gather(struct soft_vcpu *v, const struct insn *insn, const struct si
         if (insn->addrsize < 8)
             offset &= (1ull << (8 * insn->addrsize)) - 1;
         uint64_t linear = soft_seg_linear(v, insn->seg, offset, size, ACC_READ);
-        put_le(lane(v, dest, i * size), size, soft_load(v, linear, size));
+        soft_read(v, linear, lane(v, dest, i * size), size);
         memset(lane(v, mask, i * size), 0, size);
     }
     for (unsigned at = count * size; at < 32; at++)

@@ -62,6 +62,7 @@ void simd_exec_maskmovq(struct soft_vcpu *v, const struct insn *insn, const stru
     if (insn->addrsize < 8)
         offset &= (1ull << (8 * insn->addrsize)) - 1;
     uint64_t linear = soft_seg_linear(v, insn->seg, offset, 8, ACC_WRITE);
+    soft_check_alignment(v, linear, 8);
     for (unsigned i = 0; i < 8; i++) {
         if (mask[i] & 0x80)
             soft_probe(v, linear + i, 1, ACC_WRITE);
@@ -178,6 +179,7 @@ void simd_exec_x87(struct soft_vcpu *v, const struct insn *insn, const struct si
         soft_raise(v, VEC_MF, 0);
     if (plan->mem_len) {
         linear = soft_linear(v, insn, plan->mem_len, plan->writes ? ACC_WRITE : ACC_READ);
+        soft_check_alignment(v, linear, plan->mem_len);
         if (plan->writes)
             soft_probe(v, linear, plan->mem_len, ACC_WRITE);
     }

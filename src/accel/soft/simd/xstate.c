@@ -150,6 +150,7 @@ static uint64_t fx_address(struct soft_vcpu *v, const struct insn *insn, enum so
     if (v->cr0 & (CR0_EM | CR0_TS))
         soft_raise(v, VEC_NM, 0);
     uint64_t at = soft_linear(v, insn, 512, access);
+    soft_check_alignment(v, at, 4);
     if (at & 15) /* an address that does not exist comes first here, unlike with SSE */
         soft_raise(v, v->stack_access && !soft_canonical(at) ? VEC_SS : VEC_GP, 0);
     soft_probe(v, at, 512, access);

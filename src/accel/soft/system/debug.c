@@ -2,7 +2,8 @@
  * Debug registers (Intel SDM vol. 3, chapter 18): instruction and data breakpoints, single steps,
  * and what MOV SS does to them.
  *
- * While TF is set, or DR7 has a breakpoint on, instructions run one at a time through soft_step().
+ * While TF is set, DR7 has a breakpoint on or accesses must be aligned (#AC), instructions run one at
+ * a time through soft_step().
  * A page with a data breakpoint gets no TLB entry, so every access to it takes the slow path of
  * mem.c, which asks soft_watch(). The vCPU's thread.
  *
@@ -115,7 +116,7 @@ void soft_debug_delivered(struct soft_vcpu *v)
 
 bool soft_wants_step(const struct soft_vcpu *v)
 {
-    return v->rflags & FL_TF || v->dr[7] & DR7_ENABLED || v->debug_pending;
+    return v->rflags & FL_TF || v->dr[7] & DR7_ENABLED || v->debug_pending || soft_aligned_only(v);
 }
 
 /* INT n and its like go to a handler with TF clear. SYSCALL and SYSRET look at TF at their end. */

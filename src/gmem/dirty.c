@@ -92,6 +92,8 @@ void gmem_mark_written(struct gmem *gmem, uint64_t gpa, uint64_t len)
 void gmem_region_written(struct gmem *gmem, const struct gmem_region *region, uint64_t offset,
                          uint64_t len)
 {
+    if (!len)
+        return;
     if (unlikely(gmem_dirty_enabled(gmem))) {
         for (uint64_t page = offset >> GUEST_PAGE_SHIFT;
              page <= (offset + len - 1) >> GUEST_PAGE_SHIFT; page++)

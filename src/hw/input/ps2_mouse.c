@@ -11,6 +11,7 @@
 #define MOVE_MAX 255
 #define WHEEL_MAX 7
 #define PENDING_MAX 4096 /* movement beyond is lost */
+#define PENDING_WHEEL_MAX 32
 #define TYPE_WHEEL 3
 #define TYPE_EXPLORER 4
 #define BUTTONS_3 (MOUSE_LEFT | MOUSE_RIGHT | MOUSE_MIDDLE)
@@ -66,7 +67,7 @@ void ps2_mouse_event(struct ps2_mouse *mouse, int x, int y, int wheel, uint8_t b
         return;
     mouse->x = clamp(mouse->x + clamp(x, PENDING_MAX), PENDING_MAX);
     mouse->y = clamp(mouse->y - clamp(y, PENDING_MAX), PENDING_MAX);
-    mouse->wheel = clamp(mouse->wheel + clamp(wheel, PENDING_MAX), PENDING_MAX);
+    mouse->wheel = clamp(mouse->wheel + clamp(wheel, PENDING_WHEEL_MAX), PENDING_WHEEL_MAX);
     mouse->buttons = buttons & 0x1f;
 }
 
@@ -178,7 +179,7 @@ static struct err *check(const void *staged)
     if (mouse->type && mouse->type != TYPE_WHEEL && mouse->type != TYPE_EXPLORER)
         return err_new("a mouse of type %u", mouse->type);
     if (clamp(mouse->x, PENDING_MAX) != mouse->x || clamp(mouse->y, PENDING_MAX) != mouse->y ||
-        clamp(mouse->wheel, PENDING_MAX) != mouse->wheel)
+        clamp(mouse->wheel, PENDING_WHEEL_MAX) != mouse->wheel)
         return err_new("a movement is out of range");
     return NULL;
 }

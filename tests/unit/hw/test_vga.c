@@ -380,6 +380,10 @@ static void writes_by_registers_reach_the_dirty_log(void **state)
     poke(f, FRAMEBUFFER + 0x5000, 4, 1);
     gmem_dirty_take(gmem, index, bits);
     assert_int_equal(bits[0], 1 << 1 | 1 << 5);
+    /* A mode of no size clears nothing. */
+    vbe(f, 4, 1);
+    gmem_dirty_take(gmem, index, bits);
+    assert_int_equal(bits[0], 0);
 }
 
 static void the_option_rom_is_behind_its_bar(void **state)

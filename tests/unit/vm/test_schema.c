@@ -330,6 +330,10 @@ static void test_finish_errors(void **state)
     finish_refused("{kernel: k, firmware-vars: v}", "--firmware-vars is for UEFI firmware: give "
                                                     "--firmware uefi, or remove it");
     finish_refused("{disks: [d], board: micro}", "firmware needs board q35: remove --board micro");
+    finish_refused("{kernel: k, vga: true, board: micro}", "a VGA adapter needs board q35: remove "
+                                                           "--board micro");
+    finish_refused("{disks: [d], consoles: [\"vga,backend=null\", vga]}",
+                   "2 consoles show the VGA screen: there is one, remove the others");
     finish_refused("{disks: [d], consoles: [\"firmware,backend=null\", \"firmware,backend=null\"]}",
                    "2 firmware consoles: a board has one, remove the others");
     finish_refused("{kernel: k, disks: [{readonly: true}]}", "disk 'd0' has no path: add one "

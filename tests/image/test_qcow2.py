@@ -48,6 +48,66 @@ def test_created_here_filled_by_qemu(images, options):
     images.same('a.raw', 'a.qcow2')
 
 
+@pytest.mark.parametrize('how', ['metadata', 'falloc', 'full'])
+def test_preallocation(images, how):
+    """Every cluster has a place that reads as zeros; the file has as much room as QEMU's."""
+    for name, make in (('ours.qcow2', images.tenon), ('theirs.qcow2', images.qemu)):
+        make('create', '-q', '-f', 'qcow2', '-o', 'preallocation=' + how, name, '40M')
+        images.sound(name)
+    extents = json.loads(images.qemu('map', '--output=json', 'ours.qcow2').stdout)
+    assert all(extent['present'] for extent in extents) and sum(extent['length'] for extent in extents) == 40 << 20
+    ours, theirs = (images.path(name).stat().st_blocks * 512 for name in ('ours.qcow2', 'theirs.qcow2'))
+    assert abs(ours - theirs) < 1 << 20, (ours, theirs)
+    images.io('ours.qcow2', 'read -P 0 0 40M', 'write -P 7 3M 5M')
+    images.sound('ours.qcow2')
+    images.mixed('a.raw', 40 << 20)
+    images.tenon('convert', '-f', 'raw', '-O', 'qcow2', '-o', 'preallocation=' + how, 'a.raw', 'a.qcow2')
+    images.sound('a.qcow2')
+    images.same('a.raw', 'a.qcow2')
+
+
+def test_preallocation_with_a_data_file(images):
+    images.tenon('create', '-q', '-f', 'qcow2', '-o', 'preallocation=falloc,data_file=d.raw,data_file_raw=on', 'a.qcow2',
+                 '10000000')
+    images.sound('a.qcow2')
+    assert images.path('d.raw').stat().st_size == 10000384
+    assert images.path('d.raw').stat().st_blocks * 512 >= 10000000
+    for other in ('encrypt.format=luks,encrypt.key-secret=s', 'extended_l2=on'):
+        assert 'neither' in images.tenon('create', '--object', 'secret,id=s,data=x', '-f', 'qcow2', '-o',
+                                         'preallocation=full,' + other, 'b.qcow2', '1M', status=2).stderr
+        assert not images.path('b.qcow2').exists()
+
+
+@pytest.mark.parametrize('options', ['cluster_size=64k', 'cluster_size=4k', 'compat=0.10', 'extended_l2=on',
+                                     'data_file=d.raw,data_file_raw=on'])
+def test_shrink(images, options):
+    """What is cut off is gone, with its clusters, and does not come back."""
+    images.tenon('create', '-q', '-f', 'qcow2', '-o', options, 'a.qcow2', '40M')
+    images.io('a.qcow2', 'write -P 1 0 1M', 'write -P 2 9M 2M', 'write -P 3 30M 10M')
+    assert '--shrink' in images.tenon('resize', 'a.qcow2', '10M', status=2).stderr
+    images.tenon('resize', '--shrink', 'a.qcow2', str((10 << 20) + 5120))
+    images.sound('a.qcow2')
+    images.io('a.qcow2', 'read -P 1 0 1M', 'read -P 2 9M 1M', 'read -P 2 10M 5k')
+    held = images.path('d.raw' if 'data_file' in options else 'a.qcow2').stat().st_blocks * 512
+    assert held < 5 << 20, held
+    images.tenon('resize', 'a.qcow2', '40M')
+    images.sound('a.qcow2')
+    images.io('a.qcow2', 'read -P 2 10M 5k', 'read -P 0 %d %d' % ((10 << 20) + 5120, (30 << 20) - 5120))
+
+
+def test_shrink_over_a_backing_file(images):
+    images.qemu('create', '-q', '-f', 'qcow2', 'base.qcow2', '40M')
+    images.io('base.qcow2', 'write -P 9 0 40M')
+    images.qemu('create', '-q', '-f', 'qcow2', '-b', 'base.qcow2', '-F', 'qcow2', 'a.qcow2')
+    images.qemu('snapshot', '-c', 'kept', 'a.qcow2')
+    images.io('a.qcow2', 'write -P 2 9M 2M')
+    images.tenon('resize', '--shrink', 'a.qcow2', '10M')
+    images.sound('a.qcow2')
+    images.tenon('resize', 'a.qcow2', '20M')
+    images.sound('a.qcow2')
+    images.io('a.qcow2', 'read -P 9 0 9M', 'read -P 2 9M 1M', 'read -P 0 10M 10M')
+
+
 def test_size_without_multiple(images):
     images.path('odd.raw').write_bytes(random.Random(7).randbytes(1000003))
     images.tenon('convert', '-f', 'raw', '-O', 'qcow2', 'odd.raw', 'odd.qcow2')

@@ -268,6 +268,10 @@ int qcow2_write_fresh(struct qcow2 *q, const uint8_t *data, uint64_t offset, uin
 int qcow2_place(struct qcow2 *q, uint64_t start, uint64_t count, uint64_t *host, uint64_t *got,
                 bool *virgin);
 
+/* Sets `count` entries from the guest offset to clusters that follow each other from `host`. Not
+ * for extended ones. */
+int qcow2_link(struct qcow2 *q, uint64_t offset, uint64_t count, uint64_t host);
+
 /* qcow2_extended.c */
 int qcow2_find_run_extended(struct qcow2 *q, uint64_t offset, uint64_t length, const uint8_t *slice,
                             unsigned index, struct qcow2_run *run);
@@ -328,6 +332,8 @@ int qcow2_rewrite_header(struct qcow2 *q, unsigned version, const char *backing,
                          const char *format);
 struct err *qcow2_set_backing_name(struct image *image, const char *name, const char *format);
 struct err *qcow2_amend(struct image *image, const struct image_option *option, unsigned count);
+/* The layer has nothing there any more: whole clusters. */
+int qcow2_drop(struct qcow2 *q, uint64_t offset, uint64_t end);
 struct err *qcow2_empty(struct image *image);
 
 /* qcow2.c */

@@ -215,11 +215,10 @@ struct err *qcow2_amend(struct image *image, const struct image_option *option, 
     return lazy ? set_lazy(q, lazy) : NULL;
 }
 
-struct err *qcow2_empty(struct image *image)
+int qcow2_drop(struct qcow2 *q, uint64_t offset, uint64_t end)
 {
-    struct qcow2 *q = image->state;
     int result = 0;
-    for (uint64_t at = 0; at < image->size && !result;) {
+    for (uint64_t at = offset; at < end && !result;) {
         uint8_t *slice;
         unsigned index;
         result = qcow2_map(q, at, &slice, &index);
@@ -239,7 +238,11 @@ struct err *qcow2_empty(struct image *image)
         qcow2_cache_dirty(q, &q->l2, slice);
         result = qcow2_gone_entry(q, before);
     }
-    if (!result)
-        result = qcow2_flush_all(q);
+    return result ? result : qcow2_flush_all(q);
+}
+
+struct err *qcow2_empty(struct image *image)
+{
+    int result = qcow2_drop(image->state, 0, image->size);
     return result ? err_errno(-result, "cannot free its clusters") : NULL;
 }

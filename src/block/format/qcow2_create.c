@@ -40,6 +40,7 @@ const char *const qcow2_create_options[] = {"compat",
 struct plan {
     unsigned version, cluster_bits, refcount_order, compression, entry_bits;
     bool lazy, data_raw;
+    enum { ALLOCATE_NOTHING, ALLOCATE_METADATA, ALLOCATE_ROOM, ALLOCATE_ZEROS } preallocation;
     const char *data_file; /* NULL: none */
     uint64_t crypt_at;
     size_t crypt_size; /* 0: not encrypted */
@@ -58,6 +59,23 @@ static bool number(const char *text, uint64_t *value)
     else if (*end == 'm' || *end == 'M')
         *value <<= 20, end++;
     return !*end;
+}
+
+static struct err *choose_preallocation(const struct image_create *create, struct plan *plan)
+{
+    static const char *const names[] = {"off", "metadata", "falloc", "full"};
+    const char *text = image_create_value(create, "preallocation");
+    unsigned how = 0;
+    while (text && how < ARRAY_SIZE(names) && strcmp(text, names[how]))
+        how++;
+    if (how == ARRAY_SIZE(names))
+        return err_of(ERR_USAGE, "preallocation is off, metadata, falloc or full, not '%s'", text);
+    plan->preallocation = how;
+    if (how && (create->backing_name || plan->entry_bits == 4 ||
+                image_create_value(create, "encrypt.format")))
+        return err_of(ERR_USAGE, "preallocation goes neither with a backing file, which it would "
+                                 "hide, nor with extended_l2, nor with encryption");
+    return NULL;
 }
 
 static struct err *choose(const struct image_create *create, struct plan *plan)
@@ -90,8 +108,6 @@ static struct err *choose(const struct image_create *create, struct plan *plan)
     }
     if ((text = image_create_value(create, "lazy_refcounts")))
         plan->lazy = !strcmp(text, "on") || !strcmp(text, "true");
-    if ((text = image_create_value(create, "preallocation")) && strcmp(text, "off"))
-        return err_of(ERR_USAGE, "preallocation of qcow2 is not supported, only 'off'");
     if ((text = image_create_value(create, "extended_l2")) &&
         (!strcmp(text, "on") || !strcmp(text, "true"))) {
         plan->entry_bits = 4;
@@ -108,6 +124,7 @@ static struct err *choose(const struct image_create *create, struct plan *plan)
                       "compat 0.10 has no data_file, and its name has at most 1023 bytes");
     if (plan->version == 2 && (plan->refcount_order != 4 || plan->compression || plan->lazy))
         return err_of(ERR_USAGE, "compat 0.10 has 16-bit reference counts, zlib, and no lazy ones");
+    TRY(choose_preallocation(create, plan));
     uint64_t covers = 1ull << (2 * plan->cluster_bits - plan->entry_bits);
     plan->l1_entries = plan->size / covers + !!(plan->size % covers);
     if (plan->l1_entries * 8 > QCOW2_L1_MAX)
@@ -239,6 +256,56 @@ static struct err *write_image(struct image *file, const struct image_create *cr
     return err ? err : result ? err_errno(-result, "cannot write") : NULL;
 }
 
+static int write_zeros(struct image *file, uint64_t offset, uint64_t length)
+{
+    static const uint8_t zeros[KIB(64)];
+    int result = 0;
+    for (uint64_t at = 0; at < length && !result; at += sizeof(zeros))
+        result = image_write(file, zeros, offset + at, MIN(length - at, sizeof(zeros)));
+    return result;
+}
+
+/* A place for each cluster of a new disk, and in the file what the plan says. */
+static int allocate_all(struct qcow2 *q, const struct plan *plan)
+{
+    uint64_t size = plan->size, end = 0, got = 0, host = 0;
+    int result = 0;
+    for (uint64_t at = 0; at < size && !result; at += got << q->cluster_bits) {
+        bool virgin;
+        uint64_t left = (size - at + q->cluster_size - 1) >> q->cluster_bits;
+        result = qcow2_place(q, at, MIN(left, GIB(1) >> q->cluster_bits), &host, &got, &virgin);
+        if (!result)
+            result = qcow2_link(q, at, got, host);
+        if (result)
+            break;
+        uint64_t length = got << q->cluster_bits;
+        if (q->external)
+            length = MIN(length, size - at);
+        if (plan->preallocation == ALLOCATE_ROOM)
+            result = image_zero(q->data, host, length, false);
+        else if (plan->preallocation == ALLOCATE_ZEROS)
+            result = write_zeros(q->data, host, length);
+        end = MAX(end, host + length);
+    }
+    return !result && image_size(q->data) < end ? image_truncate(q->data, end) : result;
+}
+
+static struct err *preallocate(struct image *file, const struct image_create *create,
+                               const struct plan *plan)
+{
+    struct image *image = image_new(&image_qcow2, IMAGE_OPEN_WRITABLE | IMAGE_OPEN_SCRATCH);
+    image->file = file; /* borrowed */
+    struct err *err = image_qcow2.open(image, create->files);
+    if (!err) {
+        int result = allocate_all(image->state, plan), closed = image_qcow2.close(image);
+        result = result ? result : closed;
+        err = result ? err_errno(-result, "cannot allocate its clusters") : NULL;
+    }
+    image_fini(image);
+    free(image);
+    return err;
+}
+
 struct err *qcow2_create(struct image *file, const struct image_create *create)
 {
     struct plan plan;
@@ -249,8 +316,11 @@ struct err *qcow2_create(struct image *file, const struct image_create *create)
     TRY(qcow2_crypt_create(create, &crypt, &plan.crypt_size));
     struct err *err = write_image(file, create, &plan, crypt);
     free(crypt);
+    if (!err && plan.preallocation)
+        err = preallocate(file, create, &plan);
     return err;
 }
+
 /* As if every cluster of the disk were allocated, tables that may be needed included. */
 struct err *qcow2_measure(const struct image_create *create, struct image_measure *measure)
 {
@@ -308,29 +378,40 @@ static int move_l1(struct qcow2 *q, uint32_t entries)
     return result;
 }
 
+/* What is behind the new end goes, and does not come back when the disk grows again. */
+static int cut(struct image *image, uint64_t size)
+{
+    struct qcow2 *q = image->state;
+    uint64_t edge = MIN(ALIGN_UP(size, q->cluster_size), image->size);
+    int result = edge > size ? qcow2_zero(image, size, edge - size, false) : 0;
+    return result || edge == image->size ? result : qcow2_drop(q, edge, image->size);
+}
+
 struct err *qcow2_resize(struct image *image, uint64_t size)
 {
     struct qcow2 *q = image->state;
     uint64_t covers = 1ull << qcow2_table_bits(q), before = image->size;
     size = ALIGN_UP(size, (uint64_t)IMAGE_SECTOR);
     uint64_t needed = size / covers + !!(size % covers);
-    if (size < image->size)
-        return err_new("making it smaller is not supported");
     if (q->snapshot_count && q->version < 3)
         return err_new("an image of version 2 with snapshots cannot change its size");
     if (needed * 8 > QCOW2_L1_MAX)
         return err_new("that size needs larger clusters");
-    int result = needed > q->l1_size ? move_l1(q, (uint32_t)needed) : 0;
+    int result = size < before ? cut(image, size) : 0;
+    if (!result && needed > q->l1_size)
+        result = move_l1(q, (uint32_t)needed);
     if (!result && q->external && image_size(q->data) < size)
         result = image_truncate(q->data, size);
     /* What the backing image has there must not appear. */
     image->size = size;
-    if (!result && image->backing && image_size(image->backing) > before)
+    if (!result && size > before && image->backing && image_size(image->backing) > before)
         result = qcow2_zero(image, before, MIN(size, image_size(image->backing)) - before, false);
     if (!result)
         result = qcow2_flush_all(q);
     if (!result)
         result = qcow2_write_header_u64(q, 24, size);
+    if (!result && q->external && size < before)
+        result = image_truncate(q->data, size);
     if (result)
         image->size = before;
     return result ? err_errno(-result, "cannot write its tables") : NULL;

@@ -157,8 +157,7 @@ int qcow2_write_fresh(struct qcow2 *q, const uint8_t *data, uint64_t offset, uin
     return result;
 }
 
-/* Sets `count` entries from the guest offset to clusters that follow each other from `host`. */
-static int link_clusters(struct qcow2 *q, uint64_t offset, uint64_t count, uint64_t host)
+int qcow2_link(struct qcow2 *q, uint64_t offset, uint64_t count, uint64_t host)
 {
     while (q->frozen)
         pthread_cond_wait(&q->progress, &q->lock.mutex);
@@ -238,7 +237,7 @@ static int write_allocating(struct qcow2 *q, struct qcow2_op *op, const uint8_t 
     if (result && !q->external)
         qcow2_unalloc(q, host, got);
     if (!result)
-        result = link_clusters(q, start, got, host);
+        result = qcow2_link(q, start, got, host);
     qcow2_release(q, op);
     return result;
 }
@@ -252,7 +251,7 @@ static int write_zeroed(struct qcow2 *q, struct qcow2_op *op, const uint8_t *dat
     qcow2_claim(op, offset - inside, count << q->cluster_bits);
     int result = qcow2_write_fresh(q, data, offset, run->length, host, q->cluster_size, false);
     if (!result)
-        result = link_clusters(q, offset - inside, count, host);
+        result = qcow2_link(q, offset - inside, count, host);
     qcow2_release(q, op);
     return result;
 }

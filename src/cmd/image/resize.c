@@ -16,7 +16,9 @@ struct err *image_resize_run(const struct image_args *args, int *status)
     struct image *image;
     (void)status;
     TRY(image_parse_size(text + (more || less), &size));
-    TRY(image_open_chain(args, path, args->format, IMAGE_OPEN_WRITABLE, &image));
+    /* What is cut off gives its room back. */
+    unsigned flags = IMAGE_OPEN_WRITABLE | (args->shrink ? (unsigned)IMAGE_OPEN_DISCARD : 0);
+    TRY(image_open_chain(args, path, args->format, flags, &image));
     struct err *err = NULL;
     if (!args->format && image_driver(image) == image_driver_find("raw") && !args->quiet)
         fprintf(stderr, "tenon: '%s' has no known format: resized as raw\n", path);

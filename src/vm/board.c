@@ -238,8 +238,10 @@ struct err *board_reset(struct board *board)
 
     list_for_each (device, &board->devices, link)
         device_reset(device);
-    if (board_has_firmware(board))
+    if (board_has_firmware(board)) {
+        board_firmware_reset(board);
         return NULL;
+    }
     TRY(pci_bus_assign(board->bus));
     return board_load_tables(board);
 }

@@ -83,6 +83,7 @@ struct board {
     uint64_t vars_base; /* the variable store's flash memory; size 0: there is none */
     uint32_t vars_size;
     uint64_t tables_ecam;          /* what the ACPI tables in fw_cfg say of ECAM */
+    bool started;                  /* it has been reset before */
     char *boot_path[VM_DISKS_MAX]; /* owned: what firmware calls each disk; NULL: cannot boot */
 
     /* The host's side, freed after the devices. */
@@ -153,6 +154,8 @@ char *board_boot_path(const struct pci_device *pci, const char *kind, const char
 struct err *board_add_firmware_memory(struct board *board);
 /* Its devices, when all others are there. */
 struct err *board_add_firmware(struct board *board);
+/* At each reset of the machine, behind its devices'. */
+void board_firmware_reset(struct board *board);
 /* Firmware starts the machine, and sets up what otherwise the board does. */
 static inline bool board_has_firmware(const struct board *board)
 {

@@ -189,18 +189,38 @@ static struct err *add_smbios(const struct board *board, struct fw_cfg *cfg)
     return err;
 }
 
-/* Disks in the order of the configuration, as Open Firmware paths, a line each. */
+/* Disks as Open Firmware paths, a line each. */
+static void write_boot_order(const struct board *board, bool once, struct buf *text)
+{
+    unsigned order[VM_DISKS_MAX];
+
+    vm_boot_order(board->config, once, order);
+    for (unsigned i = 0; i < board->config->disk_count; i++) {
+        if (board->boot_path[order[i]])
+            buf_printf(text, "%s\n", board->boot_path[order[i]]);
+    }
+    buf_u8(text, 0);
+}
+
 static void add_boot_order(const struct board *board, struct fw_cfg *cfg)
 {
-    struct buf order = BUF_INIT;
+    struct buf text = BUF_INIT;
 
-    for (unsigned i = 0; i < board->config->disk_count; i++) {
-        if (board->boot_path[i])
-            buf_printf(&order, "%s\n", board->boot_path[i]);
+    write_boot_order(board, true, &text);
+    fw_cfg_add_file(cfg, "bootorder", text.data, text.len);
+    buf_fini(&text);
+}
+
+void board_firmware_reset(struct board *board)
+{
+    struct buf text = BUF_INIT;
+
+    if (board->started) { /* `boot-once` was for the first start */
+        write_boot_order(board, false, &text);
+        fw_cfg_replace(board->fw_cfg, "bootorder", text.data, text.len);
+        buf_fini(&text);
     }
-    buf_u8(&order, 0);
-    fw_cfg_add_file(cfg, "bootorder", order.data, order.len);
-    buf_fini(&order);
+    board->started = true;
 }
 
 /* What the BIOS shows on the screen, if there is one, goes to the first serial port as well. */

@@ -58,6 +58,42 @@ static struct err *open_block(struct board *board, unsigned index)
     return err ? err : limit(board->block[index], disk);
 }
 
+/*
+ * What firmware calls each disk of the controller that disk `first` begins. OVMF knows NVMe and
+ * SATA controllers by these names alone, whichever they are.
+ */
+static void set_boot_paths(struct board *board, unsigned first, const struct pci_device *pci)
+{
+    const struct vm_config *config = board->config;
+    unsigned place = 0;
+
+    for (unsigned i = first; i < config->disk_count; i++) {
+        scoped(free_cleanup) char *unit = NULL;
+        const char *kind = "scsi";
+        if (vm_disk_controller(config, i) != first)
+            continue;
+        switch (config->disk[i].bus) {
+        case VM_DISK_VIRTIO:
+            unit = xstrdup("disk@0,0");
+            break;
+        case VM_DISK_SCSI:
+            unit = xasprintf("channel@0/disk@0,%x", place);
+            break;
+        case VM_DISK_NVME:
+            kind = "pci8086,5845";
+            unit = xasprintf("namespace@%x,0", place + 1);
+            break;
+        case VM_DISK_AHCI:
+        case VM_DISK_SATA:
+            kind = "pci8086,2922";
+            unit = xasprintf("drive@%x/disk@0", place);
+            break;
+        }
+        board->boot_path[i] = board_boot_path(pci, kind, unit);
+        place++;
+    }
+}
+
 static struct err *add_blk(struct board *board, unsigned index)
 {
     const struct vm_disk *disk = &board->config->disk[index];
@@ -70,7 +106,7 @@ static struct err *add_blk(struct board *board, unsigned index)
     blk->io_loops = &board->wiring.io_loop;
     blk->io_loop_count = 1;
     TRY(board_add_pci(board, &blk->virtio.pci, -1));
-    board->boot_path[index] = board_boot_path(&blk->virtio.pci, "scsi", "disk@0,0");
+    set_boot_paths(board, index, &blk->virtio.pci);
     return NULL;
 }
 
@@ -91,7 +127,9 @@ static struct err *add_scsi(struct board *board, unsigned first)
     }
     scsi->io_loops = &board->wiring.io_loop;
     scsi->io_loop_count = 1;
-    return board_add_pci(board, &scsi->virtio.pci, -1);
+    TRY(board_add_pci(board, &scsi->virtio.pci, -1));
+    set_boot_paths(board, first, &scsi->virtio.pci);
+    return NULL;
 }
 
 static struct err *add_nvme(struct board *board, unsigned first)
@@ -110,7 +148,9 @@ static struct err *add_nvme(struct board *board, unsigned first)
     nvme->serial = config->disk[first].serial;
     nvme->io_loops = &board->wiring.io_loop;
     nvme->io_loop_count = 1;
-    return board_add_pci(board, &nvme->pci, -1);
+    TRY(board_add_pci(board, &nvme->pci, -1));
+    set_boot_paths(board, first, &nvme->pci);
+    return NULL;
 }
 
 /* The board's SATA controller: its disks and drives are at its ports in their order. */
@@ -130,7 +170,9 @@ static struct err *add_ahci(struct board *board, unsigned first)
         ahci->port[port++].optical = disk->media == VM_MEDIA_CDROM;
     }
     ahci->io_loop = board->wiring.io_loop;
-    return board_add_pci(board, &ahci->pci, AHCI_DEVFN);
+    TRY(board_add_pci(board, &ahci->pci, AHCI_DEVFN));
+    set_boot_paths(board, first, &ahci->pci);
+    return NULL;
 }
 
 static struct err *add_disks(struct board *board)

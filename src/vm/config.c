@@ -297,6 +297,55 @@ unsigned vm_disk_controller(const struct vm_config *config, unsigned index)
     return index;
 }
 
+/* Does `word`, of `length` bytes, name this disk? */
+static bool boot_names(const char *word, size_t length, const struct vm_disk *disk)
+{
+    const char *kind = disk->media == VM_MEDIA_CDROM ? "cdrom" : "disk";
+
+    return (strlen(disk->id) == length && !memcmp(word, disk->id, length)) ||
+           (strlen(kind) == length && !memcmp(word, kind, length));
+}
+
+void vm_boot_order(const struct vm_config *config, bool once, unsigned order[VM_DISKS_MAX])
+{
+    const char *word = once && config->boot_once ? config->boot_once : config->boot;
+    bool taken[VM_DISKS_MAX] = {false};
+    unsigned count = 0;
+
+    while (word && *word) {
+        size_t length = strcspn(word, ",");
+        for (unsigned i = 0; i < config->disk_count; i++) {
+            if (taken[i] || !boot_names(word, length, &config->disk[i]))
+                continue;
+            taken[i] = true;
+            order[count++] = i;
+        }
+        word += length + (word[length] == ',');
+    }
+    for (unsigned i = 0; i < config->disk_count; i++) {
+        if (!taken[i])
+            order[count++] = i;
+    }
+}
+
+static struct err *check_boot(const struct vm_config *config, const char *flag, const char *word)
+{
+    if (word && !config->firmware)
+        return err_of(ERR_USAGE, "--%s is for firmware, and a kernel is started: remove it", flag);
+    while (word && *word) {
+        size_t length = strcspn(word, ",");
+        bool found = false;
+        for (unsigned i = 0; i < config->disk_count && !found; i++)
+            found = boot_names(word, length, &config->disk[i]);
+        if (!found)
+            return err_of(ERR_USAGE,
+                          "--%s: there is no '%.*s' to boot from: give ids of disks, disk or cdrom",
+                          flag, (int)length, word);
+        word += length + (word[length] == ',');
+    }
+    return NULL;
+}
+
 static struct err *check_slots(const struct vm_config *config)
 {
     unsigned devices = config->net_count + config->rng + config->vga;
@@ -356,6 +405,8 @@ struct err *schema_finish(struct vm_config *config)
         config->name = xstrdup("vm");
     TRY(finish_start(config));
     TRY(finish_disks(config));
+    TRY(check_boot(config, "boot", config->boot));
+    TRY(check_boot(config, "boot-once", config->boot_once));
     if (config->board == VM_BOARD_AUTO)
         config->board = standard_board(config);
     TRY(finish_nets(config));

@@ -109,8 +109,9 @@ struct vm_config {
     enum vm_board board;
     char *kernel, *initrd, *append; /* paths; NULL when absent */
     int kernel_fd, initrd_fd;
-    char *firmware;      /* "bios", "uefi" or a path; NULL: the kernel is started directly */
-    char *firmware_vars; /* path of the variable store; NULL: none, or the standard one */
+    char *firmware;         /* "bios", "uefi" or a path; NULL: the kernel is started directly */
+    char *firmware_vars;    /* path of the variable store; NULL: none, or the standard one */
+    char *boot, *boot_once; /* what firmware tries first: "cdrom,d0"; NULL: disks as they stand */
     int firmware_fd, firmware_vars_fd;
     bool vga;       /* VGA adapter, keyboard and mouse */
     int vga_rom_fd; /* its option ROM; -1: none */
@@ -132,6 +133,11 @@ struct vm_config {
  * NVMe disks with the same serial do, each virtio disk has its own. After schema_finish().
  */
 unsigned vm_disk_controller(const struct vm_config *config, unsigned index);
+/*
+ * The disks in the order in which firmware is to try them: what `boot` names (`boot_once`, if there
+ * is one and `once`), then the others as they stand.
+ */
+void vm_boot_order(const struct vm_config *config, bool once, unsigned order[VM_DISKS_MAX]);
 /* Defaults, all descriptors -1. */
 void vm_config_init(struct vm_config *config);
 /* Frees strings and closes the descriptors that are still its own (not -1). */

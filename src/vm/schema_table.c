@@ -165,6 +165,13 @@ static const struct schema_field vm_fields[] = {
      .offset = offsetof(struct vm_config, firmware_vars), .metavar = "PATH",
      .help = "File with the variables of a UEFI firmware, made from the template when missing. "
              "Default for uefi: NAME.vars.fd in $XDG_STATE_HOME/tenon."},
+    {.key = "boot", .flag = "boot", .kind = SCHEMA_TEXT, .offset = offsetof(struct vm_config, boot),
+     .metavar = "ORDER",
+     .help = "What firmware tries first: ids of disks, or disk or cdrom for all of that kind, joined by commas. Default: "
+             "the disks in their order."},
+    {.key = "boot-once", .flag = "boot-once", .kind = SCHEMA_TEXT,
+     .offset = offsetof(struct vm_config, boot_once), .metavar = "ORDER",
+     .help = "The same for the first start alone; a reset goes back to `boot`."},
     {.key = "vga", .flag = "vga", .kind = SCHEMA_SWITCH, .offset = offsetof(struct vm_config, vga),
      .standard = "false",
      .help = "VGA adapter (1234:1111, Bochs VBE) with a PS/2 keyboard and mouse, for firmware and kernel. "

@@ -134,3 +134,24 @@ def test_a_missing_package_is_named(tenon, tmp_path):
         if result.returncode == 77 or 'unshare' in result.stderr:
             pytest.skip('no mount namespaces here')
         expect_failure(result, 1, 'apt-get install ' + package)
+
+
+@needs_seabios
+def test_boot_order_and_once(tenon, tmp_path):
+    """Three disks that say their letter; the first resets, and the next start goes by the order."""
+    reset = b'\xb0\x06\xba\xf9\x0c\xee\xf4'  # mov al, 6; mov dx, 0xcf9; out dx, al; hlt
+    for letter, bus in (('a', 'nvme'), ('b', 'scsi'), ('c', 'ahci')):
+        code = bios_text('disk %s\r\n' % letter * 3) + exit_with(ord(letter) - 96)
+        boot_sector(tmp_path, code, letter + '.img')
+    code = bios_text('once\r\n' * 3) + reset
+    boot_sector(tmp_path, code, 'once.img')
+    disks = ('--disk', 'a.img,bus=nvme,id=a', '--disk', 'b.img,bus=scsi,id=b', '--disk',
+             'c.img,bus=ahci,id=c', '--disk', 'once.img,id=once')
+    for order, status in (('a', 1), ('b', 2), ('c', 3), ('c,a', 3)):
+        result = tenon.run('run', '--accel', 'soft', '--firmware', 'bios', '--debug-exit', *disks,
+                           '--boot', order, '--json', timeout=300)
+        assert '"status": %d' % status in result.stdout, (order, result.stdout, result.stderr)
+    result = tenon.run('run', '--accel', 'soft', '--firmware', 'bios', '--debug-exit', *disks,
+                       '--boot', 'b', '--boot-once', 'once', '--json', timeout=300)
+    assert 'once' in result.stderr and '"status": 2' in result.stdout, result.stderr
+    expect_failure(tenon.run('run', '--firmware', 'bios', *disks, '--boot', 'x'), 2, "no 'x'")

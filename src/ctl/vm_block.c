@@ -132,6 +132,22 @@ static const char *node_format(const struct image *node)
     return node ? image_driver_name(image_driver(node)) : "raw";
 }
 
+static json_t *describe_drive(struct vm_control *control, unsigned disk, json_t *take_inserted)
+{
+    const char *id = vm_disk_config(control->vm, disk)->id;
+    bool removable = vm_disk_removable(control->vm, disk), locked = false, open = false;
+
+    if (removable)
+        vm_disk_tray(control->vm, disk, &locked, &open);
+    json_t *drive = json_pack("{s:s, s:s, s:b, s:b, s:s}", "device", id, "qdev", id, "locked",
+                              locked, "removable", removable, "type", "unknown");
+    if (removable)
+        json_object_set_new(drive, "tray_open", json_boolean(open));
+    if (take_inserted)
+        json_object_set_new(drive, "inserted", take_inserted);
+    return drive;
+}
+
 static json_t *describe(struct vm_control *control, unsigned disk)
 {
     const struct vm_disk *config = vm_disk_config(control->vm, disk);
@@ -140,6 +156,8 @@ static json_t *describe(struct vm_control *control, unsigned disk)
     struct block_info info;
     int depth = 0;
 
+    if (!config->path) /* an empty drive */
+        return describe_drive(control, disk, NULL);
     block_get_info(block, &info);
     for (struct image *at = node; at && image_backing(at); at = image_backing(at))
         depth++;
@@ -151,8 +169,7 @@ static json_t *describe(struct vm_control *control, unsigned disk)
                   "backing_file_depth", depth, "image", image);
     if (node && image_bitmap_count(node))
         json_object_set_new(inserted, "dirty-bitmaps", vm_block_bitmaps(node));
-    return json_pack("{s:s, s:s, s:b, s:b, s:s, s:o}", "device", config->id, "qdev", config->id,
-                     "locked", 0, "removable", 0, "type", "unknown", "inserted", inserted);
+    return describe_drive(control, disk, inserted);
 }
 
 struct err *vm_block_query(void *opaque, const json_t *arguments, json_t **result)

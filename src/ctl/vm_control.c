@@ -161,6 +161,8 @@ static const struct qmp_command commands[] = {
     {"add-fd", vm_block_add_fd},
     {"remove-fd", vm_block_remove_fd},
     {"blockdev-snapshot-sync", vm_block_snapshot},
+    {"eject", vm_drive_eject},
+    {"blockdev-change-medium", vm_drive_change_medium},
     {"drive-mirror", vm_block_mirror},
     {"block-commit", vm_block_commit},
     {"block-stream", vm_block_stream},
@@ -195,6 +197,7 @@ struct err *vm_control_new(const struct vm_control_config *config, struct vm_con
     control->name = xstrdup(config->name);
     control->timeline = config->timeline;
     vm_on_disk_error(control->vm, vm_block_failed, control);
+    vm_on_tray(control->vm, vm_drive_tray_moved, control);
     control->server = qmp_server_new(config->loop, commands, control);
     if (config->owner_fd >= 0)
         err = qmp_server_add(control->server, config->owner_fd, true, on_owner_gone, control);

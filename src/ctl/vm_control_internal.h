@@ -45,16 +45,19 @@ struct err *vm_control_disk(struct vm_control *control, const json_t *arguments,
 struct err *vm_control_fd(struct vm_control *control, const json_t *arguments, const char *name,
                           int *fd);
 
-/* vm_block.c, vm_block_bitmap.c, vm_block_job.c: commands. */
+/* vm_block.c, vm_block_bitmap.c, vm_block_job.c, vm_drive.c: commands. */
 typedef struct err *vm_command(void *opaque, const json_t *arguments, json_t **result);
 vm_command vm_block_query, vm_block_resize, vm_block_add_fd, vm_block_remove_fd, vm_block_snapshot;
 vm_command vm_block_throttle, vm_block_mirror, vm_block_commit, vm_block_stream;
 vm_command vm_block_bitmap_add, vm_block_bitmap_remove, vm_block_bitmap_clear, vm_block_backup;
+vm_command vm_drive_eject, vm_drive_change_medium;
 vm_command vm_block_job_query, vm_block_job_complete, vm_block_job_cancel, vm_block_job_set_speed;
 /* vm_screen.c: commands. */
 vm_command vm_screen_dump, vm_screen_send_key;
 /* What query-block says of a node's bitmaps. */
 json_t *vm_block_bitmaps(const struct image *node);
+/* vm_drive.c, for vm_on_tray(). */
+void vm_drive_tray_moved(void *opaque, const char *disk, bool open);
 /* For vm_on_disk_error(). */
 void vm_block_failed(void *opaque, const char *disk, bool write, int error);
 void vm_block_fini(struct vm_control *control);

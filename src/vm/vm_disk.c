@@ -6,6 +6,7 @@
 #include "vm/vm_disk.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -120,7 +121,7 @@ static struct err *open_image(const struct vm *vm, unsigned disk, int take_fd, c
 {
     const struct vm_disk *config = &vm->config->disk[disk];
     const struct block_driver *driver = image_driver_find(format);
-    unsigned flags = IMAGE_OPEN_WRITABLE |
+    unsigned flags = (config->media == VM_MEDIA_CDROM ? 0 : IMAGE_OPEN_WRITABLE) |
                      (config->cache == BLOCK_CACHE_UNSAFE ? IMAGE_OPEN_UNSAFE : 0) |
                      (config->discard ? IMAGE_OPEN_DISCARD : 0);
     struct stat status;
@@ -171,6 +172,95 @@ struct err *vm_disk_change_bitmap(struct vm *vm, unsigned disk,
     return err;
 }
 
+/* --- optical drives --- */
+
+static struct ahci *drive(struct vm *vm, unsigned disk, unsigned *port)
+{
+    *port = place_at_controller(vm, disk);
+    return (struct ahci *)controller(vm, disk);
+}
+
+bool vm_disk_removable(const struct vm *vm, unsigned disk)
+{
+    return vm->config->disk[disk].media == VM_MEDIA_CDROM;
+}
+
+void vm_disk_tray(struct vm *vm, unsigned disk, bool *locked, bool *open)
+{
+    unsigned port;
+    struct ahci *ahci = drive(vm, disk, &port);
+
+    ahci_tray(ahci, port, locked, open);
+}
+
+void vm_disk_request_eject(struct vm *vm, unsigned disk)
+{
+    unsigned port;
+    struct ahci *ahci = drive(vm, disk, &port);
+
+    ahci_request_eject(ahci, port);
+}
+
+struct err *vm_disk_set_medium(struct vm *vm, unsigned disk, int take_fd, const char *format,
+                               const char *name)
+{
+    struct image *medium = NULL;
+    unsigned port;
+    struct ahci *ahci = drive(vm, disk, &port);
+
+    if (take_fd >= 0)
+        TRY(open_image(vm, disk, take_fd, format, &medium));
+    struct err *err = not_held(vm);
+    if (err) {
+        image_close(medium);
+        return err;
+    }
+    hold(vm, disk);
+    err = block_set_medium(vm->board.block[disk], medium);
+    if (!err)
+        ahci_medium_changed(ahci, port, !medium);
+    release(vm, disk);
+    TRY(err);
+    free(vm->config->disk[disk].path);
+    vm->config->disk[disk].path = medium ? xstrdup(name) : NULL;
+    return NULL;
+}
+
+void vm_on_tray(struct vm *vm, void (*fn)(void *opaque, const char *disk, bool open), void *opaque)
+{
+    vm->tray_moved = fn;
+    vm->tray_moved_opaque = opaque;
+}
+
+static void tell_tray(void *opaque)
+{
+    struct vm_tray *tray = opaque;
+    struct vm *vm = tray->vm;
+
+    if (vm->tray_moved)
+        vm->tray_moved(vm->tray_moved_opaque, vm->config->disk[tray->disk].id,
+                       __atomic_load_n(&tray->open, __ATOMIC_SEQ_CST));
+}
+
+/* On the I/O loop. */
+static void tray_moved(void *opaque, bool open)
+{
+    struct vm_tray *tray = opaque;
+
+    __atomic_store_n(&tray->open, open, __ATOMIC_SEQ_CST);
+    loop_post(tray->vm->loop, tell_tray, tray);
+}
+
+static void watch_tray(struct vm *vm, unsigned disk)
+{
+    unsigned port;
+    struct ahci *ahci = drive(vm, disk, &port);
+
+    vm->tray[disk] = (struct vm_tray){.vm = vm, .disk = disk};
+    ahci->port[port].unit.tray_moved = tray_moved;
+    ahci->port[port].unit.opaque = &vm->tray[disk];
+}
+
 /* --- errors that stop the VM --- */
 
 void vm_on_disk_error(struct vm *vm,
@@ -214,6 +304,8 @@ void vm_disks_init(struct vm *vm)
     for (unsigned i = 0; i < vm->config->disk_count; i++) {
         vm->disk_error[i] = (struct vm_disk_error){.vm = vm, .disk = i};
         block_on_error(vm->board.block[i], disk_failed, &vm->disk_error[i]);
+        if (vm_disk_removable(vm, i))
+            watch_tray(vm, i);
     }
 }
 

@@ -30,6 +30,20 @@ struct err *vm_disk_limit(struct vm *vm, unsigned disk, const struct filter_limi
 struct err *vm_disk_change_bitmap(struct vm *vm, unsigned disk,
                                   const struct block_bitmap_change *change);
 
+/* --- optical drives --- */
+bool vm_disk_removable(const struct vm *vm, unsigned disk);
+void vm_disk_tray(struct vm *vm, unsigned disk, bool *locked, bool *open);
+/*
+ * Another disc, closed in: `take_fd` is its image of `format`, `name` what it is called from now
+ * on. -1: the disc is taken out, and the tray stays open. The guest's lock is not asked.
+ */
+struct err *vm_disk_set_medium(struct vm *vm, unsigned disk, int take_fd, const char *format,
+                               const char *name);
+/* A locked drive's guest is asked to let go. */
+void vm_disk_request_eject(struct vm *vm, unsigned disk);
+/* The guest moved a tray. `fn` runs on the control loop. Before vm_start. */
+void vm_on_tray(struct vm *vm, void (*fn)(void *opaque, const char *disk, bool open), void *opaque);
+
 /*
  * Starts a job; `take_fd` is its target (mirror, commit, backup) or -1. `changed` runs on the
  * control loop when the job's state is another.

@@ -49,6 +49,13 @@ struct vm_disk_job {
 };
 
 /* A request of a disk that is held back (block_on_error). */
+/* The guest moves the tray of an optical drive: what is posted to the control loop. */
+struct vm_tray {
+    struct vm *vm;
+    unsigned disk;
+    bool open; /* atomic */
+};
+
 struct vm_disk_error {
     struct vm *vm;
     unsigned disk;
@@ -96,6 +103,9 @@ struct vm {
     bool held; /* paused by a disk's error: the devices are not quiesced, requests are held back */
     void (*disk_failed)(void *opaque, const char *disk, bool write, int error);
     void *disk_failed_opaque;
+    struct vm_tray tray[VM_DISKS_MAX];
+    void (*tray_moved)(void *opaque, const char *disk, bool open);
+    void *tray_moved_opaque;
     bool asleep; /* S3: no vCPU runs until the board wakes */
     void (*ended)(void *opaque, const struct vm_result *result);
     void *ended_opaque;

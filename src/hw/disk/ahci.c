@@ -343,6 +343,28 @@ void ahci_resized(struct ahci *ahci, unsigned port)
     lock_drop(&ahci->pci.device.lock);
 }
 
+void ahci_medium_changed(struct ahci *ahci, unsigned port, bool tray_open)
+{
+    lock_take(&ahci->pci.device.lock);
+    scsi_unit_medium_changed(&ahci->port[port].unit, tray_open);
+    lock_drop(&ahci->pci.device.lock);
+}
+
+void ahci_tray(struct ahci *ahci, unsigned port, bool *locked, bool *open)
+{
+    lock_take(&ahci->pci.device.lock);
+    *locked = ahci->port[port].unit.locked;
+    *open = ahci->port[port].unit.tray_open;
+    lock_drop(&ahci->pci.device.lock);
+}
+
+void ahci_request_eject(struct ahci *ahci, unsigned port)
+{
+    lock_take(&ahci->pci.device.lock);
+    scsi_unit_request_eject(&ahci->port[port].unit);
+    lock_drop(&ahci->pci.device.lock);
+}
+
 /* --- state: saved while quiesced, so no command is in flight --- */
 
 static struct err *check_port(const void *staged)

@@ -93,8 +93,14 @@ struct ahci {
     struct log_limit complaints;
 };
 
-/* The node behind a port has another size now. Any thread. */
+/* Any thread: the node behind a port has another size now. */
 void ahci_resized(struct ahci *ahci, unsigned port);
+/* Quiesced: the optical drive's node has another medium, or none. */
+void ahci_medium_changed(struct ahci *ahci, unsigned port, bool tray_open);
+/* Any thread: has the guest locked the drive, is its tray open? */
+void ahci_tray(struct ahci *ahci, unsigned port, bool *locked, bool *open);
+/* Any thread: asks the guest to let go of the disc. */
+void ahci_request_eject(struct ahci *ahci, unsigned port);
 
 extern const struct device_class ahci_class;
 

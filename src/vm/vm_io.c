@@ -51,7 +51,9 @@ static void watch_output(struct vm *vm, uint16_t port, uint32_t value)
         if (load_flag(&vm->com_divisor))
             return;
         timeline_mark(timeline, TIMELINE_FIRST_OUTPUT);
-        if (!__atomic_load_n(&timeline->at_ns[TIMELINE_INIT], __ATOMIC_RELAXED))
+        /* What comes before the kernel is firmware's and a boot loader's. */
+        if (!__atomic_load_n(&timeline->at_ns[TIMELINE_INIT], __ATOMIC_RELAXED) &&
+            __atomic_load_n(&timeline->at_ns[TIMELINE_KERNEL_ENTRY], __ATOMIC_RELAXED))
             watch_line(vm, (uint8_t)value);
     } else if (port == LAYOUT_PORT_COM1 + UART_LCR) {
         store_flag(&vm->com_divisor, value & UART_LCR_DLAB);
@@ -186,6 +188,9 @@ static void ioapic_route(void *opaque, unsigned pin, uint64_t address, uint32_t 
 {
     struct vm *vm = opaque;
 
+    /* Firmware and boot loaders do without the I/O APIC: a kernel is there. */
+    if (!masked && vm->timeline && board_has_firmware(&vm->board))
+        timeline_mark(vm->timeline, TIMELINE_KERNEL_ENTRY);
     vm->accel->ioapic_route(vm->accel_vm, pin, address, data, level, masked);
 }
 

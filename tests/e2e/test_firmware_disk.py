@@ -4,6 +4,7 @@ is worked over the serial port, as a person would.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
+import json
 import os
 import pathlib
 import re
@@ -41,22 +42,26 @@ def disk(request, demo_guest, tmp_path_factory):
     return make
 
 
-def start(tenon, tmp_path, kind, image, **options):
+def start(tenon, tmp_path, kind, image, *args, **options):
     copy = tmp_path / 'disk.img'
     subprocess.run(['cp', '--sparse=always', image, copy], check=True)
     extra = ['--firmware-vars', tmp_path / 'vars.fd'] if kind == 'uefi' else []
     return tenon.start('run', '--accel', 'soft', '--firmware', kind, '--disk', copy, *extra,
-                       **options)
+                       *args, **options)
 
 
 @pytest.mark.parametrize('kind', ['bios', 'uefi'])
 def test_boots_by_itself(tenon, tmp_path, disk, kind):
-    process = start(tenon, tmp_path, kind, disk(kind))
+    process = start(tenon, tmp_path, kind, disk(kind), '--report', tmp_path / 'report.json')
     out, err = process.communicate(timeout=PATIENCE)
     out = out.decode(errors='replace')
     assert 'disk: init, ' + kind in out, out[-2000:]
     assert 'disk: done' in out
     assert process.returncode == 0, err.decode(errors='replace')[-2000:]
+    stages = {entry['stage']: entry['at_ms'] for entry in
+              json.loads((tmp_path / 'report.json').read_text())['timeline']}
+    assert (stages['first guest instruction'] < stages['first output'] < stages['kernel entry']
+            < stages['init'] < stages['end']), stages
     if kind == 'uefi':
         # The firmware has written its boot entries into the store.
         template = pathlib.Path('/usr/share/OVMF/OVMF_VARS_4M.fd').read_bytes()

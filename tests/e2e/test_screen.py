@@ -203,6 +203,18 @@ def shot(vm, name):
     return picture(vm.directory / name)
 
 
+def test_the_framebuffer_moves_under_a_guest(vm):
+    # A hundred times: BAR 0 goes to the other of two places by ports 0xcf8 and 0xcfc, one more word is
+    # written there and read many times; at the end all words are as they were. 0x11: good.
+    code = bytes.fromhex(
+        '31dbb9000000d0f6c301740681c10000000266baf80cb810080080ef66bafc0c89c8ef891c99beb80b00008b0499'
+        '39d875184e75f64383fb6472c74b8b049939d875074b79f6b011eb02b02266baf400eef4')
+    for modes in ((), ('--accel-debug', 'lockstep'), ('--accel-debug', 'xlate-after=1')):
+        vm.run('run', '--accel', 'soft', '--vga', '--kernel', vm.guest('guest', code), '--debug-exit',
+               '--report', 'report.json', '--console', 'serial,backend=null', *modes, timeout=300)
+        assert status(vm) == 0x11
+
+
 @needs_seabios
 def test_a_terminal_of_its_own_size(vm):
     sector = boot_sector(vm.directory, TEXT_MODE + bios_text('far' + '\n' * 20 + 'near')

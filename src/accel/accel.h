@@ -44,22 +44,46 @@ struct accel_io {
 enum vm_exit_reason {
     VM_EXIT_KICKED,   /* vcpu_kick: nothing happened, run again or stop */
     VM_EXIT_SHUTDOWN, /* triple fault: the board resets */
-    VM_EXIT_DEBUG,    /* breakpoint or single step that a debugger asked for */
+    VM_EXIT_DEBUG,    /* what a debugger waited for: `debug` says what */
     VM_EXIT_ERROR,    /* the engine cannot go on; `error` says why */
 };
 
+/* What came to pass: rip is at the INT3, at the point of ACCEL_DEBUG_EXEC, else behind it all. */
+enum accel_debug_event { ACCEL_DEBUG_STEPPED, ACCEL_DEBUG_INT3, ACCEL_DEBUG_POINT };
+
 struct vm_exit {
     enum vm_exit_reason reason;
-    char error[160]; /* VM_EXIT_ERROR: one sentence */
+    enum accel_debug_event debug; /* VM_EXIT_DEBUG */
+    unsigned debug_point;         /* ACCEL_DEBUG_POINT: its index */
+    char error[160];              /* VM_EXIT_ERROR: one sentence */
+};
+
+enum accel_debug_kind { ACCEL_DEBUG_EXEC, ACCEL_DEBUG_WRITE, ACCEL_DEBUG_ACCESS };
+
+struct accel_debug_point {
+    uint64_t linear;
+    uint8_t size; /* of data: 1, 2, 4 or 8, `linear` aligned to it; 1 for ACCEL_DEBUG_EXEC */
+    enum accel_debug_kind kind;
+};
+
+#define ACCEL_DEBUG_POINTS 4
+
+/* What a debugger wants of one vCPU. The guest's own debug registers stay the guest's. */
+struct accel_debug {
+    bool on;   /* INT3 ends vcpu_run instead of going to the guest */
+    bool pass; /* but the one that the vCPU stands at is the guest's own: it goes to the guest */
+    bool step; /* one instruction, with interrupts held back where the engine can */
+    unsigned count;
+    struct accel_debug_point point[ACCEL_DEBUG_POINTS];
 };
 
 struct accel_vm_config {
     struct gmem *gmem;         /* borrowed; all RAM is there before the first vCPU runs */
     const struct accel_io *io; /* borrowed */
     void *opaque;
-    unsigned vcpus; /* 1..ACCEL_VCPUS_MAX; APIC IDs are 0..vcpus-1 */
+    unsigned vcpus;    /* 1..ACCEL_VCPUS_MAX; APIC IDs are 0..vcpus-1 */
     const char *debug; /* test modes of the engine; NULL: none */
-    int kvm_fd;     /* kvm: an open /dev/kvm, borrowed; others -1 */
+    int kvm_fd;        /* kvm: an open /dev/kvm, borrowed; others -1 */
 };
 
 struct accel_vm;
@@ -109,6 +133,8 @@ struct accel_ops {
     /* Back to the power-on state; the vCPU is outside vcpu_run. */
     void (*vcpu_reset)(struct accel_vcpu *vcpu);
     void (*vcpu_stats)(struct accel_vcpu *vcpu, struct accel_stats *stats);
+    /* From the next vcpu_run on, until it is called again; the vCPU is outside vcpu_run. */
+    struct err *(*vcpu_debug)(struct accel_vcpu *vcpu, const struct accel_debug *debug);
 
     /*
      * The regions of gmem changed: vCPUs are stopped. Or what a switched region shows did: then

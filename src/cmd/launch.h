@@ -16,6 +16,8 @@
 struct launch {
     struct vm_config config; /* control_fd is the socket to tenon */
     int listen_fd;           /* listening socket for QMP clients; -1: none */
+    int gdb_fd;              /* listening socket for a debugger; -1: none */
+    bool paused;             /* the guest waits for QMP `cont` or for the debugger */
     enum log_level log_level;
     struct timeline timeline; /* what has been reached so far */
 };
@@ -27,6 +29,6 @@ struct err *launch_read(int take_fd, struct launch *launch);
 
 /* All descriptors of the hand-over, at most `max`; returns how many there are. */
 size_t launch_fds(const struct launch *launch, int *fds, size_t max);
-#define LAUNCH_FDS_MAX (VM_DISKS_MAX + VM_NETS_MAX * VM_QUEUES_MAX + VM_CONSOLES_MAX * 2 + 8)
+#define LAUNCH_FDS_MAX (VM_DISKS_MAX + VM_NETS_MAX * VM_QUEUES_MAX + VM_CONSOLES_MAX * 2 + 9)
 
 #endif

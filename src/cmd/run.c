@@ -34,6 +34,10 @@ static const struct option_spec options[] = {
      "standard error); with --dry-run, print the VM as JSON."},
     {"report", "FILE", "At the end, write the JSON report to this file."},
     {"qmp", "PATH", "Listen on this unix socket for QMP clients."},
+    {"gdb", "WHERE",
+     "Listen for gdb's `target remote`: path of a unix socket, PORT of 127.0.0.1, or ADDRESS:PORT. "
+     "Whoever may connect owns the guest."},
+    {"paused", NULL, "Start with the CPUs stopped: QMP `cont` or gdb lets them go."},
     {"write", NULL, "With an image: change it, instead of an overlay that is dropped at the end."},
     {"cdrom", "FILE", "An optical drive with this image as its disc; none: an empty one."},
     {"user-data", "FILE", "User data for cloud-init in the guest, on a disk of its own."},
@@ -90,6 +94,10 @@ static void own_option(struct run *run, const char *name, const char *value)
         run->report_path = value;
     else if (!strcmp(name, "qmp"))
         run->qmp_path = value;
+    else if (!strcmp(name, "gdb"))
+        run->gdb_where = value;
+    else if (!strcmp(name, "paused"))
+        run->launch.paused = true;
     else if (!strcmp(name, "write"))
         run->write_image = true;
     else if (!strcmp(name, "user-data"))
@@ -217,7 +225,7 @@ static void close_handed(struct run *run)
     }
     config->kernel_fd = config->initrd_fd = config->kvm_fd = config->control_fd = -1;
     config->firmware_fd = config->firmware_vars_fd = config->vga_rom_fd = -1;
-    run->launch.listen_fd = -1;
+    run->launch.listen_fd = run->launch.gdb_fd = -1;
     for (unsigned i = 0; i < config->disk_count; i++) {
         config->disk[i].fd = -1;
         memset(config->disk[i].backing_fd, -1, sizeof(config->disk[i].backing_fd));
@@ -323,7 +331,7 @@ static void run_init(struct run *run, uint64_t started_ns)
 {
     memset(run, 0, sizeof(*run));
     vm_config_init(&run->launch.config);
-    run->launch.listen_fd = -1;
+    run->launch.listen_fd = run->launch.gdb_fd = -1;
     run->launch.log_level = LOG_WARN;
     timeline_mark_at(&run->launch.timeline, TIMELINE_EXEC, started_ns);
     run->control_fd = run->console_fd = run->stderr_fd = run->child_stderr_fd = -1;
@@ -348,6 +356,7 @@ static void run_fini(struct run *run)
     close_fd(run->child_stderr_fd);
     close_fd(run->report_fd);
     close_fd(run->launch.listen_fd);
+    close_fd(run->launch.gdb_fd);
     for (unsigned i = 0; i < VM_NETS_MAX; i++) {
         close_fd(run->slirp_status_fd[i]);
         if (run->slirp[i] <= 0)

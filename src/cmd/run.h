@@ -18,14 +18,14 @@
 #include "cmd/relay.h"
 #include "cmd/terminal.h"
 
-#define RUN_SOCKETS_MAX (VM_CONSOLES_MAX + 1)
+#define RUN_SOCKETS_MAX (VM_CONSOLES_MAX + 2)
 
 struct run {
     struct launch launch; /* the VM, and the descriptors for tenon-vmm */
 
     /* Flags of the command itself. */
     bool dry_run, json, quiet, help_file;
-    const char *report_path, *qmp_path;
+    const char *report_path, *qmp_path, *gdb_where;
     bool write_image;
     const char *user_data, *ssh_key, *hostname;
 

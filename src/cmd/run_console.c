@@ -91,6 +91,22 @@ static struct err *open_console(struct run *run, unsigned index)
     return NULL;
 }
 
+/* A place with a '/' is a path; without, PORT and ADDRESS:PORT are TCP, and the rest is a path. */
+static bool is_tcp(const char *where)
+{
+    return !strchr(where, '/') &&
+           (strchr(where, ':') || strspn(where, "0123456789") == strlen(where));
+}
+
+static struct err *open_gdb(struct run *run)
+{
+    unsigned port;
+
+    if (!is_tcp(run->gdb_where))
+        return run_listen(run, "--gdb", run->gdb_where, &run->launch.gdb_fd);
+    return err_wrap(listen_tcp(run->gdb_where, &run->launch.gdb_fd, &port), "--gdb");
+}
+
 struct err *run_open_consoles(struct run *run)
 {
     struct vm_config *config = &run->launch.config;
@@ -99,5 +115,5 @@ struct err *run_open_consoles(struct run *run)
         TRY(err_wrap(open_console(run, i), "console '%s'", config->console[i].id));
     if (run->qmp_path)
         TRY(run_listen(run, "--qmp", run->qmp_path, &run->launch.listen_fd));
-    return NULL;
+    return run->gdb_where ? open_gdb(run) : NULL;
 }

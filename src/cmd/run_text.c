@@ -216,6 +216,10 @@ void run_print_start(const struct run *run)
         print_console(&out, run, i);
     if (run->qmp_path)
         buf_printf(&out, "  control: QMP on %s\n", run->qmp_path);
+    if (run->gdb_where)
+        buf_printf(&out, "  debugger: gdb -ex 'target remote %s'\n", run->gdb_where);
+    if (run->launch.paused)
+        buf_text(&out, "  paused: QMP `cont` or a debugger starts the guest\n");
     fwrite(out.data, 1, out.len, stderr);
     buf_fini(&out);
 }

@@ -70,6 +70,7 @@ static struct err *build(struct vmm *vmm)
         .timeline = &vmm->launch.timeline,
         .owner_fd = config->control_fd,
         .listen_fd = vmm->launch.listen_fd,
+        .gdb_fd = vmm->launch.gdb_fd,
     };
     const struct accel_ops *accel = config->accel == VM_ACCEL_KVM ? &accel_kvm : &accel_soft;
 
@@ -82,6 +83,8 @@ static struct err *build(struct vmm *vmm)
     control.loop = vmm->loop;
     control.vm = vmm->vm;
     TRY(vm_control_new(&control, &vmm->control));
+    if (vmm->launch.paused)
+        vm_start_paused(vmm->vm);
     TRY(vm_start(vmm->vm, on_ended, vmm));
     vm_control_started(vmm->control);
     return NULL;

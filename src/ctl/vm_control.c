@@ -24,6 +24,8 @@ static const char *status_name(enum vm_status status)
         return "paused";
     case STATUS_IO_ERROR:
         return "io-error";
+    case STATUS_DEBUG:
+        return "debug";
     case STATUS_SHUTDOWN:
         break;
     }
@@ -76,6 +78,8 @@ static struct err *cont(void *opaque, const json_t *arguments, json_t **result)
 
     if (control->status == STATUS_PRELAUNCH)
         return err_new("the VM has not started yet");
+    if (control->status == STATUS_DEBUG)
+        return err_new("a debugger holds the VM: continue or detach there");
     if (control->status == STATUS_PAUSED || control->status == STATUS_IO_ERROR) {
         vm_resume(control->vm);
         control->status = STATUS_RUNNING;
@@ -179,6 +183,31 @@ static const struct qmp_command commands[] = {
     {NULL, NULL},
 };
 
+/* The debugger stopped the VM, or let it go on. */
+static void on_debugger(void *opaque, bool running)
+{
+    struct vm_control *control = opaque;
+    enum vm_status status = running ? STATUS_RUNNING : STATUS_DEBUG;
+
+    if (control->status == status || control->status == STATUS_SHUTDOWN)
+        return;
+    control->status = status;
+    qmp_server_event(control->server, running ? "RESUME" : "STOP", NULL);
+}
+
+static struct err *listen_for_debugger(struct vm_control *control, struct loop *loop, int fd)
+{
+    const struct gdb_config config = {
+        .loop = loop,
+        .vm = control->vm,
+        .listen_fd = fd,
+        .changed = on_debugger,
+        .opaque = control,
+    };
+
+    return fd < 0 ? NULL : gdb_server_new(&config, &control->gdb);
+}
+
 /* Whoever started the VM is gone: nobody would ever end it. */
 static void on_owner_gone(void *opaque)
 {
@@ -190,7 +219,7 @@ static void on_owner_gone(void *opaque)
 struct err *vm_control_new(const struct vm_control_config *config, struct vm_control **result)
 {
     struct vm_control *control = xcalloc(1, sizeof(*control));
-    int listen_fd = config->listen_fd;
+    int listen_fd = config->listen_fd, gdb_fd = config->gdb_fd;
     struct err *err = NULL;
 
     control->vm = config->vm;
@@ -205,9 +234,13 @@ struct err *vm_control_new(const struct vm_control_config *config, struct vm_con
         err = qmp_server_listen(control->server, listen_fd);
         listen_fd = -1;
     }
+    if (!err) {
+        err = listen_for_debugger(control, config->loop, gdb_fd);
+        gdb_fd = -1;
+    }
     if (err) {
-        if (listen_fd >= 0)
-            close(listen_fd);
+        fd_cleanup(&listen_fd);
+        fd_cleanup(&gdb_fd);
         vm_control_free(control);
         return err;
     }
@@ -219,6 +252,7 @@ void vm_control_free(struct vm_control *control)
 {
     if (!control)
         return;
+    gdb_server_free(control->gdb);
     qmp_server_free(control->server);
     vm_block_fini(control);
     free(control->name);
@@ -227,8 +261,9 @@ void vm_control_free(struct vm_control *control)
 
 void vm_control_started(struct vm_control *control)
 {
-    control->status = STATUS_RUNNING;
-    qmp_server_event(control->server, "RESUME", NULL);
+    control->status = vm_is_paused(control->vm) ? STATUS_PAUSED : STATUS_RUNNING;
+    if (control->status == STATUS_RUNNING)
+        qmp_server_event(control->server, "RESUME", NULL);
 }
 
 static const char *result_name(enum vm_end end)
@@ -312,6 +347,8 @@ void vm_control_ended(struct vm_control *control, const struct vm_result *result
     json_t *report = vm_control_report(control, result);
 
     control->status = STATUS_SHUTDOWN;
+    if (control->gdb)
+        gdb_server_ended(control->gdb, result->status);
     qmp_server_event(control->server, "SHUTDOWN",
                      json_pack("{s:b, s:s}", "guest", result->end != VM_END_QUIT, "reason",
                                shutdown_reason(result->end)));

@@ -23,6 +23,7 @@ struct vm_control_config {
     int owner_fd;  /* connected socket of who started the VM: its end quits the VM; -1: none; taken
                     */
     int listen_fd; /* listening socket for QMP clients; -1: none; taken */
+    int gdb_fd;    /* listening socket for a debugger; -1: none; taken */
 };
 
 /* Clients are greeted at once and served when the loop runs. */
@@ -30,7 +31,7 @@ struct err *vm_control_new(const struct vm_control_config *config, struct vm_con
 /* NULL is fine. */
 void vm_control_free(struct vm_control *control);
 
-/* vm_start() succeeded: event RESUME, status "running". */
+/* vm_start() succeeded: event RESUME, status "running"; or "paused", if it starts so. */
 void vm_control_started(struct vm_control *control);
 /*
  * The VM ended: event SHUTDOWN, then TENON_REPORT with vm_control_report() as its data; waits a

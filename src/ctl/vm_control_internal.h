@@ -6,6 +6,7 @@
 #ifndef TENON_CTL_VM_CONTROL_INTERNAL_H
 #define TENON_CTL_VM_CONTROL_INTERNAL_H
 
+#include "ctl/gdb/gdb.h"
 #include "ctl/qmp.h"
 #include "ctl/vm_control.h"
 #include "vm/vm_disk.h"
@@ -17,6 +18,7 @@ enum vm_status {
     STATUS_RUNNING,
     STATUS_PAUSED,
     STATUS_IO_ERROR,
+    STATUS_DEBUG,
     STATUS_SHUTDOWN
 };
 
@@ -30,6 +32,7 @@ struct vm_control {
     char *name;
     const struct timeline *timeline;
     struct qmp_server *server;
+    struct gdb_server *gdb; /* NULL: none listens */
     enum vm_status status;
     struct vm_fdset fdset[VM_CONTROL_FDSETS_MAX];
     unsigned fdset_count;

@@ -133,9 +133,16 @@ struct err *vm_start(struct vm *vm, void (*ended)(void *opaque, const struct vm_
     vm->ended = ended;
     vm->ended_opaque = opaque;
     TRY(loop_thread_start(vm->io_loop, &vm->io_thread));
-    board_resume(&vm->board);
+    if (!vm->paused)
+        board_resume(&vm->board);
     __atomic_store_n(&vm->started, true, __ATOMIC_RELAXED);
     return vm_cpus_start(vm);
+}
+
+void vm_start_paused(struct vm *vm)
+{
+    vm->paused = true;
+    __atomic_store_n(&vm->stop, true, __ATOMIC_RELEASE);
 }
 
 void vm_powerdown(struct vm *vm)

@@ -44,6 +44,8 @@ struct err *vm_new(struct vm_config *config, struct loop *loop, struct timeline 
  */
 struct err *vm_start(struct vm *vm, void (*ended)(void *opaque, const struct vm_result *result),
                      void *opaque);
+/* Before vm_start: the guest's first instruction waits for vm_resume(). */
+void vm_start_paused(struct vm *vm);
 /*
  * A disk with on-error stop could not be read or written: the vCPUs have been stopped, the request
  * waits, and vm_resume() tries it again. `fn` runs on the control loop. Before vm_start.

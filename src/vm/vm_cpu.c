@@ -240,20 +240,23 @@ struct err *vm_cpus_wake(struct vm *vm, uint32_t vector)
 
 /* --- threads --- */
 
-static bool stop_wanted(const struct vm *vm)
+/* `held` changes only while the thread is parked. */
+static bool stop_wanted(const struct vm_cpu *cpu)
 {
-    return __atomic_load_n(&vm->stop, __ATOMIC_ACQUIRE);
+    return __atomic_load_n(&cpu->vm->stop, __ATOMIC_ACQUIRE) || cpu->held;
 }
 
 /* Parks while the machine is stopped; false when the thread shall end. */
-static bool may_run(struct vm *vm)
+static bool may_run(struct vm_cpu *cpu)
 {
-    if (!stop_wanted(vm) && !__atomic_load_n(&vm->quit, __ATOMIC_ACQUIRE))
+    struct vm *vm = cpu->vm;
+
+    if (!stop_wanted(cpu) && !__atomic_load_n(&vm->quit, __ATOMIC_ACQUIRE))
         return true;
     lock_take(&vm->lock);
     vm->parked++;
     pthread_cond_broadcast(&vm->park_changed);
-    while (stop_wanted(vm) && !vm->quit)
+    while (stop_wanted(cpu) && !vm->quit)
         pthread_cond_wait(&vm->run_changed, &vm->lock.mutex);
     bool run = !vm->quit;
     if (run)
@@ -275,12 +278,15 @@ static void *cpu_main(void *opaque)
         if (!board_has_firmware(&vm->board))
             timeline_mark(vm->timeline, TIMELINE_KERNEL_ENTRY);
     }
-    while (may_run(vm)) {
+    while (may_run(cpu)) {
         struct vm_exit exit = {0};
         vm->accel->vcpu_run(cpu->vcpu, &exit);
         switch (exit.reason) {
         case VM_EXIT_KICKED:
+            break;
         case VM_EXIT_DEBUG:
+            cpu->debug_exit = exit;
+            vm_raise(vm, VM_EVENT_DEBUG, cpu->index, NULL);
             break;
         case VM_EXIT_SHUTDOWN:
             vm_raise(vm, VM_EVENT_TRIPLE_FAULT, cpu->index, NULL);

@@ -32,6 +32,14 @@ void vm_raise(struct vm *vm, enum vm_event event, unsigned status, const char *t
     (void)!write(vm->event_fd, &one, sizeof(one));
 }
 
+void vm_event_forget(struct vm *vm, enum vm_event event)
+{
+    lock_take(&vm->event_lock);
+    if (vm->event == event)
+        vm->event = VM_EVENT_NONE;
+    lock_drop(&vm->event_lock);
+}
+
 static enum vm_event take_event(struct vm *vm, unsigned *status, char *text, size_t size)
 {
     lock_take(&vm->event_lock);
@@ -197,6 +205,9 @@ static void on_event(void *opaque, uint32_t events)
         break;
     case VM_EVENT_EXIT:
         finish(vm, VM_END_EXIT, status, "the guest ended itself through the debug-exit port");
+        break;
+    case VM_EVENT_DEBUG:
+        vm_debug_event(vm, status);
         break;
     case VM_EVENT_ERROR:
         finish(vm, VM_END_CRASH, 0, text);

@@ -16,6 +16,7 @@
 #include "base/lock.h"
 #include "vm/board.h"
 #include "vm/vm.h"
+#include "vm/vm_debug.h"
 
 /* What makes the control loop act. */
 enum vm_event {
@@ -26,6 +27,7 @@ enum vm_event {
     VM_EVENT_WAKE,
     VM_EVENT_TRIPLE_FAULT,
     VM_EVENT_EXIT,
+    VM_EVENT_DEBUG, /* what a debugger waited for; the status is the CPU */
     VM_EVENT_ERROR, /* the engine gave up */
     VM_EVENT_QUIT,
 };
@@ -36,6 +38,16 @@ struct vm_cpu {
     struct accel_vcpu *vcpu;
     pthread_t thread;
     bool thread_started;
+    bool held;                 /* a debugger lets it stand while others run; under the VM's lock */
+    struct vm_exit debug_exit; /* the last VM_EXIT_DEBUG */
+};
+
+/* The debugger that is attached; control loop. */
+struct vm_debug {
+    void (*stopped)(void *opaque, const struct vm_debug_stop *stop); /* NULL: none is */
+    void *opaque;
+    struct accel_debug_point point[ACCEL_DEBUG_POINTS];
+    unsigned count;
 };
 
 struct block_job;
@@ -106,6 +118,7 @@ struct vm {
     struct vm_tray tray[VM_DISKS_MAX];
     void (*tray_moved)(void *opaque, const char *disk, bool open);
     void *tray_moved_opaque;
+    struct vm_debug debug;
     bool asleep; /* S3: no vCPU runs until the board wakes */
     void (*ended)(void *opaque, const struct vm_result *result);
     void *ended_opaque;
@@ -137,6 +150,9 @@ void vm_cpus_go(struct vm *vm);
 void vm_cpus_end(struct vm *vm);
 void vm_cpus_free(struct vm *vm);
 
+/* vm_debug.c: VM_EVENT_DEBUG of this CPU. */
+void vm_debug_event(struct vm *vm, unsigned cpu);
+
 /* vm_disk.c: listens to errors of disks that are to stop the VM. */
 void vm_disks_init(struct vm *vm);
 /* ... and goes on after one. */
@@ -149,6 +165,8 @@ void vm_disks_fini(struct vm *vm);
  * control loop act. The first event counts, but VM_EVENT_QUIT always does.
  */
 void vm_raise(struct vm *vm, enum vm_event event, unsigned status, const char *text);
+/* Drops this event if it waits to be served. */
+void vm_event_forget(struct vm *vm, enum vm_event event);
 /* No vCPU runs: memory that the guest has moved goes to its place. */
 struct err *vm_memory_settle(struct vm *vm);
 struct err *vm_events_init(struct vm *vm);

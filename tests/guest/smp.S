@@ -23,40 +23,7 @@ start:
         call long_mode
         ljmp $0x08, $main64
 
-/* Identity pages of 2 MiB for 4 GiB, then long mode; returns in compatibility mode. */
-long_mode:
-        movl %cr4, %eax
-        orl $0x20, %eax
-        movl %eax, %cr4
-        cmpl $0, tables_done
-        jne 2f
-        movl $pdpt + 7, pml4
-        movl $4, %ecx
-        movl $pd + 7, %eax
-        movl $pdpt, %edi
-1:      movl %eax, (%edi)
-        addl $4096, %eax
-        addl $8, %edi
-        loop 1b
-        movl $2048, %ecx
-        movl $0x87, %eax
-        movl $pd, %edi
-1:      movl %eax, (%edi)
-        addl $0x200000, %eax
-        addl $8, %edi
-        loop 1b
-        movl $1, tables_done
-2:      movl $pml4, %eax
-        movl %eax, %cr3
-        movl $0xc0000080, %ecx
-        rdmsr
-        orl $0x100, %eax
-        wrmsr
-        movl %cr0, %eax
-        orl $0x80010001, %eax
-        movl %eax, %cr0
-        lgdt gdtr
-        ret
+#include "long_mode.inc"
 
         .code64
 main64:
@@ -288,13 +255,8 @@ real_gdtr:
 trampoline_end:
 
         .data
-        .align 16
-gdt:    .quad 0, 0x00af9b000000ffff, 0x00cf93000000ffff, 0x00cf9b000000ffff
-gdtr:   .word 31
-        .quad gdt
 idtr:   .word 0xfff
         .quad idt
-tables_done: .long 0
 ticks:  .long 0
 stage:  .long 0
 pings:  .long 0
@@ -309,9 +271,6 @@ split:  .fill 128, 1, 0
 
         .bss
         .align 4096
-pml4:   .fill 4096
-pdpt:   .fill 4096
-pd:     .fill 16384
 idt:    .fill 4096
         .fill 8192
 stack0: .fill 8192

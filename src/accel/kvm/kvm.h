@@ -7,6 +7,7 @@
  *   vcpu.c    the run loop and its exits, kicks, reset
  *   regs.c    registers to and from struct x86_state
  *   msrs.c    model-specific registers, likewise
+ *   debug.c   breakpoints and steps of a debugger outside the guest
  *   cpuid.c   CPUID tables to and from KVM's form
  *
  * Threads: each vCPU has one; everything else comes from the control loop or device threads. What
@@ -112,6 +113,10 @@ struct err *kvm_irqfd_add(struct accel_vm *vm, int event_fd, uint64_t address, u
                           unsigned *gsi);
 struct err *kvm_irqfd_route(struct accel_vm *vm, unsigned gsi, uint64_t address, uint32_t data);
 void kvm_irqfd_remove(struct accel_vm *vm, unsigned gsi, int event_fd);
+
+/* debug.c */
+struct err *kvm_vcpu_debug(struct accel_vcpu *vcpu, const struct accel_debug *debug);
+void kvm_debug_exit(struct accel_vcpu *vcpu, struct vm_exit *exit);
 
 /* vcpu.c */
 struct err *kvm_vcpu_create(struct accel_vm *vm, unsigned index, struct accel_vcpu **vcpu);

@@ -202,7 +202,7 @@ static bool rare_exit(struct accel_vcpu *vcpu, struct vm_exit *exit)
         exit->reason = VM_EXIT_SHUTDOWN;
         return true;
     case KVM_EXIT_DEBUG:
-        exit->reason = VM_EXIT_DEBUG;
+        kvm_debug_exit(vcpu, exit);
         return true;
     case KVM_EXIT_DIRTY_RING_FULL:
         err = kvm_dirty_fetch(vcpu->vm);

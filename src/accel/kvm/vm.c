@@ -203,6 +203,7 @@ const struct accel_ops accel_kvm = {
     .vcpu_set = kvm_vcpu_set,
     .vcpu_reset = kvm_vcpu_reset,
     .vcpu_stats = kvm_vcpu_stats,
+    .vcpu_debug = kvm_vcpu_debug,
     .ram_changed = kvm_memory_update,
     .dirty_enable = kvm_dirty_enable,
     .dirty_fetch = kvm_dirty_fetch,

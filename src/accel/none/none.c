@@ -138,6 +138,11 @@ static void none_vcpu_reset(struct accel_vcpu *accel)
     x86_state_reset(&vcpu->state, vcpu->index, vcpu->index == 0);
 }
 
+static struct err *none_vcpu_debug(struct accel_vcpu *accel, const struct accel_debug *debug)
+{
+    return err_new("an engine that runs no guest has nothing to debug");
+}
+
 static void none_vcpu_stats(struct accel_vcpu *accel, struct accel_stats *stats)
 {
     struct none_vcpu *vcpu = vcpu_of(accel);
@@ -230,6 +235,7 @@ const struct accel_ops accel_none = {
     .vcpu_set = none_vcpu_set,
     .vcpu_reset = none_vcpu_reset,
     .vcpu_stats = none_vcpu_stats,
+    .vcpu_debug = none_vcpu_debug,
     .ram_changed = none_ram_changed,
     .dirty_enable = none_dirty_enable,
     .dirty_fetch = none_dirty_fetch,

@@ -139,6 +139,8 @@ static uint8_t interrupts(struct soft_vcpu *v)
         v->shadow = 0;
         return shadow;
     }
+    if (unlikely(v->debugger.step)) /* who steps through a program does not want its interrupts */
+        return 0;
     if (unlikely(v->nmi_pending && !v->nmi_masked)) {
         v->nmi_pending--;
         v->nmi_masked = true;
@@ -265,11 +267,16 @@ void soft_vcpu_run(struct accel_vcpu *vcpu, struct vm_exit *exit)
     if (why)
         soft_split_drop(v);
     if (why == 2)
-        goto out; /* soft_fail */
+        goto out; /* soft_fail, soft_debugger_leave */
     if (why == 1 && !soft_deliver_raised(v)) {
         v->delivering = -1;
         v->delivering_ext = v->external = false;
         exit->reason = VM_EXIT_SHUTDOWN;
+        goto out;
+    }
+    if (why == 1 && v->debugger.step) { /* the exception was the step */
+        exit->reason = VM_EXIT_DEBUG;
+        exit->debug = ACCEL_DEBUG_STEPPED;
         goto out;
     }
     while (loop_once(v))

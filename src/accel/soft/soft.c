@@ -95,7 +95,7 @@ static struct err *vcpu_create(struct accel_vm *accel, unsigned index, struct ac
     v->vm = vm;
     v->index = index;
     v->phys_mask = (1ull << 40) - 1;
-    v->delivering = v->inject_vector = -1;
+    v->delivering = v->inject_vector = v->debugger_hit = -1;
     lock_init(&v->inbox_lock, LOCK_LEAF);
     v->code = soft_code_new(v);
     v->lapic = lapic_new(v);
@@ -257,6 +257,7 @@ const struct accel_ops accel_soft = {
     .vcpu_set = soft_vcpu_set,
     .vcpu_reset = soft_vcpu_reset,
     .vcpu_stats = vcpu_stats,
+    .vcpu_debug = soft_vcpu_debug,
     .ram_changed = ram_changed,
     .dirty_enable = dirty_enable,
     .dirty_fetch = dirty_fetch,

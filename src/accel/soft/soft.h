@@ -253,14 +253,16 @@ struct soft_vcpu {
     struct x86_segment seg[X86_SEGS], ldt, tr; /* change bases through soft_seg_load/base only */
     struct x86_table_register gdt, idt;
     uint64_t cr0, cr2, cr3, cr4, efer, xcr0;
-    uint64_t dr[8];         /* after a change of 0..3 or 7: soft_debug_changed() */
-    uint64_t debug_pending; /* DR6 bits that wait for the instruction's end, or past MOV SS */
-    bool watching;          /* a data breakpoint is on */
-    struct x86_msrs msr;    /* all MSRs without a field elsewhere; tsc fields by timer.c */
-    int64_t tsc_offset;     /* guest TSC = host TSC + this */
-    uint64_t features;      /* bits of enum insn_feature */
-    bool amd;               /* CPUID names AMD or its kin: SYSCALL works in 32-bit code too */
-    uint64_t phys_mask;     /* valid bits of a physical address */
+    uint64_t dr[8];              /* after a change of 0..3 or 7: soft_debug_changed() */
+    uint64_t debug_pending;      /* DR6 bits that wait for the instruction's end, or past MOV SS */
+    bool watching;               /* a data breakpoint is on, the guest's or the debugger's */
+    struct accel_debug debugger; /* what a debugger outside the guest wants */
+    int debugger_hit;            /* its point whose access has happened; -1: none */
+    struct x86_msrs msr;         /* all MSRs without a field elsewhere; tsc fields by timer.c */
+    int64_t tsc_offset;          /* guest TSC = host TSC + this */
+    uint64_t features;           /* bits of enum insn_feature */
+    bool amd;                    /* CPUID names AMD or its kin: SYSCALL works in 32-bit code too */
+    uint64_t phys_mask;          /* valid bits of a physical address */
     struct cpuid_table cpuid;
     struct lapic *lapic;
 
@@ -333,6 +335,26 @@ static inline void __attribute__((noreturn)) soft_gp(struct soft_vcpu *v, uint32
 /* Ends vcpu_run with VM_EXIT_ERROR. */
 void soft_fail(struct soft_vcpu *v, const char *format, ...)
     __attribute__((noreturn, cold, format(printf, 2, 3)));
+
+/* ---- a debugger outside the guest (debugger.c) ---- */
+
+struct err *soft_vcpu_debug(struct accel_vcpu *vcpu, const struct accel_debug *debug);
+/* Ends vcpu_run with VM_EXIT_DEBUG. */
+void soft_debugger_leave(struct soft_vcpu *v, enum accel_debug_event event, unsigned point)
+    __attribute__((noreturn, cold));
+/* Must instructions run one at a time for it? Before and behind such an instruction: leaves when
+ * there is something to tell. */
+static inline bool soft_debugger_steps(const struct soft_vcpu *v)
+{
+    return v->debugger.step || v->debugger.count;
+}
+void soft_debugger_before(struct soft_vcpu *v);
+void soft_debugger_after(struct soft_vcpu *v);
+/* As soft_watched_page() and soft_watch(), which ask them. */
+bool soft_debugger_watches(const struct soft_vcpu *v);
+bool soft_debugger_watched_page(const struct soft_vcpu *v, uint64_t linear);
+void soft_debugger_watch(struct soft_vcpu *v, uint64_t linear, unsigned len,
+                         enum soft_access access);
 
 /* ---- debug registers (debug.c) ---- */
 

@@ -49,7 +49,7 @@ static bool is_data(const struct soft_vcpu *v, unsigned i)
 
 void soft_debug_changed(struct soft_vcpu *v)
 {
-    bool watching = false;
+    bool watching = soft_debugger_watches(v);
     for (unsigned i = 0; i < 4; i++)
         watching |= is_data(v, i);
     if (watching || v->watching)
@@ -62,7 +62,7 @@ bool soft_watched_page(const struct soft_vcpu *v, uint64_t linear)
     for (unsigned i = 0; i < 4; i++)
         if (is_data(v, i) && overlaps(v, i, linear & ~0xfffull, GUEST_PAGE_SIZE))
             return true;
-    return false;
+    return soft_debugger_watched_page(v, linear);
 }
 
 void soft_watch(struct soft_vcpu *v, uint64_t linear, unsigned len, enum soft_access access)
@@ -71,6 +71,7 @@ void soft_watch(struct soft_vcpu *v, uint64_t linear, unsigned len, enum soft_ac
         if (is_data(v, i) && (access == ACC_WRITE || kind_of(v, i) == BREAK_DATA) &&
             overlaps(v, i, linear, len))
             v->debug_pending |= 1u << i;
+    soft_debugger_watch(v, linear, len, access);
 }
 
 void soft_watch_port(struct soft_vcpu *v, uint16_t port, unsigned len)
@@ -116,7 +117,8 @@ void soft_debug_delivered(struct soft_vcpu *v)
 
 bool soft_wants_step(const struct soft_vcpu *v)
 {
-    return v->rflags & FL_TF || v->dr[7] & DR7_ENABLED || v->debug_pending || soft_aligned_only(v);
+    return v->rflags & FL_TF || v->dr[7] & DR7_ENABLED || v->debug_pending ||
+           soft_aligned_only(v) || soft_debugger_steps(v);
 }
 
 /* INT n and its like go to a handler with TF clear. SYSCALL and SYSRET look at TF at their end. */
@@ -140,6 +142,8 @@ void soft_step(struct soft_vcpu *v, bool after_mov_ss)
 {
     struct insn insn;
     bool trap = v->rflags & FL_TF;
+    if (soft_debugger_steps(v))
+        soft_debugger_before(v);
     if (!after_mov_ss) {
         if (v->debug_pending)
             raise(v, v->debug_pending);
@@ -157,11 +161,14 @@ void soft_step(struct soft_vcpu *v, bool after_mov_ss)
     soft_exec[insn.id](v, &insn);
     v->icount++;
     v->rip = v->next_rip;
-    if (v->shadow == SHADOW_SS)
-        return; /* a hit waits for the next instruction, the single step is lost */
-    uint64_t why = v->debug_pending;
-    if (traps(v, &insn, trap))
-        why |= DR6_BS;
-    if (why)
-        raise(v, why);
+    if (v->shadow !=
+        SHADOW_SS) { /* a hit waits for the next instruction, the single step is lost */
+        uint64_t why = v->debug_pending;
+        if (traps(v, &insn, trap))
+            why |= DR6_BS;
+        if (why)
+            raise(v, why);
+    }
+    if (soft_debugger_steps(v))
+        soft_debugger_after(v);
 }

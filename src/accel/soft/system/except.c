@@ -274,6 +274,11 @@ void exec_int(struct soft_vcpu *v, const struct insn *insn)
                  : insn->id == I_INTO ? VEC_OF
                  : insn->id == I_INT1 ? VEC_DB
                                       : (int)insn->imm;
+    if (unlikely(v->debugger.on) && insn->id == I_INT3) {
+        if (!v->debugger.pass)
+            soft_debugger_leave(v, ACCEL_DEBUG_INT3, 0);
+        v->debugger.pass = false;
+    }
     if (insn->id == I_INTO && !(cc_compute(v) & FL_OF))
         return;
     if (v->rflags & FL_VM && insn->id == I_INT && (v->rflags >> FL_IOPL_SHIFT & 3) != 3)

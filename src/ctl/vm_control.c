@@ -180,6 +180,7 @@ static const struct qmp_command commands[] = {
     {"block-job-set-speed", vm_block_job_set_speed},
     {"screendump", vm_screen_dump},
     {"send-key", vm_screen_send_key},
+    {"input-send-event", vm_screen_send_event},
     {NULL, NULL},
 };
 

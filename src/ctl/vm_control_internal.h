@@ -56,7 +56,7 @@ vm_command vm_block_bitmap_add, vm_block_bitmap_remove, vm_block_bitmap_clear, v
 vm_command vm_drive_eject, vm_drive_change_medium;
 vm_command vm_block_job_query, vm_block_job_complete, vm_block_job_cancel, vm_block_job_set_speed;
 /* vm_screen.c: commands. */
-vm_command vm_screen_dump, vm_screen_send_key;
+vm_command vm_screen_dump, vm_screen_send_key, vm_screen_send_event;
 /* What query-block says of a node's bitmaps. */
 json_t *vm_block_bitmaps(const struct image *node);
 /* vm_drive.c, for vm_on_tray(). */

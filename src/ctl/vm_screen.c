@@ -13,6 +13,7 @@
 
 #define HOLD_MS_STANDARD 100
 #define HOLD_MS_MAX 10000
+#define EVENTS_MAX 64
 
 static struct err *write_all(int fd, const struct buf *bytes)
 {
@@ -53,43 +54,113 @@ struct err *vm_screen_dump(void *opaque, const json_t *arguments, json_t **resul
 }
 
 /* {"type": "qcode", "data": "ret"} or {"type": "number", "data": 28} */
-static struct err *read_key(const json_t *value, struct key_stroke *stroke)
+static struct err *read_key(const json_t *value, uint8_t *key)
 {
     const char *type = json_string_value(json_object_get(value, "type"));
     const json_t *data = json_object_get(value, "data");
-    uint8_t key = KEY_NONE;
 
     if (type && !strcmp(type, "qcode") && json_is_string(data)) {
-        key = key_find(json_string_value(data));
-        if (!key)
-            return err_new("send-key: there is no key '%s'", json_string_value(data));
-    } else if (type && !strcmp(type, "number") && json_is_integer(data)) {
-        json_int_t number = json_integer_value(data);
-        if (number < 1 || number > 0xff || number == KEY_EXTENDED)
-            return err_new("send-key: there is no key with the number %lld", (long long)number);
-        key = (uint8_t)number;
-    } else {
-        return err_new("send-key: a key is {\"type\": \"qcode\", \"data\": NAME} or "
-                       "{\"type\": \"number\", \"data\": NUMBER}");
+        *key = key_find(json_string_value(data));
+        return *key ? NULL : err_new("there is no key '%s'", json_string_value(data));
     }
-    if (!key_stroke_add(stroke, key))
-        return err_new("send-key: more than %d keys together", KEYS_TOGETHER_MAX);
+    if (type && !strcmp(type, "number") && json_is_integer(data)) {
+        json_int_t number = json_integer_value(data);
+        *key = (uint8_t)number;
+        if (number >= 1 && number <= 0xff && number != KEY_EXTENDED)
+            return NULL;
+        return err_new("there is no key with the number %lld", (long long)number);
+    }
+    return err_new("a key is {\"type\": \"qcode\", \"data\": NAME} or "
+                   "{\"type\": \"number\", \"data\": NUMBER}");
+}
+
+static struct err *read_stroke(const json_t *keys, struct key_stroke *stroke)
+{
+    if (!json_array_size(keys))
+        return err_new("'keys' is a list of keys");
+    for (size_t i = 0; i < json_array_size(keys); i++) {
+        uint8_t key;
+        TRY(read_key(json_array_get(keys, i), &key));
+        if (!key_stroke_add(stroke, key))
+            return err_new("more than %d keys together", KEYS_TOGETHER_MAX);
+    }
     return NULL;
 }
 
 struct err *vm_screen_send_key(void *opaque, const json_t *arguments, json_t **result)
 {
     struct vm_control *control = opaque;
-    const json_t *keys = json_object_get(arguments, "keys");
     struct key_stroke stroke = {0};
     uint64_t hold_ms = 0;
 
     TRY(vm_control_number(arguments, "hold-time", &hold_ms));
     if (hold_ms > HOLD_MS_MAX)
         return err_new("send-key: a hold-time of more than %d ms", HOLD_MS_MAX);
-    if (!json_array_size(keys))
-        return err_new("send-key: 'keys' is a list of keys");
-    for (size_t i = 0; i < json_array_size(keys); i++)
-        TRY(read_key(json_array_get(keys, i), &stroke));
+    TRY(err_wrap(read_stroke(json_object_get(arguments, "keys"), &stroke), "send-key"));
     return vm_screen_keys(control->vm, &stroke, hold_ms ? (unsigned)hold_ms : HOLD_MS_STANDARD);
+}
+
+static struct err *read_button(const json_t *data, struct vm_input *input)
+{
+    static const struct {
+        const char *name;
+        uint8_t button;
+        int wheel;
+    } buttons[] = {{"left", MOUSE_LEFT, 0}, {"right", MOUSE_RIGHT, 0}, {"middle", MOUSE_MIDDLE, 0},
+                   {"side", MOUSE_SIDE, 0}, {"extra", MOUSE_EXTRA, 0}, {"wheel-up", 0, -1},
+                   {"wheel-down", 0, 1}};
+    const char *name = json_string_value(json_object_get(data, "button"));
+
+    for (size_t i = 0; name && i < ARRAY_SIZE(buttons); i++) {
+        if (strcmp(name, buttons[i].name))
+            continue;
+        input->buttons = buttons[i].button;
+        input->wheel = input->down ? buttons[i].wheel : 0;
+        return NULL;
+    }
+    return err_new("there is no button '%s'", name ? name : "?");
+}
+
+static struct err *read_movement(const json_t *data, struct vm_input *input)
+{
+    const char *axis = json_string_value(json_object_get(data, "axis"));
+    json_int_t value = json_integer_value(json_object_get(data, "value"));
+
+    if (!axis || (strcmp(axis, "x") && strcmp(axis, "y")) || value < INT16_MIN || value > INT16_MAX)
+        return err_new("a movement is {\"axis\": \"x\" or \"y\", \"value\": DOTS}");
+    *(*axis == 'x' ? &input->x : &input->y) = (int)value;
+    return NULL;
+}
+
+/* QAPI's InputEvent, but for tablets and touch screens, which this machine lacks. */
+static struct err *read_event(const json_t *event, struct vm_input *input)
+{
+    const char *type = json_string_value(json_object_get(event, "type"));
+    const json_t *data = json_object_get(event, "data");
+
+    input->down = json_is_true(json_object_get(data, "down"));
+    if (type && !strcmp(type, "key"))
+        return read_key(json_object_get(data, "key"), &input->key);
+    if (type && !strcmp(type, "btn"))
+        return read_button(data, input);
+    if (type && !strcmp(type, "rel"))
+        return read_movement(data, input);
+    return err_new("the types of events are key, btn and rel, not '%s'", type ? type : "?");
+}
+
+/* All events are read before the first happens. */
+struct err *vm_screen_send_event(void *opaque, const json_t *arguments, json_t **result)
+{
+    struct vm_control *control = opaque;
+    const json_t *events = json_object_get(arguments, "events");
+    struct vm_input input[EVENTS_MAX] = {0};
+    size_t count = json_array_size(events);
+
+    if (!count || count > EVENTS_MAX)
+        return err_new("input-send-event: 'events' is a list of 1 to %d events", EVENTS_MAX);
+    for (size_t i = 0; i < count; i++)
+        TRY(err_wrap(read_event(json_array_get(events, i), &input[i]), "input-send-event"));
+    for (size_t i = 0; i < count; i++)
+        TRY(vm_screen_input(control->vm, &input[i]));
+    return NULL;
 }

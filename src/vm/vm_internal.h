@@ -119,7 +119,8 @@ struct vm {
     void (*tray_moved)(void *opaque, const char *disk, bool open);
     void *tray_moved_opaque;
     struct vm_debug debug;
-    bool asleep; /* S3: no vCPU runs until the board wakes */
+    uint8_t buttons; /* of the mouse, that are held down */
+    bool asleep;     /* S3: no vCPU runs until the board wakes */
     void (*ended)(void *opaque, const struct vm_result *result);
     void *ended_opaque;
 

@@ -29,3 +29,17 @@ struct err *vm_screen_keys(struct vm *vm, const struct key_stroke *stroke, unsig
         return err_of(ERR_BUSY, "too many keys wait to be typed");
     return NULL;
 }
+
+struct err *vm_screen_input(struct vm *vm, const struct vm_input *input)
+{
+    if (!vm->board.vga)
+        return no_screen();
+    if (input->key) {
+        i8042_key(vm->board.i8042, input->key, input->down);
+        return NULL;
+    }
+    vm->buttons =
+        input->down ? vm->buttons | input->buttons : vm->buttons & (uint8_t)~input->buttons;
+    i8042_mouse(vm->board.i8042, input->x, input->y, input->wheel, vm->buttons);
+    return NULL;
+}

@@ -18,7 +18,7 @@ import zlib
 
 import pytest
 
-from conftest import ROOT, Qmp, read_until, wait_for
+from conftest import ROOT, Qmp, out_byte, read_until, wait_for
 from test_firmware import bios_text, boot_sector, expect_failure, needs_seabios
 from test_firmware_disk import disk  # noqa: F401, a fixture
 from test_run import Terminal
@@ -169,6 +169,23 @@ def test_keys_by_name_and_as_text(vm):
     assert result.returncode == 0, result.stderr
     process.communicate(timeout=120)
     assert status(vm) == (ord('!') - ord('Z')) & 255
+
+
+def test_the_mouse_moves(vm):
+    # Takes the i8042's bytes for the mouse by itself: on, report; then three bytes, and their sum.
+    code = bytes.fromhex('b0a8e664b0d4e664b0f4e660e460')  # port on, 0xf4 to the mouse, take its answer
+    code += out_byte(0x3F8, ord('R'))
+    wait = bytes.fromhex('e464a80174fae460')              # in al, 0x64; test al, 1; jz; in al, 0x60
+    code += b'\x31\xdb' + (wait + b'\x00\xc3') * 3 + b'\x88\xd8\x66\xba\xf4\x00\xee\xf4'
+    process = vm.start('run', '--accel', 'soft', '--vga', '--kernel', vm.guest('guest', code),
+                       '--debug-exit', '--qmp', 'qmp.sock', '--report', 'report.json')
+    read_until(process, 'R')
+    qmp = Qmp(vm.directory / 'qmp.sock')
+    qmp.command('input-send-event', events=[
+        {'type': 'btn', 'data': {'down': True, 'button': 'right'}}])
+    process.wait(timeout=60)
+    assert status(vm) == 0x08 | 0x02
+    qmp.close()
 
 
 @needs_seabios
@@ -362,6 +379,14 @@ def test_requests_to_a_vm(vm):
                       {'keys': [{'type': 'qcode', 'data': 'a'}]}):
         answer = qmp.raw({'execute': 'send-key', 'arguments': arguments})
         assert 'error' in answer, arguments
+    assert 'no screen' in answer['error']['desc']
+    for event in ({}, {'type': 'abs', 'data': {'axis': 'x', 'value': 1}}, {'type': 'btn', 'data': {}},
+                  {'type': 'rel', 'data': {'axis': 'z', 'value': 1}},
+                  {'type': 'rel', 'data': {'axis': 'x', 'value': 1 << 20}},
+                  {'type': 'key', 'data': {'down': True, 'key': {'type': 'qcode', 'data': 'any'}}},
+                  {'type': 'rel', 'data': {'axis': 'x', 'value': 1}}):
+        answer = qmp.raw({'execute': 'input-send-event', 'arguments': {'events': [event]}})
+        assert 'error' in answer, event
     assert 'no screen' in answer['error']['desc']
     answer = qmp.raw({'execute': 'screendump', 'arguments': {'filename': '/tmp/a.ppm'}})
     assert '/dev/fdset/' in answer['error']['desc']

@@ -15,7 +15,11 @@
 #include "guest.h"
 #include "hw/chipset/layout.h"
 #include "vm/schema.h"
+#include "hw/input/i8042.h"
 #include "vm/vm_internal.h"
+
+#define VGA_CONFIG 0x8000 /* of function 00:01.0, in ECAM */
+#define FRAMEBUFFER 0xd8000000u
 
 struct machine {
     struct vm_config config;
@@ -69,6 +73,8 @@ static void build(struct machine *machine, enum vm_board board)
     flag(machine, "console", "serial,backend=null");
     flag(machine, "console", "virtio,backend=null");
     flag(machine, "console", "debug,backend=null");
+    if (board == VM_BOARD_Q35)
+        flag(machine, "console", "vga,backend=null");
     ok(schema_finish(&machine->config));
     give_descriptors(&machine->config);
     ok(loop_new("control", &machine->loop));
@@ -121,6 +127,9 @@ static void disturb(struct machine *machine, enum vm_board board)
         io_bus_write(pio, LAYOUT_PORT_PM + 2, 2, 0x0101);
         io_bus_write(pio, LAYOUT_PORT_PCI_CF8, 4, 0x80000800);
         io_bus_write(mmio, LAYOUT_HPET_BASE + 0x108, 8, 0x12345);
+        io_bus_write(mmio, ecam + VGA_CONFIG + 0x10, 4, FRAMEBUFFER);
+        io_bus_write(pio, 0x3c2, 1, 0x63);
+        i8042_key(machine->vm->board.i8042, 0x1e, true);
     }
 }
 
@@ -140,6 +149,10 @@ static void check_round_trip(enum vm_board board)
     assert_int_equal(io_bus_read(b.vm->pio, LAYOUT_PORT_COM1 + 7, 1), 0x42);
     assert_int_equal(io_bus_read(b.vm->mmio, b.vm->board.kind->ecam_base + 0x10000 + 0x0c, 1),
                      0x20);
+    if (board == VM_BOARD_Q35) { /* the framebuffer went with its BAR, and the key is there */
+        assert_non_null(gmem_find(b.vm->gmem, FRAMEBUFFER));
+        assert_int_equal(io_bus_read(b.vm->pio, LAYOUT_PORT_I8042_DATA, 1), 0x1e);
+    }
     state_writer_fini(&first);
     state_writer_fini(&second);
     fini(&a);

@@ -33,7 +33,9 @@ extern const struct command command_run;
 extern const struct command command_doctor;
 extern const struct command command_image;
 extern const struct command command_keys;
+extern const struct command command_ps;
 extern const struct command command_screenshot;
+extern const struct command command_stop;
 extern const struct command command_timeline;
 
 /* "program: sentence" on standard error; what an image names may have been in the sentence. */

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "cmd/command.h"
-#include "cmd/qmp_client.h"
+#include "cmd/registry.h"
 #include "display/keys.h"
 
 static const struct option_spec options[] = {
@@ -71,7 +71,7 @@ static struct err *read_text(const char *text, struct key_stroke **strokes, size
 }
 
 /* All words are read before the first key is pressed. */
-static struct err *read_arguments(int argc, char **argv, const char **socket, long *hold_ms,
+static struct err *read_arguments(int argc, char **argv, const char **vm, long *hold_ms,
                                   struct key_stroke **strokes, size_t *count)
 {
     for (int i = 1; i < argc;) {
@@ -86,8 +86,8 @@ static struct err *read_arguments(int argc, char **argv, const char **socket, lo
             if (*end || *hold_ms < 1 || *hold_ms > HOLD_MS_MAX)
                 err = err_of(ERR_USAGE, "--hold is 1 to %d milliseconds, not '%s'", HOLD_MS_MAX,
                              arg.value);
-        } else if (!err && !*socket) {
-            *socket = arg.value;
+        } else if (!err && !*vm) {
+            *vm = arg.value;
         } else if (!err) {
             err = read_stroke(arg.value, &stroke);
             *strokes = xrealloc(*strokes, *count + 1, sizeof(stroke));
@@ -96,23 +96,22 @@ static struct err *read_arguments(int argc, char **argv, const char **socket, lo
         option_arg_fini(&arg);
         TRY(err);
     }
-    if (!*socket || !*count)
-        return err_of(ERR_USAGE,
-                      "give the VM's control socket (tenon run --qmp PATH) and keys, or --text");
+    if (!*vm || !*count)
+        return err_of(ERR_USAGE, "give a VM (name, PID or control socket) and keys, or --text");
     return NULL;
 }
 
 static struct err *keys(int argc, char **argv, uint64_t started_ns, int *status)
 {
     struct key_stroke *strokes = NULL;
-    const char *socket = NULL;
+    const char *vm = NULL;
     struct qmp_client client = {.fd = -1};
     long hold_ms = HOLD_MS_STANDARD;
     size_t count = 0;
-    struct err *err = read_arguments(argc, argv, &socket, &hold_ms, &strokes, &count);
+    struct err *err = read_arguments(argc, argv, &vm, &hold_ms, &strokes, &count);
 
     if (!err)
-        err = qmp_client_open(&client, socket);
+        err = registry_open(vm, &client);
     for (size_t i = 0; i < count && !err; i++)
         err = send_stroke(&client, &strokes[i], hold_ms);
     qmp_client_close(&client);

@@ -21,7 +21,9 @@ static const struct command *const commands[] = {
     &command_doctor,
     &command_image,
     &command_keys,
+    &command_ps,
     &command_screenshot,
+    &command_stop,
     &command_timeline,
 };
 

@@ -13,6 +13,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+
 #define ANSWER_MS 30000 /* a VM that says nothing for so long never will */
 #define MESSAGE_MAX MIB(1)
 
@@ -120,6 +122,18 @@ struct err *qmp_client_open(struct qmp_client *client, const char *path)
     if (!good)
         return err_new("what listens on '%s' is no VM", path);
     return qmp_client_run(client, "qmp_capabilities", NULL, -1, NULL);
+}
+
+bool qmp_client_await_end(struct qmp_client *client, uint64_t deadline_ns)
+{
+    for (uint64_t now = clock_now_ns(); now < deadline_ns; now = clock_now_ns()) {
+        struct pollfd wait = {.fd = client->fd, .events = POLLIN};
+        char bytes[4096]; /* events; nobody wants them */
+        int left_ms = (int)((deadline_ns - now) / NSEC_PER_MSEC) + 1;
+        if (poll(&wait, 1, left_ms) > 0 && recv(client->fd, bytes, sizeof(bytes), 0) <= 0)
+            return true;
+    }
+    return false;
 }
 
 void qmp_client_close(struct qmp_client *client)

@@ -28,4 +28,7 @@ void qmp_client_close(struct qmp_client *client);
 struct err *qmp_client_run(struct qmp_client *client, const char *command, json_t *take_arguments,
                            int fd, json_t **result);
 
+/* Waits until the VM hangs up; false when it has not by `deadline_ns` (CLOCK_MONOTONIC). */
+bool qmp_client_await_end(struct qmp_client *client, uint64_t deadline_ns);
+
 #endif

@@ -18,7 +18,7 @@
 #include "cmd/relay.h"
 #include "cmd/terminal.h"
 
-#define RUN_SOCKETS_MAX (VM_CONSOLES_MAX + 2)
+#define RUN_SOCKETS_MAX (VM_CONSOLES_MAX + 3)
 
 struct run {
     struct launch launch; /* the VM, and the descriptors for tenon-vmm */

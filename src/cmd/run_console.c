@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "cmd/listen.h"
+#include "cmd/registry.h"
 #include "cmd/run.h"
 
 static struct err *open_stdio(struct run *run, struct vm_console *console)
@@ -107,13 +108,33 @@ static struct err *open_gdb(struct run *run)
     return err_wrap(listen_tcp(run->gdb_where, &run->launch.gdb_fd, &port), "--gdb");
 }
 
+/*
+ * The control socket: in the registry, so that `tenon ps` finds it; with --qmp there, and the
+ * registry has a link. A registry that cannot be written costs nothing but that.
+ */
+static struct err *open_control(struct run *run)
+{
+    scoped(free_cleanup) char *entry = registry_path(run->launch.config.name);
+    scoped(free_cleanup) char *target = NULL;
+
+    if (!run->qmp_path) {
+        if (entry)
+            err_free(run_listen(run, "control", entry, &run->launch.listen_fd));
+        return NULL;
+    }
+    TRY(run_listen(run, "--qmp", run->qmp_path, &run->launch.listen_fd));
+    target = realpath(run->qmp_path, NULL);
+    if (entry && target && symlink(target, entry) == 0)
+        run->socket_path[run->socket_count++] = xstrdup(entry);
+    return NULL;
+}
+
 struct err *run_open_consoles(struct run *run)
 {
     struct vm_config *config = &run->launch.config;
 
     for (unsigned i = 0; i < config->console_count; i++)
         TRY(err_wrap(open_console(run, i), "console '%s'", config->console[i].id));
-    if (run->qmp_path)
-        TRY(run_listen(run, "--qmp", run->qmp_path, &run->launch.listen_fd));
+    TRY(open_control(run));
     return run->gdb_where ? open_gdb(run) : NULL;
 }

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "cmd/command.h"
-#include "cmd/qmp_client.h"
+#include "cmd/registry.h"
 
 static const struct option_spec options[] = {
     {"format", "png|ppm",
@@ -48,12 +48,12 @@ static struct err *dump(struct qmp_client *client, const char *format, int fd)
     return err ? err : removed;
 }
 
-static struct err *take(const char *socket, const char *path, const char *format)
+static struct err *take(const char *vm, const char *path, const char *format)
 {
     struct qmp_client client;
     scoped(free_cleanup) char *temporary = xasprintf("%s.%ld", path, (long)getpid());
     scoped(fd_cleanup) int fd = -1;
-    struct err *err = qmp_client_open(&client, socket);
+    struct err *err = registry_open(vm, &client);
 
     if (!err) {
         fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
@@ -86,7 +86,7 @@ static struct err *screenshot(int argc, char **argv, uint64_t started_ns, int *s
         TRY(err);
     }
     if (words < ARRAY_SIZE(word))
-        return err_of(ERR_USAGE, "give the VM's control socket (tenon run --qmp PATH) and a file");
+        return err_of(ERR_USAGE, "give a VM (name, PID or control socket) and a file");
     TRY(choose_format(word[1], &format));
     return take(word[0], word[1], format);
 }

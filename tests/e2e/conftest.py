@@ -124,6 +124,11 @@ class Tenon:
         return subprocess.CompletedProcess(args, process.returncode, out.decode(errors='replace'),
                                            err.decode(errors='replace'))
 
+    def run_beside(self, *args, timeout=120):
+        """The same while a VM runs: what is left is not looked for."""
+        return subprocess.run([self.path, *map(str, args)], cwd=self.directory, capture_output=True,
+                              text=True, stdin=subprocess.DEVNULL, timeout=timeout)
+
     def left(self):
         """
         Processes that carry the mark and have not ended: (pid, command line). One that dies loses

@@ -127,48 +127,38 @@ def expect_golden(tenon, name, ignore=range(0), timeout=PATIENCE):
     wait_for(look, timeout, 'the picture ' + name)
 
 
-@pytest.fixture
-def vm(tenon):
-    """The command, with a way to run a second one beside a VM."""
-    def beside(*args):
-        return subprocess.run([tenon.path, *map(str, args)], cwd=tenon.directory, capture_output=True,
-                              text=True, stdin=subprocess.DEVNULL, timeout=120)
-    tenon.run_beside = beside
-    return tenon
-
-
-def start(vm, code, *args, console='serial', **options):
-    sector = boot_sector(vm.directory, code)
-    return vm.start('run', '--accel', 'soft', '--firmware', 'bios', '--disk', sector, '--debug-exit',
+def start(tenon, code, *args, console='serial', **options):
+    sector = boot_sector(tenon.directory, code)
+    return tenon.start('run', '--accel', 'soft', '--firmware', 'bios', '--disk', sector, '--debug-exit',
                     '--console', console, '--qmp', 'qmp.sock', '--report', 'report.json', *args,
                     **options)
 
 
-def status(vm):
-    return json.loads((vm.directory / 'report.json').read_text())['status']
+def status(tenon):
+    return json.loads((tenon.directory / 'report.json').read_text())['status']
 
 
 @needs_seabios
-def test_text_and_keys_of_a_bios(vm):
-    process = start(vm, TEXT_MODE + bios_text('what now?') + KEY + EXIT, console='vga',
+def test_text_and_keys_of_a_bios(tenon):
+    process = start(tenon, TEXT_MODE + bios_text('what now?') + KEY + EXIT, console='vga',
                     stdin=subprocess.PIPE)
     watch = Watch(process)
     watch.expect('what now?')
     assert watch.text().strip() == 'what now?'
     watch.type(b'X')
     process.wait(timeout=120)
-    assert status(vm) == ord('X')
+    assert status(tenon) == ord('X')
 
 
 @needs_seabios
-def test_keys_by_name_and_as_text(vm):
-    process = start(vm, TEXT_MODE + KEY + b'\x50' + KEY + b'\x5b\x28\xd8' + EXIT + READY, '--vga')
-    Qmp(vm.directory / 'qmp.sock', 60).close()
+def test_keys_by_name_and_as_text(tenon):
+    process = start(tenon, TEXT_MODE + KEY + b'\x50' + KEY + b'\x5b\x28\xd8' + EXIT + READY, '--vga')
+    Qmp(tenon.directory / 'qmp.sock', 60).close()
     read_until(process, 'Booting from Hard Disk', timeout=PATIENCE)
-    result = vm.run_beside('keys', 'qmp.sock', 'shift-z', '--text', '!')
+    result = tenon.run_beside('keys', 'qmp.sock', 'shift-z', '--text', '!')
     assert result.returncode == 0, result.stderr
     process.communicate(timeout=120)
-    assert status(vm) == (ord('!') - ord('Z')) & 255
+    assert status(tenon) == (ord('!') - ord('Z')) & 255
 
 
 def test_the_mouse_moves(vm):
@@ -189,16 +179,16 @@ def test_the_mouse_moves(vm):
 
 
 @needs_seabios
-def test_picture_of_a_graphics_mode(vm):
+def test_picture_of_a_graphics_mode(tenon):
     # Mode 0x13: byte n of the screen is n.
     code = (b'\xb8\x13\x00\xcd\x10\xb8\x00\xa0\x8e\xc0\x31\xff\xb9\x00\xfa'
             + b'\x89\xf8\xaa\xe2\xfb' + READY)
-    process = start(vm, code, '--vga')
-    qmp = Qmp(vm.directory / 'qmp.sock', 60)
+    process = start(tenon, code, '--vga')
+    qmp = Qmp(tenon.directory / 'qmp.sock', 60)
     # The last byte of the last line is 0xff, and black; the one before it is not.
-    wait_for(lambda: shot(vm, 'a.png')[:2] == (640, 400), PATIENCE, 'the mode')
-    wait_for(lambda: any(shot(vm, 'a.png')[2][399]), PATIENCE, 'the last line')
-    width, height, rows = shot(vm, 'a.png')
+    wait_for(lambda: shot(tenon, 'a.png')[:2] == (640, 400), PATIENCE, 'the mode')
+    wait_for(lambda: any(shot(tenon, 'a.png')[2][399]), PATIENCE, 'the last line')
+    width, height, rows = shot(tenon, 'a.png')
     assert (width, height) == (640, 400)
     palette = {}
     for y in range(height):
@@ -207,36 +197,36 @@ def test_picture_of_a_graphics_mode(vm):
             assert palette.setdefault(index, rows[y][3 * x:3 * x + 3]) == rows[y][3 * x:3 * x + 3]
             assert rows[y][3 * x:3 * x + 3] == rows[y][3 * x + 3:3 * x + 6]
     assert palette[0] == b'\0\0\0' and palette[4] == b'\xa8\0\0' and palette[15] == b'\xff\xff\xff'
-    result = vm.run_beside('screenshot', 'qmp.sock', 'a.ppm')
+    result = tenon.run_beside('screenshot', 'qmp.sock', 'a.ppm')
     assert result.returncode == 0, result.stderr
-    assert (vm.directory / 'a.ppm').read_bytes() == b'P6\n640 400\n255\n' + b''.join(rows)
+    assert (tenon.directory / 'a.ppm').read_bytes() == b'P6\n640 400\n255\n' + b''.join(rows)
     qmp.command('quit')
     process.wait(timeout=60)
 
 
-def shot(vm, name):
-    result = vm.run_beside('screenshot', 'qmp.sock', name)
+def shot(tenon, name):
+    result = tenon.run_beside('screenshot', 'qmp.sock', name)
     assert result.returncode == 0, result.stderr
-    return picture(vm.directory / name)
+    return picture(tenon.directory / name)
 
 
-def test_the_framebuffer_moves_under_a_guest(vm):
+def test_the_framebuffer_moves_under_a_guest(tenon):
     # A hundred times: BAR 0 goes to the other of two places by ports 0xcf8 and 0xcfc, one more word is
     # written there and read many times; at the end all words are as they were. 0x11: good.
     code = bytes.fromhex(
         '31dbb9000000d0f6c301740681c10000000266baf80cb810080080ef66bafc0c89c8ef891c99beb80b00008b0499'
         '39d875184e75f64383fb6472c74b8b049939d875074b79f6b011eb02b02266baf400eef4')
     for modes in ((), ('--accel-debug', 'lockstep'), ('--accel-debug', 'xlate-after=1')):
-        vm.run('run', '--accel', 'soft', '--vga', '--kernel', vm.guest('guest', code), '--debug-exit',
+        tenon.run('run', '--accel', 'soft', '--vga', '--kernel', tenon.guest('guest', code), '--debug-exit',
                '--report', 'report.json', '--console', 'serial,backend=null', *modes, timeout=300)
-        assert status(vm) == 0x11
+        assert status(tenon) == 0x11
 
 
 @needs_seabios
-def test_a_terminal_of_its_own_size(vm):
-    sector = boot_sector(vm.directory, TEXT_MODE + bios_text('far' + '\n' * 20 + 'near')
+def test_a_terminal_of_its_own_size(tenon):
+    sector = boot_sector(tenon.directory, TEXT_MODE + bios_text('far' + '\n' * 20 + 'near')
                          + KEY + EXIT)
-    terminal = Terminal(vm, 'run', '--accel', 'soft', '--firmware', 'bios', '--disk', sector,
+    terminal = Terminal(tenon, 'run', '--accel', 'soft', '--firmware', 'bios', '--disk', sector,
                         '--debug-exit', '--console', 'vga', '--report', 'report.json')
     try:
         fcntl.ioctl(terminal.slave, termios.TIOCSWINSZ, struct.pack('HHHH', 10, 40, 0, 0))
@@ -258,15 +248,15 @@ def test_a_terminal_of_its_own_size(vm):
         terminal.type(b'k')
         terminal.end(120)
         terminal.expect_restored()
-        assert status(vm) == ord('k')
+        assert status(tenon) == ord('k')
     finally:
         terminal.close()
 
 
-def test_grub_menu_and_linux_console(vm, disk):  # noqa: F811
-    copy = vm.directory / 'disk.img'
+def test_grub_menu_and_linux_console(tenon, disk):  # noqa: F811
+    copy = tenon.directory / 'disk.img'
     subprocess.run(['cp', '--sparse=always', disk('bios'), copy], check=True)
-    process = vm.start('run', '--accel', 'soft', '--firmware', 'bios', '--disk', copy, '--console',
+    process = tenon.start('run', '--accel', 'soft', '--firmware', 'bios', '--disk', copy, '--console',
                        'vga', '--console', 'serial,backend=socket,path=serial.sock', '--qmp',
                        'qmp.sock', stdin=subprocess.PIPE)
     watch = Watch(process)
@@ -274,9 +264,9 @@ def test_grub_menu_and_linux_console(vm, disk):  # noqa: F811
     watch.type(b'\x1b[B')
     watch.expect('*Tenon, with shell')
     # The title tells GRUB's version.
-    expect_golden(vm, 'grub-menu.png', ignore=range(16, 32))
+    expect_golden(tenon, 'grub-menu.png', ignore=range(16, 32))
     serial = socket.socket(socket.AF_UNIX)
-    serial.connect(str(vm.directory / 'serial.sock'))
+    serial.connect(str(tenon.directory / 'serial.sock'))
     watch.type(b'\r')
     said = b''
 
@@ -334,16 +324,16 @@ def bochs_initrd(directory, modules):
     return directory / 'initrd'
 
 
-def test_framebuffer_console_of_bochs_drm(vm, demo_guest):
+def test_framebuffer_console_of_bochs_drm(tenon, demo_guest):
     guest = demo_guest.parent / 'generic'
     if not (guest / 'vmlinuz').exists():
         pytest.skip('no generic kernel in %s: run tools/demo-guest --kernel generic' % guest)
-    process = vm.start('run', '--accel', 'soft', '--vga', '--kernel', guest / 'vmlinuz', '--initrd',
-                       bochs_initrd(vm.directory, guest / 'modules'), '--append',
+    process = tenon.start('run', '--accel', 'soft', '--vga', '--kernel', guest / 'vmlinuz', '--initrd',
+                       bochs_initrd(tenon.directory, guest / 'modules'), '--append',
                        'console=ttyS0 vt.global_cursor_default=0', '--qmp', 'qmp.sock')
     read_until(process, 'screen: drawn', timeout=PATIENCE)
-    expect_golden(vm, 'framebuffer-console.png')
-    qmp = Qmp(vm.directory / 'qmp.sock')
+    expect_golden(tenon, 'framebuffer-console.png')
+    qmp = Qmp(tenon.directory / 'qmp.sock')
     qmp.command('quit')
     qmp.close()
     process.wait(timeout=60)
@@ -351,27 +341,27 @@ def test_framebuffer_console_of_bochs_drm(vm, demo_guest):
 
 # ---- bad input ----
 
-def test_what_cannot_be(vm):
-    guest = vm.guest('guest', b'\xf4')
-    expect_failure(vm.run('run', '--kernel', guest, '--vga', '--board', 'micro'), 2, 'VGA', 'q35')
-    expect_failure(vm.run('run', '--kernel', guest, '--console', 'vga,backend=null', '--console', 'vga'),
+def test_what_cannot_be(tenon):
+    guest = tenon.guest('guest', b'\xf4')
+    expect_failure(tenon.run('run', '--kernel', guest, '--vga', '--board', 'micro'), 2, 'VGA', 'q35')
+    expect_failure(tenon.run('run', '--kernel', guest, '--console', 'vga,backend=null', '--console', 'vga'),
                    2, '2 consoles show the VGA screen')
-    expect_failure(vm.run('screenshot', 'qmp.sock'), 2, '--qmp PATH')
-    expect_failure(vm.run('screenshot', 'nowhere.sock', 'a.png'), 1, 'nowhere.sock')
-    expect_failure(vm.run('screenshot', 'q', 'a.png', '--format', 'gif'), 2, 'png and ppm', 'gif')
-    expect_failure(vm.run('screenshot', guest, 'a.png'), 1, 'no VM listens')
-    expect_failure(vm.run('keys', 'qmp.sock'), 2, '--text')
-    expect_failure(vm.run('keys', 'qmp.sock', 'ctrl-any'), 2, "no key 'any'")
-    expect_failure(vm.run('keys', 'qmp.sock', '--text', 'ä'), 2, '0xc3')
-    expect_failure(vm.run('keys', 'qmp.sock', 'a', '--hold', '0'), 2, '--hold')
-    assert not (vm.directory / 'a.png').exists()
+    expect_failure(tenon.run('screenshot', 'qmp.sock'), 2, 'control socket')
+    expect_failure(tenon.run('screenshot', 'nowhere.sock', 'a.png'), 1, 'nowhere.sock')
+    expect_failure(tenon.run('screenshot', 'q', 'a.png', '--format', 'gif'), 2, 'png and ppm', 'gif')
+    expect_failure(tenon.run('screenshot', guest, 'a.png'), 1, 'no VM listens')
+    expect_failure(tenon.run('keys', 'qmp.sock'), 2, '--text')
+    expect_failure(tenon.run('keys', 'qmp.sock', 'ctrl-any'), 2, "no key 'any'")
+    expect_failure(tenon.run('keys', 'qmp.sock', '--text', 'ä'), 2, '0xc3')
+    expect_failure(tenon.run('keys', 'qmp.sock', 'a', '--hold', '0'), 2, '--hold')
+    assert not (tenon.directory / 'a.png').exists()
 
 
-def test_requests_to_a_vm(vm):
-    guest = vm.guest('guest', b'\xf4\xeb\xfd')
-    process = vm.start('run', '--accel', 'soft', '--kernel', guest, '--qmp', 'qmp.sock', '--console',
+def test_requests_to_a_vm(tenon):
+    guest = tenon.guest('guest', b'\xf4\xeb\xfd')
+    process = tenon.start('run', '--accel', 'soft', '--kernel', guest, '--qmp', 'qmp.sock', '--console',
                        'serial,backend=null')
-    qmp = Qmp(vm.directory / 'qmp.sock')
+    qmp = Qmp(tenon.directory / 'qmp.sock')
     for arguments in ({}, {'keys': []}, {'keys': [{'type': 'qcode', 'data': 'any'}]},
                       {'keys': [{'type': 'number', 'data': 256}]}, {'keys': ['a']},
                       {'keys': [{'type': 'qcode', 'data': 'a'}], 'hold-time': 1 << 40},
@@ -390,9 +380,9 @@ def test_requests_to_a_vm(vm):
     assert 'no screen' in answer['error']['desc']
     answer = qmp.raw({'execute': 'screendump', 'arguments': {'filename': '/tmp/a.ppm'}})
     assert '/dev/fdset/' in answer['error']['desc']
-    result = vm.run_beside('screenshot', 'qmp.sock', 'a.png')
+    result = tenon.run_beside('screenshot', 'qmp.sock', 'a.png')
     assert result.returncode == 1 and 'no screen' in result.stderr
-    assert sorted(path.name for path in vm.directory.glob('a.png*')) == []
+    assert sorted(path.name for path in tenon.directory.glob('a.png*')) == []
     qmp.command('quit')
     qmp.close()
     process.wait(timeout=60)

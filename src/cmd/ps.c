@@ -1,0 +1,131 @@
+/*
+ * tenon ps: the VMs of this user that run.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cmd/command.h"
+#include "cmd/registry.h"
+
+static const struct option_spec options[] = {
+    {"json", NULL, "A list of objects: name, pid, status, engine, cpu_seconds, socket."},
+    {"help", NULL, "Print this help."},
+    {NULL, NULL, NULL},
+};
+
+/* Seconds of CPU time, of all vCPUs; from query-stats. */
+static double cpu_seconds(const json_t *providers)
+{
+    const json_t *stats = json_object_get(json_array_get(providers, 0), "stats");
+    size_t i;
+    json_t *stat;
+
+    json_array_foreach(stats, i, stat)
+    {
+        const char *name = json_string_value(json_object_get(stat, "name"));
+        if (name && !strcmp(name, "cpu_ns"))
+            return (double)json_integer_value(json_object_get(stat, "value")) / 1e9;
+    }
+    return 0;
+}
+
+/* What one VM says of itself; NULL with an error when it ended while we asked. */
+static struct err *ask(const struct registry_vm *vm, json_t **row)
+{
+    struct qmp_client client;
+    json_t *name = NULL, *status = NULL, *stats = NULL;
+    struct err *err = qmp_client_open(&client, vm->path);
+
+    if (!err)
+        err = qmp_client_run(&client, "query-name", NULL, -1, &name);
+    if (!err)
+        err = qmp_client_run(&client, "query-status", NULL, -1, &status);
+    if (!err)
+        err =
+            qmp_client_run(&client, "query-stats", json_pack("{s:s}", "target", "vm"), -1, &stats);
+    qmp_client_close(&client);
+    if (!err)
+        *row = json_pack("{s:O*, s:I, s:O*, s:O*, s:f, s:s}", "name", json_object_get(name, "name"),
+                         "pid", (json_int_t)vm->pid, "status", json_object_get(status, "status"),
+                         "engine", json_object_get(json_array_get(stats, 0), "provider"),
+                         "cpu_seconds", cpu_seconds(stats), "socket", vm->path);
+    json_decref(name);
+    json_decref(status);
+    json_decref(stats);
+    return err;
+}
+
+static const char *text_of(const json_t *row, const char *key)
+{
+    const char *text = json_string_value(json_object_get(row, key));
+
+    return text ? text : "?";
+}
+
+static void print_table(const json_t *rows)
+{
+    int width = 4;
+    size_t i;
+    json_t *row;
+
+    json_array_foreach(rows, i, row) width = MAX(width, (int)strlen(text_of(row, "name")));
+    printf("%-*s  %7s  %-10s  %-6s  %8s\n", width, "NAME", "PID", "STATUS", "ENGINE", "CPU s");
+    json_array_foreach(rows, i, row)
+    {
+        printf("%-*s  %7lld  %-10s  %-6s  %8.1f\n", width, text_of(row, "name"),
+               (long long)json_integer_value(json_object_get(row, "pid")), text_of(row, "status"),
+               text_of(row, "engine"), json_real_value(json_object_get(row, "cpu_seconds")));
+    }
+}
+
+static struct err *print(const json_t *rows, bool json)
+{
+    if (!json) {
+        print_table(rows);
+    } else {
+        char *text = json_dumps(rows, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+        printf("%s\n", text);
+        free(text);
+    }
+    return fflush(stdout) == 0 ? NULL : err_errno(errno, "cannot write to standard output");
+}
+
+static struct err *ps(int argc, char **argv, uint64_t started_ns, int *status)
+{
+    struct registry registry;
+    bool json = false;
+
+    for (int i = 1; i < argc;) {
+        struct option_arg arg;
+        struct err *err = option_next(argc, argv, &i, options, NULL, NULL, &arg);
+        json |= !err && arg.spec;
+        if (!err && !arg.spec)
+            err = err_of(ERR_USAGE, "'%s' is one word too many: ps lists all VMs", arg.value);
+        option_arg_fini(&arg);
+        TRY(err);
+    }
+    TRY(registry_read(&registry));
+    json_t *rows = json_array();
+    for (unsigned i = 0; i < registry.count; i++) {
+        json_t *row = NULL;
+        err_free(ask(&registry.vm[i], &row)); /* it ended in the meantime */
+        if (row)
+            json_array_append_new(rows, row);
+    }
+    registry_fini(&registry);
+    struct err *err = print(rows, json);
+    json_decref(rows);
+    return err;
+}
+
+const struct command command_ps = {
+    .name = "ps",
+    .usage = "ps [OPTIONS]",
+    .summary = "List the VMs that run",
+    .run = ps,
+    .options = options,
+};

@@ -1,0 +1,79 @@
+"""
+Running VMs by name: tenon ps, tenon stop, what a killed tenon leaves behind.
+
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+import json
+import os
+import pathlib
+import time
+import uuid
+
+import pytest
+
+from conftest import HALT
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason='the list of root is /run/tenon')
+
+
+@pytest.fixture
+def name():
+    return 'test-' + uuid.uuid4().hex[:12]
+
+
+def listed(tenon, name):
+    rows = json.loads(tenon.run_beside('ps', '--json').stdout)
+    return [row for row in rows if row['name'] == name]
+
+
+def start(tenon, name, *args):
+    process = tenon.start('run', '--accel', 'soft', '--quiet', '--memory', '64M', '--kernel',
+                          tenon.guest('halt', HALT), '--name', name, *args)
+    for _ in range(1000):
+        if any(row['pid'] == process.pid for row in listed(tenon, name)):
+            return process
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    raise AssertionError('the VM is not listed')
+
+
+def test_list_and_stop(tenon, name):
+    process = start(tenon, name)
+    row, = listed(tenon, name)
+    assert row['pid'] == process.pid and row['engine'] == 'soft' and row['status'] == 'running'
+    assert name in tenon.run_beside('ps').stdout
+    # This guest hears no power button.
+    result = tenon.run_beside('stop', name, '--wait', '1')
+    assert result.returncode == 1 and 'tenon stop --now ' + name in result.stderr
+    assert tenon.run_beside('stop', '--now', name).returncode == 0
+    assert process.wait(60) == 0
+    assert not listed(tenon, name) and not os.path.exists(row['socket'])
+
+
+def test_two_of_a_name_and_a_socket_elsewhere(tenon, name):
+    first, second = start(tenon, name), start(tenon, name, '--qmp', 'control.sock')
+    result = tenon.run_beside('stop', '--now', name)
+    assert result.returncode == 2 and str(first.pid) in result.stderr, result.stderr
+    assert tenon.run_beside('stop', '--now', str(first.pid)).returncode == 0
+    assert first.wait(60) == 0
+    assert tenon.run_beside('stop', '--now', 'control.sock').returncode == 0
+    assert second.wait(60) == 0
+    assert not listed(tenon, name)
+
+
+def test_killed_tenon_is_swept(tenon, name):
+    process = start(tenon, name)
+    row, = listed(tenon, name)
+    process.kill()
+    process.wait()
+    assert pathlib.Path(row['socket']).exists()
+    assert not listed(tenon, name)
+    assert not pathlib.Path(row['socket']).exists()
+
+
+def test_bad_words(tenon):
+    for args, status, word in ((('stop', 'no-such-vm'), 1, 'tenon ps'), (('stop',), 2, 'tenon ps'),
+                               (('stop', 'a', 'b'), 2, "'b'"), (('ps', 'x'), 2, "'x'"),
+                               (('stop', 'a', '--wait', 'long'), 2, "'long'")):
+        result = tenon.run(*args)
+        assert result.returncode == status and word in result.stderr, result.stderr

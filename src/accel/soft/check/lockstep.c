@@ -136,10 +136,8 @@ static void drop_writes(struct soft_vcpu *v)
 {
     struct lockstep *lockstep = v->lockstep;
     struct soft_space *spaces[] = {v->space, soft_space_of(v, false)};
-    for (unsigned i = 0; i < ARRAY_SIZE(spaces); i++) {
-        spaces[i]->sites[1].n = SITE_LOG + 1; /* a supervisor's global pages too */
+    for (unsigned i = 0; i < ARRAY_SIZE(spaces); i++)
         soft_sites_flush(v, spaces[i], true);
-    }
     if (lockstep->filled_count > FILLED_MAX || v->vm->dirty_log)
         soft_tlb_flush_writes(v);
     else

@@ -111,7 +111,7 @@ static void put(struct soft_vcpu *v, struct soft_space *space, unsigned index, b
         write_dropped(v, &sites->at[index], SITE_SPAN(index));
     sites->at[index] = (struct soft_site){
         .start = w->start, .limit = w->length - SITE_SPAN(index) + 1, .addend = w->addend};
-    bool keep = space == v->supervisor;
+    bool keep = space == v->supervisor && !v->lockstep; /* that empties them all, all the time */
     if (w->length > MIB(1)) /* of a large page, whose flush empties all sites */
         keep = keep && space->huge_global >> huge_index(w->start) & 1;
     for (uint64_t at = 0; at < w->length && w->length <= MIB(1); at += GUEST_PAGE_SIZE) {

@@ -10,6 +10,7 @@
 #include "../unit/accel/soft_rig.h"
 
 #include "accel/soft/simd/simd.h"
+#include "values.h"
 
 #define KERNEL 0xffffffff80000000ull /* linear address of physical 0, for the supervisor */
 #define TABLES 0x30000u
@@ -97,7 +98,7 @@ static void set_state(struct engine *engine)
     s->idt = (struct x86_table_register){.base = KERNEL + RIG_IDT, .limit = 4095};
     s->tr.base = KERNEL + RIG_TSS;
     s->ldt = (struct x86_segment){.attr = X86_ATTR_UNUSABLE};
-    s->cr0 |= CR0_WP | CR0_AM;
+    s->cr0 |= CR0_WP | (values_alignment() ? CR0_AM : 0);
     s->cr4 |= CR4_PGE | CR4_OSXSAVE | CR4_FSGSBASE;
     s->cr3 = TABLES;
     s->xcr0 = 7;

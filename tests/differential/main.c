@@ -16,6 +16,7 @@
 #include <time.h>
 
 #include "differential.h"
+#include "values.h"
 
 bool lenient;
 
@@ -79,6 +80,8 @@ static bool run_case(struct run *run, struct test_case *test, unsigned slot, boo
         print_case(test, slot);
     native_run(test, &native);
     run->cases++;
+    if (native.vector == VEC_AC && !values_alignment())
+        return true;
     if (native.vector == OUTCOME_ENDLESS) {
         run->endless++;
         return true;

@@ -113,6 +113,11 @@ static void x87_control(struct random *random, uint8_t *xstate)
         x87_register(random, xstate + XS_ST + 16 * i);
 }
 
+bool values_alignment(void)
+{
+    return __builtin_cpu_is("intel");
+}
+
 void values_state(struct random *random, struct machine_state *state)
 {
     memset(state, 0, sizeof(*state));
@@ -121,7 +126,7 @@ void values_state(struct random *random, struct machine_state *state)
     state->flags = (random_next(random) & (FL_ARITH | FL_DF)) | FL_IF | 2;
     if (!one_in(random, 4))
         state->flags &= ~(uint64_t)FL_DF;
-    if (one_in(random, 16))
+    if (one_in(random, 16) && values_alignment())
         state->flags |= FL_AC;
     state->fs_base = DATA_AT + below(random, 4096);
     state->gs_base = one_in(random, 4) ? random_next(random) >> 20 : DATA_AT - below(random, 4096);

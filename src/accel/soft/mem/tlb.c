@@ -235,9 +235,16 @@ static void drop_jump(struct soft_vcpu *v, struct soft_jc *e, uint64_t linear, u
 static void drop_jumps(struct soft_vcpu *v, struct soft_space *space, uint64_t linear,
                        uint64_t mask)
 {
-    bool logged = space != v->supervisor && space->n_jc <= JC_LOG;
-    for (unsigned i = 0; i < (logged ? space->n_jc : JC_SIZE); i++)
-        drop_jump(v, &space->jc[logged ? space->log_jc[i] : i], linear, mask);
+    if (space != v->supervisor && space->n_jc <= JC_LOG) {
+        for (unsigned i = 0; i < space->n_jc; i++)
+            drop_jump(v, &space->jc[space->log_jc[i]], linear, mask);
+        return;
+    }
+    /* The slots of one page lie together: see jc_index(). */
+    unsigned slots = ~mask == GUEST_PAGE_SIZE - 1 ? GUEST_PAGE_SIZE : JC_SIZE;
+    unsigned first = jc_index(linear) & ~(slots - 1);
+    for (unsigned i = 0; i < slots; i++)
+        drop_jump(v, &space->jc[first + i], linear, mask);
 }
 
 /* Entries of a large page lie in any slot: compare all tags within it. */

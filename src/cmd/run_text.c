@@ -161,7 +161,13 @@ static void print_net(struct buf *out, const struct vm_net *net)
 
 static void print_console(struct buf *out, const struct run *run, unsigned index)
 {
-    static const char *const devices[] = {"serial", "virtio", "debug", "firmware log"};
+    static const char *const devices[VM_CONSOLE_DEVICES] = {
+        [VM_CONSOLE_SERIAL] = "serial",
+        [VM_CONSOLE_VIRTIO] = "virtio",
+        [VM_CONSOLE_DEBUG] = "debug",
+        [VM_CONSOLE_FIRMWARE] = "firmware log",
+        [VM_CONSOLE_VGA] = "text of the screen",
+    };
     const struct vm_console *console = &run->launch.config.console[index];
 
     buf_printf(out, "  console %s: %s on ", console->id, devices[console->device]);
@@ -212,6 +218,8 @@ void run_print_start(const struct run *run)
     }
     for (unsigned i = 0; i < config->net_count; i++)
         print_net(&out, &config->net[i]);
+    if (config->vga)
+        buf_printf(&out, "  screen: VGA adapter, with keyboard and mouse\n");
     for (unsigned i = 0; i < config->console_count; i++)
         print_console(&out, run, i);
     if (run->qmp_path)

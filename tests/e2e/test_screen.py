@@ -143,11 +143,12 @@ def test_text_and_keys_of_a_bios(tenon):
     process = start(tenon, TEXT_MODE + bios_text('what now?') + KEY + EXIT, console='vga',
                     stdin=subprocess.PIPE)
     watch = Watch(process)
-    watch.expect('what now?')
-    assert watch.text().strip() == 'what now?'
+    wait_for(lambda: watch.text().strip() == 'what now?', PATIENCE, watch.text)
     watch.type(b'X')
     process.wait(timeout=120)
     assert status(tenon) == ord('X')
+    said = process.stderr.read().decode()
+    assert '  screen: VGA adapter' in said and 'console c0: text of the screen on ' in said
 
 
 @needs_seabios
@@ -260,6 +261,9 @@ def test_grub_menu_and_linux_console(tenon, disk):  # noqa: F811
                        'vga', '--console', 'serial,backend=socket,path=serial.sock', '--qmp',
                        'qmp.sock', stdin=subprocess.PIPE)
     watch = Watch(process)
+    # A key that comes early waits in the BIOS, and stops the menu's clock.
+    watch.expect('GRUB')
+    watch.type(b'\x1b[B')
     watch.expect('with shell')
     watch.type(b'\x1b[B')
     watch.expect('*Tenon, with shell')

@@ -162,20 +162,20 @@ def test_keys_by_name_and_as_text(tenon):
     assert status(tenon) == (ord('!') - ord('Z')) & 255
 
 
-def test_the_mouse_moves(vm):
+def test_the_mouse_moves(tenon):
     # Takes the i8042's bytes for the mouse by itself: on, report; then three bytes, and their sum.
     code = bytes.fromhex('b0a8e664b0d4e664b0f4e660e460')  # port on, 0xf4 to the mouse, take its answer
     code += out_byte(0x3F8, ord('R'))
     wait = bytes.fromhex('e464a80174fae460')              # in al, 0x64; test al, 1; jz; in al, 0x60
     code += b'\x31\xdb' + (wait + b'\x00\xc3') * 3 + b'\x88\xd8\x66\xba\xf4\x00\xee\xf4'
-    process = vm.start('run', '--accel', 'soft', '--vga', '--kernel', vm.guest('guest', code),
+    process = tenon.start('run', '--accel', 'soft', '--vga', '--kernel', tenon.guest('guest', code),
                        '--debug-exit', '--qmp', 'qmp.sock', '--report', 'report.json')
     read_until(process, 'R')
-    qmp = Qmp(vm.directory / 'qmp.sock')
+    qmp = Qmp(tenon.directory / 'qmp.sock')
     qmp.command('input-send-event', events=[
         {'type': 'btn', 'data': {'down': True, 'button': 'right'}}])
     process.wait(timeout=60)
-    assert status(vm) == 0x08 | 0x02
+    assert status(tenon) == 0x08 | 0x02
     qmp.close()
 
 

@@ -253,6 +253,12 @@ static bool ready(struct soft_vcpu *v, struct vm_exit *exit)
     return false;
 }
 
+/*
+ * #AC can meet itself for ever, in frames that user mode has made the kernel push to itself. A
+ * processor hangs in that (CVE-2015-5307); a chain that ends is three long.
+ */
+#define UNDELIVERED_MAX 8
+
 void soft_vcpu_run(struct accel_vcpu *vcpu, struct vm_exit *exit)
 {
     struct soft_vcpu *v = (struct soft_vcpu *)vcpu;
@@ -263,17 +269,19 @@ void soft_vcpu_run(struct accel_vcpu *vcpu, struct vm_exit *exit)
         return;
     v->thread = pthread_self();
     atomic_store(&v->running, 1);
+    volatile unsigned undelivered = 0; /* exceptions in a row that met another in their delivery */
     int why = setjmp(v->unwind);
     if (why)
         soft_split_drop(v);
     if (why == 2)
         goto out; /* soft_fail, soft_debugger_leave */
-    if (why == 1 && !soft_deliver_raised(v)) {
+    if (why == 1 && (++undelivered > UNDELIVERED_MAX || !soft_deliver_raised(v))) {
         v->delivering = -1;
         v->delivering_ext = v->external = false;
         exit->reason = VM_EXIT_SHUTDOWN;
         goto out;
     }
+    undelivered = 0;
     if (why == 1 && v->debugger.step) { /* the exception was the step */
         exit->reason = VM_EXIT_DEBUG;
         exit->debug = ACCEL_DEBUG_STEPPED;

@@ -5,6 +5,8 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
+#include <unistd.h>
+
 #include "accel/soft/apic/lapic.h"
 #include "soft_rig.h"
 
@@ -205,6 +207,18 @@ static void test_hlt_wakes(void **state)
     lapic_write(rig->v->lapic, LAPIC_SVR, 0x1ff);
     soft_msi(rig->v->vm, 0xfee00000, 0x41);
     assert_int_equal(finish(rig), 1);
+}
+
+/* An interrupt counts as benign only itself: what its delivery meets ends in a triple fault. */
+static void test_interrupt_without_a_table(void **state)
+{
+    struct rig *rig = *state;
+    CODE_AT(rig, false, 0xeb, 0xfe);
+    rig->v->idt.limit = 0;
+    accel_soft.nmi(rig->vcpu);
+    alarm(20);
+    assert_int_equal(finish(rig), -VM_EXIT_SHUTDOWN);
+    alarm(0);
 }
 
 /* A second NMI waits for the IRET of the first. */
@@ -426,6 +440,7 @@ int main(void)
         TEST(test_sti_shadow),
         TEST(test_hlt_wakes),
         TEST(test_nmi),
+        TEST(test_interrupt_without_a_table),
         TEST(test_single_step),
         TEST(test_breakpoint),
         TEST(test_real_mode),

@@ -71,6 +71,7 @@ bool soft_deliver_raised(struct soft_vcpu *v)
         if (vector == VEC_DF)
             error = 0;
     }
+    v->external = false; /* an interrupt may have met it, but it is an exception */
     v->stack_access = false;
     if (vector != VEC_DB)
         v->debug_pending = 0; /* of an instruction that did not happen */

@@ -158,6 +158,12 @@ static const struct qmp_command commands[] = {
     {"stop", stop},
     {"cont", cont},
     {"system_powerdown", system_powerdown},
+    {"system_reset", vm_machine_reset},
+    {"inject-nmi", vm_machine_nmi},
+    {"query-cpus-fast", vm_machine_cpus},
+    {"query-memory-size-summary", vm_machine_memory},
+    {"query-chardev", vm_machine_chardevs},
+    {"query-pci", vm_machine_pci},
     {"quit", quit},
     {"query-block", vm_block_query},
     {"block_resize", vm_block_resize},
@@ -227,6 +233,7 @@ struct err *vm_control_new(const struct vm_control_config *config, struct vm_con
     control->name = xstrdup(config->name);
     control->timeline = config->timeline;
     vm_on_disk_error(control->vm, vm_block_failed, control);
+    vm_on_reset(control->vm, vm_machine_was_reset, control);
     vm_on_tray(control->vm, vm_drive_tray_moved, control);
     control->server = qmp_server_new(config->loop, commands, control);
     if (config->owner_fd >= 0)

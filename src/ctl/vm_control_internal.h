@@ -55,6 +55,10 @@ vm_command vm_block_throttle, vm_block_mirror, vm_block_commit, vm_block_stream;
 vm_command vm_block_bitmap_add, vm_block_bitmap_remove, vm_block_bitmap_clear, vm_block_backup;
 vm_command vm_drive_eject, vm_drive_change_medium;
 vm_command vm_block_job_query, vm_block_job_complete, vm_block_job_cancel, vm_block_job_set_speed;
+/* vm_machine.c: commands, and for vm_on_reset(). */
+vm_command vm_machine_reset, vm_machine_nmi, vm_machine_cpus, vm_machine_memory;
+vm_command vm_machine_chardevs, vm_machine_pci;
+void vm_machine_was_reset(void *opaque, bool by_guest);
 /* vm_screen.c: commands. */
 vm_command vm_screen_dump, vm_screen_send_key, vm_screen_send_event;
 /* What query-block says of a node's bitmaps. */

@@ -145,6 +145,23 @@ void vm_start_paused(struct vm *vm)
     __atomic_store_n(&vm->stop, true, __ATOMIC_RELEASE);
 }
 
+void vm_on_reset(struct vm *vm, void (*fn)(void *opaque, bool by_guest), void *opaque)
+{
+    vm->was_reset = fn;
+    vm->was_reset_opaque = opaque;
+}
+
+void vm_reset(struct vm *vm)
+{
+    vm_raise(vm, VM_EVENT_RESET_BUTTON, 0, NULL);
+}
+
+void vm_nmi(struct vm *vm)
+{
+    for (unsigned i = 0; i < vm->cpu_count; i++)
+        vm->accel->nmi(vm->cpu[i].vcpu);
+}
+
 void vm_powerdown(struct vm *vm)
 {
     board_power_button(&vm->board);

@@ -53,6 +53,13 @@ void vm_start_paused(struct vm *vm);
 void vm_on_disk_error(struct vm *vm,
                       void (*fn)(void *opaque, const char *disk, bool write, int error),
                       void *opaque);
+/* Runs `fn` on the control loop after each reset of the machine, the guest's own and vm_reset()'s.
+ * Before vm_start. */
+void vm_on_reset(struct vm *vm, void (*fn)(void *opaque, bool by_guest), void *opaque);
+/* Presses the reset button: what the config says to a reset happens. Any thread. */
+void vm_reset(struct vm *vm);
+/* Sends a non-maskable interrupt to every CPU. Any thread. */
+void vm_nmi(struct vm *vm);
 /* Presses the ACPI power button. Any thread. */
 void vm_powerdown(struct vm *vm);
 /* Ends the guest now. Any thread. */

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <unistd.h>
 
 #include "base/bytes.h"
 #include "hw/chipset/layout.h"
@@ -273,6 +274,7 @@ static void *cpu_main(void *opaque)
 
     snprintf(name, sizeof(name), "vcpu%02u", cpu->index);
     prctl(PR_SET_NAME, name);
+    __atomic_store_n(&cpu->tid, gettid(), __ATOMIC_RELAXED);
     if (!cpu->index && vm->timeline) {
         timeline_mark(vm->timeline, TIMELINE_FIRST_INSN);
         if (!board_has_firmware(&vm->board))

@@ -97,6 +97,8 @@ static void reset_or_end(struct vm *vm, enum vm_event event, unsigned cpu)
 
     if (event == VM_EVENT_TRIPLE_FAULT)
         snprintf(reason, sizeof(reason), "CPU %u stopped with a triple fault", cpu);
+    else if (event == VM_EVENT_RESET_BUTTON)
+        snprintf(reason, sizeof(reason), "the VM was reset from outside");
     else
         snprintf(reason, sizeof(reason), "the guest reset itself");
     if (vm->config->on_reset == VM_RESET_EXIT) {
@@ -105,8 +107,11 @@ static void reset_or_end(struct vm *vm, enum vm_event event, unsigned cpu)
     }
     log_info("%s: starting again", reason);
     struct err *err = reset(vm);
-    if (!err)
+    if (!err) {
+        if (vm->was_reset)
+            vm->was_reset(vm->was_reset_opaque, event != VM_EVENT_RESET_BUTTON);
         return;
+    }
     char text[200];
     snprintf(text, sizeof(text), "reset: %s", err_text(err));
     err_free(err);
@@ -200,6 +205,7 @@ static void on_event(void *opaque, uint32_t events)
         sleep_or_wake(vm);
         break;
     case VM_EVENT_RESET:
+    case VM_EVENT_RESET_BUTTON:
     case VM_EVENT_TRIPLE_FAULT:
         reset_or_end(vm, event, status);
         break;

@@ -23,6 +23,7 @@ enum vm_event {
     VM_EVENT_NONE, /* raised: memory waits to be settled */
     VM_EVENT_OFF,
     VM_EVENT_RESET,
+    VM_EVENT_RESET_BUTTON, /* from outside */
     VM_EVENT_SLEEP,
     VM_EVENT_WAKE,
     VM_EVENT_TRIPLE_FAULT,
@@ -38,6 +39,7 @@ struct vm_cpu {
     struct accel_vcpu *vcpu;
     pthread_t thread;
     bool thread_started;
+    int tid; /* the kernel's; atomic */
     bool held;                 /* a debugger lets it stand while others run; under the VM's lock */
     struct vm_exit debug_exit; /* the last VM_EXIT_DEBUG */
 };
@@ -118,6 +120,8 @@ struct vm {
     struct vm_tray tray[VM_DISKS_MAX];
     void (*tray_moved)(void *opaque, const char *disk, bool open);
     void *tray_moved_opaque;
+    void (*was_reset)(void *opaque, bool by_guest);
+    void *was_reset_opaque;
     struct vm_debug debug;
     uint8_t buttons; /* of the mouse, that are held down */
     bool asleep;     /* S3: no vCPU runs until the board wakes */

@@ -22,7 +22,7 @@ import time
 
 import pytest
 
-from conftest import (ECHO, HALT, SPIN, TRIPLE_FAULT, Qmp, debug_exit, read_until, serial_text,
+from conftest import (ECHO, HALT, SPIN, TRIPLE_FAULT, Qmp, debug_exit, out_byte, read_until, serial_text,
                       wait_for)
 
 SOFT = ('run', '--accel', 'soft')
@@ -313,6 +313,54 @@ def test_qmp(tenon):
     assert report['result'] == 'quit'
     assert process.wait(10) == 0
     assert json.loads((tenon.directory / 'r.json').read_text())['result'] == 'quit'
+
+
+def test_qmp_looks_at_the_machine(tenon):
+    disk = tenon.disk()
+    process = start_guest(tenon, SPIN, '--cpus', '2', '--memory', '64M', '--board', 'q35', '--disk',
+                          disk)
+    qmp = Qmp(tenon.directory / 'qmp')
+
+    def running():
+        cpus = qmp.command('query-cpus-fast')
+        return cpus if all(cpu['thread-id'] for cpu in cpus) else None
+    cpus = wait_for(running, 5, 'the threads')
+    assert [cpu['cpu-index'] for cpu in cpus] == [0, 1]
+    for cpu in cpus:
+        thread, = pathlib.Path('/proc').glob('*/task/%d/comm' % cpu['thread-id'])
+        name = thread.read_text()
+        assert name == 'vcpu%02d\n' % cpu['cpu-index']
+    assert qmp.command('query-memory-size-summary') == {'base-memory': 64 << 20, 'plugged-memory': 0}
+    chardevs = qmp.command('query-chardev')
+    assert [(entry['label'], entry['filename']) for entry in chardevs] == [('c0', 'stdio')]
+    devices = qmp.command('query-pci')[0]['devices']
+    ids = {(entry['id']['vendor'], entry['id']['device']): entry for entry in devices}
+    assert ids[0x8086, 0x29c0]['class_info'] == {'class': 0x600}
+    blk = ids[0x1af4, 0x1042]
+    assert blk['class_info']['class'] == 0x180
+    assert all(region['size'] and region['address'] % region['size'] == 0
+               for region in blk['regions'])
+    qmp.command('quit')
+    assert process.wait(10) == 0
+
+
+def test_qmp_resets(tenon):
+    process = start_guest(tenon, serial_text('begin.') + SPIN)
+    qmp = Qmp(tenon.directory / 'qmp')
+    qmp.command('system_reset')
+    assert qmp.event('RESET')['data'] == {'guest': False, 'reason': 'host-qmp-system-reset'}
+    assert read_until(process, 'begin.').count('begin.') == 1
+    qmp.command('inject-nmi')
+    qmp.command('quit')
+    assert process.wait(10) == 0
+
+
+def test_qmp_says_that_the_guest_reset(tenon):
+    process = start_guest(tenon, out_byte(0xCF9, 6) + SPIN)
+    qmp = Qmp(tenon.directory / 'qmp')
+    assert qmp.event('RESET')['data'] == {'guest': True, 'reason': 'guest-reset'}
+    qmp.command('quit')
+    assert process.wait(10) == 0
 
 
 def test_qmp_survives_hostile_clients(tenon):

@@ -1,0 +1,62 @@
+/*
+ * What a VM is made of. See vm_look.h.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "vm/vm_look.h"
+
+#include <string.h>
+
+#include "hw/pci/pci.h"
+#include "vm/vm_internal.h"
+
+const struct vm_config *vm_look_config(const struct vm *vm)
+{
+    return vm->config;
+}
+
+int vm_look_thread(const struct vm *vm, unsigned cpu)
+{
+    return __atomic_load_n(&vm->cpu[cpu].tid, __ATOMIC_RELAXED);
+}
+
+/* Its address is read as the guest would read it, so that half of a change is never seen. */
+static void look_at_bar(struct pci_device *pci, unsigned index, struct vm_pci_bar *bar)
+{
+    unsigned offset = PCI_BAR0 + 4 * index;
+
+    *bar = (struct vm_pci_bar){
+        .index = index,
+        .io = pci->bar[index].kind == PCI_BAR_IO,
+        .wide = pci->bar[index].kind == PCI_BAR_MEM64,
+        .prefetchable = pci->bar[index].prefetchable,
+        .size = pci->bar[index].size,
+        .address = pci_config_read(pci, offset, 4),
+    };
+    if (bar->wide)
+        bar->address |= (uint64_t)pci_config_read(pci, offset + 4, 4) << 32;
+    bar->address &= ~(bar->size - 1);
+}
+
+bool vm_look_pci(struct vm *vm, uint8_t devfn, struct vm_pci_function *function)
+{
+    struct pci_device *pci = vm->board.bus ? pci_bus_device(vm->board.bus, devfn) : NULL;
+
+    if (!pci)
+        return false;
+    *function = (struct vm_pci_function){
+        .devfn = devfn,
+        .vendor = (uint16_t)pci_config_read(pci, PCI_VENDOR_ID, 2),
+        .device = (uint16_t)pci_config_read(pci, PCI_DEVICE_ID, 2),
+        .class_code = (uint16_t)pci_config_read(pci, PCI_CLASS + 1, 2),
+        .subsystem_vendor = (uint16_t)pci_config_read(pci, PCI_SUBSYSTEM_VENDOR, 2),
+        .subsystem = (uint16_t)pci_config_read(pci, PCI_SUBSYSTEM_ID, 2),
+        .irq_pin = (uint8_t)pci_config_read(pci, PCI_INTERRUPT_PIN, 1),
+        .irq_line = (uint8_t)pci_config_read(pci, PCI_INTERRUPT_LINE, 1),
+        .id = pci->device.id,
+    };
+    for (unsigned i = 0; i < PCI_BARS; i++)
+        if (pci->bar[i].kind != PCI_BAR_NONE)
+            look_at_bar(pci, i, &function->bar[function->bars++]);
+    return true;
+}

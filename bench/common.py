@@ -37,11 +37,12 @@ def over_ram(pid, tables=True):
         if match:
             size = int(match.group(2), 16) - int(match.group(1), 16)
             anonymous = not match.group(3)
+            shared = match.group(3).startswith('/dev/zero')
             code = (anonymous and size >= 16 << 20) or 'memfd:tenon-code' in match.group(3)
         elif line.startswith('Pss:'):
             pss = int(line.split()[1])
         elif line.startswith('VmFlags:'):
-            ram = ' hg' in line or (anonymous and ' dd' in line)
+            ram = ' hg' in line or (' dd' in line and (anonymous or shared))
             if not ram and (tables or not code):
                 total += pss
     return total / 1024

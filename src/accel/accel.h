@@ -103,6 +103,7 @@ struct accel_stats {
 /* One table an engine. Every function is mandatory unless marked. */
 struct accel_ops {
     const char *name; /* "kvm", "soft", "none" */
+    bool aliases_ram; /* gmem_share before RAM is added */
 
     /* Before the sandbox: may open and map. */
     struct err *(*vm_create)(const struct accel_vm_config *config, struct accel_vm **vm);

@@ -48,9 +48,10 @@ void gmem_free(struct gmem *gmem)
 }
 
 /*
- * Private memory, because the kernel gives huge pages to memory files only where the administrator
- * turned that on. The first 2 MiB of the guest stay small pages: a directly booted guest needs a
- * few of them, and clearing a huge one would be the longest step of its start.
+ * Private memory, unless an engine wants it otherwise, because the kernel gives huge pages to
+ * shared memory only where the administrator turned that on. The first 2 MiB of the guest stay
+ * small pages: a directly booted guest needs a few of them, and clearing a huge one would be the
+ * longest step of its start.
  */
 static void region_advise(const struct gmem_region *region, uint8_t *host)
 {
@@ -71,8 +72,8 @@ static struct err *region_map(const struct gmem_region *region, uint8_t **host)
     uint64_t reserve;
     if (!checked_add(region->size, HUGE_PAGE, &reserve))
         return err_new("its size is out of range");
-    uint8_t *area =
-        mmap(NULL, reserve, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    int kind = region->shared ? MAP_SHARED : MAP_PRIVATE;
+    uint8_t *area = mmap(NULL, reserve, PROT_NONE, kind | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (area == MAP_FAILED)
         return err_errno(errno, "cannot map %llu MiB of guest memory",
                          (unsigned long long)(region->size >> 20));
@@ -177,7 +178,8 @@ static struct err *gmem_add(struct gmem *gmem, const char *name, uint64_t gpa, u
             return err_new("memory '%s' at 0x%llx overlaps memory '%s'", name,
                            (unsigned long long)gpa, other->name);
     }
-    struct gmem_region region = {.gpa = gpa, .size = size, .name = xstrdup(name)};
+    struct gmem_region region = {
+        .gpa = gpa, .size = size, .shared = gmem->shared, .name = xstrdup(name)};
     struct err *err = region_back(&region, view, switched);
     if (err) {
         region_fini(&region);
@@ -223,6 +225,27 @@ struct err *gmem_add_rom(struct gmem *gmem, const char *name, uint64_t gpa, uint
 struct err *gmem_add_switched(struct gmem *gmem, const char *name, uint64_t gpa, uint64_t size)
 {
     return gmem_add(gmem, name, gpa, size, GMEM_VIEW_ROM, true);
+}
+
+void gmem_share(struct gmem *gmem)
+{
+    gmem->shared = true;
+}
+
+bool gmem_alias(const struct gmem *gmem, const uint8_t *page, uint8_t *to)
+{
+    if (!gmem->shared)
+        return false;
+    /* An old length of 0 asks for a second mapping. */
+    void *from = (void *)(uintptr_t)page;
+    if (mremap(from, 0, GUEST_PAGE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to)
+        return true;
+    /* The place may have been unmapped by then, and nothing else may come there. */
+    void *at = mmap(to, GUEST_PAGE_SIZE, PROT_NONE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    if (at != to)
+        abort();
+    return false;
 }
 
 bool gmem_switch(struct gmem *gmem, uint64_t gpa, enum gmem_view view)

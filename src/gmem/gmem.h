@@ -65,6 +65,7 @@ struct gmem_region {
     bool movable;       /* see gmem_add_movable */
     bool waits;         /* ... for gmem_settle, to be at `wanted`; both atomic */
     uint64_t wanted;
+    bool shared;      /* gmem_alias works */
     uint64_t *dirty;  /* a bit a guest page, see gmem_dirty_* */
     uint64_t *code;   /* a bit a guest page that holds translated code, see gmem_code_* */
     const char *name; /* owned */
@@ -81,6 +82,12 @@ void gmem_free(struct gmem *gmem);
  * side by side in the host. For tests of whoever must not rely on that.
  */
 void gmem_scatter(struct gmem *gmem);
+
+/* Before RAM is added: an engine will map its pages a second time. */
+void gmem_share(struct gmem *gmem);
+/* Maps the page of RAM at `page` at `to` as well, which is reserved; false: it cannot, and `to`
+   still is. */
+bool gmem_alias(const struct gmem *gmem, const uint8_t *page, uint8_t *to);
 
 /* RAM of `size` bytes at `gpa` (both page aligned, no overlap), zero, demand paged. */
 struct err *gmem_add_ram(struct gmem *gmem, const char *name, uint64_t gpa, uint64_t size);

@@ -16,6 +16,7 @@ struct gmem {
     size_t count;
     bool scatter;
     bool dirty_on; /* atomic */
+    bool shared;   /* what is added from now on */
     void (*code_fn)(void *opaque, uint64_t gpa, uint64_t len);
     void *code_opaque;
 };

@@ -106,6 +106,8 @@ struct err *vm_new(struct vm_config *config, struct loop *loop, struct timeline 
     pthread_cond_init(&vm->park_changed, NULL);
     pthread_cond_init(&vm->run_changed, NULL);
     vm->gmem = gmem_new();
+    if (vm->accel->aliases_ram)
+        gmem_share(vm->gmem);
     vm->pio = io_bus_new("ports");
     vm->mmio = io_bus_new("memory");
     vm->env = (struct hw_env){

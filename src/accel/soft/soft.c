@@ -244,6 +244,7 @@ static const int extra_syscalls[] = {SYS_futex,
 
 const struct accel_ops accel_soft = {
     .name = "soft",
+    .aliases_ram = true,
     .vm_create = vm_create,
     .vm_free = vm_free,
     .vcpu_create = vcpu_create,

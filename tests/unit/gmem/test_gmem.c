@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "../test.h"
 #include "base/bitmap.h"
@@ -248,6 +249,22 @@ static void a_movable_region_is_where_its_owner_puts_it(void **state)
     assert_null(gmem_find(gmem, gpa));
 }
 
+static void shared_pages_show_twice(void **state)
+{
+    uint8_t *place = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_ptr_not_equal(place, MAP_FAILED);
+    assert_false(gmem_alias(gmem, gmem_find(gmem, 0x2000)->host + 0x2000, place));
+    gmem_share(gmem);
+    assert_ok(gmem_add_ram(gmem, "shared", 0x200000, 0x4000));
+    const uint8_t *page = gmem_find(gmem, 0x200000)->host + 0x1000;
+    assert_true(gmem_alias(gmem, page, place));
+    memcpy(place, "seen", 4);
+    assert_memory_equal(page, "seen", 4);
+    assert_true(gmem_alias(gmem, page + 0x1000, place));
+    assert_int_equal(place[0], 0);
+    munmap(place, 4096);
+}
+
 int main(void)
 {
 #define GMEM_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -262,6 +279,7 @@ int main(void)
         GMEM_TEST(the_engine_hears_of_writes_to_code),
         GMEM_TEST(a_switched_region_shows_one_side),
         GMEM_TEST(a_movable_region_is_where_its_owner_puts_it),
+        GMEM_TEST(shared_pages_show_twice),
         GMEM_TEST(huge_pages_can_be_the_guests),
         GMEM_TEST(much_memory_costs_nothing_until_it_is_used),
     };

@@ -27,6 +27,7 @@
 #include "base/lock.h"
 
 struct lapic;
+struct soft_mirror; /* mem/mirror.c */
 struct lockstep;   /* check/lockstep.c */
 struct few;        /* check/few.c */
 struct soft_code;  /* block cache, block.c */
@@ -180,6 +181,8 @@ struct soft_space {
     uint8_t stack[SPACE_STACK]; /* of translated code: below its frame */
     struct xlate_frame frame __attribute__((aligned(16)));
     struct soft_sites sites[2]; /* to read, to write */
+    struct soft_mirror *mirror; /* NULL: none */
+    uint8_t heat[4096];         /* how often sites were filled for a page since it was flushed, hashed */
     struct soft_tlbe read[TLB_SIZE];
     struct soft_tlbe write[TLB_SIZE];
     struct soft_tlbe exec[TLBX_SIZE];
@@ -293,6 +296,7 @@ struct soft_vcpu {
     uint64_t asid_used[SOFT_ASIDS];
     uint64_t asid_clock;
     unsigned asid;
+    unsigned mirrored; /* mappings made for mirrors since they were last reset */
     uint32_t pauses;
     bool split_held;
     bool low_global; /* a global page was seen in the lower half */

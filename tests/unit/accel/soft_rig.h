@@ -142,6 +142,7 @@ static inline struct rig *rig_new_model(const char *debug, const struct cpu_mode
 {
     struct rig *rig = calloc(1, sizeof(*rig));
     rig->gmem = gmem_new();
+    gmem_share(rig->gmem);
     rig_ok(gmem_add_ram(rig->gmem, "ram", 0, RIG_RAM));
     rig->ram = gmem_region(rig->gmem, 0)->host;
     struct accel_vm_config config = {

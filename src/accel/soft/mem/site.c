@@ -10,6 +10,7 @@
 
 #include "accel/soft/mem/site.h"
 
+#include "accel/soft/mem/mirror.h"
 #include "accel/soft/mem/tlb.h"
 
 /* Pages to each side that a window takes in if they happen to lie beside it in RAM. */
@@ -51,6 +52,7 @@ void soft_sites_flush(struct soft_vcpu *v, struct soft_space *space, bool write)
             empty(v, sites, sites->log[i], write);
     }
     sites->n = 0;
+    soft_mirror_flush(v, space, write);
     if (all || space != v->supervisor)
         memset(sites->seen, 0, sizeof(sites->seen));
 }
@@ -61,17 +63,24 @@ static bool covers(const struct soft_site *site, uint64_t linear, unsigned span)
     return site->limit && (linear & ~0xfffull) - site->start < site->limit + span - 1;
 }
 
+static void drop_page(struct soft_vcpu *v, struct soft_space *space, uint64_t linear, bool write)
+{
+    struct soft_sites *sites = &space->sites[write];
+    unsigned bit = seen_bit(linear);
+    if (!soft_mirror_drop(v, space, linear, write) && !(sites->seen[bit / 64] >> bit % 64 & 1))
+        return;
+    bool logged = space != v->supervisor && sites->n <= SITE_LOG;
+    for (unsigned k = 0; k < (logged ? sites->n : SITE_COUNT); k++) {
+        unsigned i = logged ? sites->log[k] : k;
+        if (covers(&sites->at[i], linear, SITE_SPAN(i)))
+            empty(v, sites, i, write);
+    }
+}
+
 void soft_sites_drop_page(struct soft_vcpu *v, struct soft_space *space, uint64_t linear)
 {
-    unsigned bit = seen_bit(linear);
-    for (unsigned write = 0; write < 2; write++) {
-        struct soft_sites *sites = &space->sites[write];
-        if (!(sites->seen[bit / 64] >> bit % 64 & 1))
-            continue;
-        for (unsigned i = 0; i < SITE_COUNT; i++)
-            if (covers(&sites->at[i], linear, SITE_SPAN(i)))
-                empty(v, sites, i, write);
-    }
+    drop_page(v, space, linear, false);
+    drop_page(v, space, linear, true);
 }
 
 void soft_sites_drop_host(struct soft_vcpu *v, struct soft_space *space, uintptr_t page)
@@ -80,10 +89,14 @@ void soft_sites_drop_host(struct soft_vcpu *v, struct soft_space *space, uintptr
     for (unsigned i = 0; i < SITE_COUNT; i++)
         if (covers(&sites->at[i], page - sites->at[i].addend, SITE_SPAN(i)))
             empty(v, sites, i, true);
+    const uint8_t *host = (const uint8_t *)page;
+    uint64_t at = 0;
+    while ((at = soft_mirror_next(space, host, at)) != UINT64_MAX)
+        drop_page(v, space, at, true);
 }
 
 struct window {
-    const struct soft_tlbe *table;
+    const struct soft_tlbe *table; /* whose entries it was made of; NULL: others */
     uint64_t start, length, addend;
 };
 
@@ -107,19 +120,20 @@ static void put(struct soft_vcpu *v, struct soft_space *space, unsigned index, b
                 const struct window *w)
 {
     struct soft_sites *sites = &space->sites[write];
+    bool logged = space != v->supervisor && sites->at[index].limit;
     if (write)
         write_dropped(v, &sites->at[index], SITE_SPAN(index));
     sites->at[index] = (struct soft_site){
         .start = w->start, .limit = w->length - SITE_SPAN(index) + 1, .addend = w->addend};
     bool keep = space == v->supervisor && !v->lockstep; /* that empties them all, all the time */
-    if (w->length > MIB(1)) /* of a large page, whose flush empties all sites */
+    if (!w->table) /* of a large page, whose flush empties all sites; or of the mirror */
         keep = keep && space->huge_global >> huge_index(w->start) & 1;
-    for (uint64_t at = 0; at < w->length && w->length <= MIB(1); at += GUEST_PAGE_SIZE) {
+    for (uint64_t at = 0; at < w->length && w->table; at += GUEST_PAGE_SIZE) {
         unsigned bit = seen_bit(w->start + at), slot = tlb_index(w->start + at);
         sites->seen[bit / 64] |= 1ull << bit % 64;
         keep = keep && space->global[write][slot / 64] >> slot % 64 & 1;
     }
-    if (keep)
+    if (keep || logged)
         return;
     if (sites->n < SITE_LOG)
         sites->log[sites->n] = index;
@@ -134,10 +148,14 @@ enum site_result soft_site_fill(struct soft_vcpu *v, uint64_t linear, unsigned i
         .table = write ? space->write : space->read, .start = page, .length = GUEST_PAGE_SIZE};
     const struct soft_tlbe *e = &w.table[tlb_index(page)];
     const struct soft_tlbe *huge = &space->huge[huge_index(linear)];
-    if (!write && (linear ^ huge->tag) < MIB(2)) {
+    struct mirror_run run;
+    if (soft_mirror_find(space, linear, write, &run)) {
+        w = (struct window){.start = run.start, .length = run.length, .addend = run.addend};
+    } else if (!write && (linear ^ huge->tag) < MIB(2)) {
         w.start = huge->tag;
         w.length = MIB(2);
         w.addend = huge->addend;
+        w.table = NULL;
     } else if (e->tag == page) {
         w.addend = e->addend;
         widen(&w);

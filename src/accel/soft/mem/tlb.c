@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 #include "accel/soft/interp/block.h"
+#include "accel/soft/mem/mirror.h"
 #include "accel/soft/mem/site.h"
 
 static void reset_table(struct soft_tlbe *table, unsigned size, const uint16_t *log, uint32_t *n)
@@ -137,8 +138,10 @@ struct soft_space *soft_space_of(struct soft_vcpu *v, bool user)
 void soft_space_free(struct soft_vcpu *v)
 {
     free(v->supervisor);
-    for (unsigned i = 0; i < SOFT_ASIDS; i++)
+    for (unsigned i = 0; i < SOFT_ASIDS; i++) {
+        soft_mirror_free(v->user[i]);
         free(v->user[i]);
+    }
 }
 
 void soft_tlb_flush(struct soft_vcpu *v)

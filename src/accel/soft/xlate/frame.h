@@ -21,10 +21,10 @@ struct soft_site {
 };
 
 #define SITE_CLASSES 8 /* spans of 1, 2, 4 ... 128 bytes */
-#define SITE_WAYS 256
+#define SITE_WAYS 1024
 #define SITE_COUNT (SITE_CLASSES * SITE_WAYS)
 #define SITE_SPAN(index) (1u << (index) / SITE_WAYS)
-#define SITE_LOG 512
+#define SITE_LOG 1024
 #define SITE_SEEN 4096
 
 struct soft_sites {

@@ -50,7 +50,7 @@ struct xlate_access {
     uint64_t last; /* instruction count at the last miss */
     uint16_t site;
     uint8_t op, size;
-    uint8_t score;
+    uint16_t score;
     bool again; /* the block is to be translated once more */
     bool write;
     bool hashed; /* has no site */
@@ -78,7 +78,6 @@ struct xlate {
     size_t site_count;
     struct xlate_access *accesses;
     size_t access_count;
-    size_t sited; /* places of user code that were given a site */
     uint64_t (*enter)(struct soft_vcpu *v, const void *code, uint32_t flags);
     const uint8_t *leave, *leave_block;
     const uint8_t *miss;       /* xlate_miss(v, T0, T1): compares the result with MISS_RETRY */

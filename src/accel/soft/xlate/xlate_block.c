@@ -175,9 +175,8 @@ bool xlate_block(struct soft_vcpu *v, struct block *block)
     const uint8_t *host = soft_fetch_ptr(v, v->rip, &gpa);
     if (!host || gpa != block->gpa || block->op_count < 2 || block->ops[0].fn != xlate_op_hot)
         return false;
-    /* A kernel is more places than there are sites, each run seldom; so is a large program. */
-    bool few = v->cpl == 3 && xlate->sited < SITE_COUNT;
-    if (!few)
+    /* A kernel is more places than there are sites, each run seldom. */
+    if (v->cpl != 3)
         memset(block->hashed, 0xff, sizeof(block->hashed));
     struct xlate_build b;
     b.v = v;
@@ -198,7 +197,5 @@ bool xlate_block(struct soft_vcpu *v, struct block *block)
     b.e.to_exec = xlate->exec - xlate->write;
     emit_block(&b);
     xlate->used = ALIGN_UP((size_t)(b.e.at - xlate->write), 16);
-    if (few)
-        xlate->sited += b.site_count;
     return true;
 }

@@ -1,7 +1,8 @@
 /*
  * What translated code calls when an access has no translation at hand.
  *
- * A site that misses again and again is in code that jumps about in memory: its block is translated
+ * Pages of a program for which sites are filled again and again are mirrored side by side, where
+ * one window holds them all (mem/mirror.h). A site that goes on missing has its block translated
  * once more, with the hashed TLB in the site's place. A group of accesses whose span often crosses
  * a page has each access checked alone the next time.
  *
@@ -11,13 +12,14 @@
  */
 #pragma GCC target("general-regs-only")
 
+#include "accel/soft/mem/mirror.h"
 #include "accel/soft/mem/site.h"
 #include "accel/soft/mem/tlb.h"
 #include "accel/soft/xlate/xlate.h"
 
 /* Misses less than NEAR instructions apart count; so many in excess of the others are too many. */
 #define NEAR 2000
-#define MISSES 24
+#define MISSES 1024
 /* Groups that cross a page less than FAR instructions apart, so many times. */
 #define FAR 2000
 #define CROSSINGS 16
@@ -142,7 +144,7 @@ static uint64_t find(struct soft_vcpu *v, uint64_t linear, struct xlate_access *
 {
     if (!soft_canonical(linear) || !soft_canonical(linear + a->size))
         return MISS_LEAVE;
-    if (crosses(linear, a->size) && (a->bounce || a->hashed))
+    if (a->hashed && crosses(linear, a->size))
         return crossed(v, linear, a);
     if (a->huge)
         return in_huge(v->space, linear) ? MISS_RETRY : MISS_WALK;
@@ -167,9 +169,23 @@ static uint64_t find(struct soft_vcpu *v, uint64_t linear, struct xlate_access *
     }
 }
 
+/* Do sites that are filled for the access show that its pages should be mirrored? */
+static bool wants_mirror(struct soft_vcpu *v, uint64_t linear, const struct xlate_access *a)
+{
+    struct mirror_run run;
+    if (a->hashed || a->huge)
+        return false;
+    unsigned span = SITE_SPAN(a->site);
+    if (soft_mirror_find(v->space, linear, a->write, &run) &&
+        linear + span - run.start <= run.length)
+        return false;
+    bool wanted = soft_mirror_wanted(v, linear);
+    return (crosses(linear, span) && soft_mirror_wanted(v, linear + span - 1)) || wanted;
+}
+
 uint64_t xlate_miss(struct soft_vcpu *v, uint64_t linear, struct xlate_access *a)
 {
-    if ((v->vm->dirty_log && a->write) || v->vm->modes.crossings)
+    if ((v->vm->dirty_log && a->write) || v->vm->modes.crossings || wants_mirror(v, linear, a))
         return MISS_WALK;
     uint64_t result = find(v, linear, a);
     return a->again ? MISS_WALK : result;
@@ -218,6 +234,13 @@ uint64_t xlate_walk(struct soft_vcpu *v, uint64_t linear, struct xlate_access *a
         return MISS_LEAVE;
     if (a->bounce && crosses(linear, a->size) && !fill(v, linear + a->size - 1, a->write))
         return MISS_LEAVE;
+    if (wants_mirror(v, linear, a)) {
+        enum mirror_result mirrored = soft_mirror_add(v, linear, a->write);
+        if (mirrored == MIRROR_OTHERS_GONE)
+            return MISS_LEAVE;
+        if (mirrored == MIRROR_ADDED)
+            a->score = 0;
+    }
     uint64_t result = find(v, linear, a);
     if (a->huge && result == MISS_WALK) { /* not a large page: this was no good idea */
         a->block->huge[a->op / 64] &= ~(1ull << a->op % 64);

@@ -36,6 +36,9 @@ struct part {
     uint8_t *at; /* where it is mirrored; NULL: not in use */
     uint64_t used;
     bool any[2]; /* bits are set in `valid` */
+    struct {
+        unsigned first, end;
+    } run[2]; /* the one that was found last, or a piece of it */
     uint64_t valid[2][PART_PAGES / 64];
     const uint8_t *page[PART_PAGES]; /* what is mapped */
 };
@@ -129,7 +132,11 @@ bool soft_mirror_find(struct soft_space *space, uint64_t linear, bool write, str
             return false;
         make_valid(space->mirror, part, at, write);
     }
-    unsigned first = run_start(part->valid[write], at), end = run_end(part->valid[write], at);
+    unsigned first = part->run[write].first, end = part->run[write].end;
+    if (at < first || at >= end) {
+        part->run[write].first = first = run_start(part->valid[write], at);
+        part->run[write].end = end = run_end(part->valid[write], at);
+    }
     run->start = part->start + first * GUEST_PAGE_SIZE;
     run->length = (end - first) * GUEST_PAGE_SIZE;
     run->addend = (uintptr_t)part->at - part->start;
@@ -285,7 +292,7 @@ static void written(struct soft_vcpu *v, const uint8_t *page)
 
 void soft_mirror_flush(struct soft_vcpu *v, struct soft_space *space, bool write)
 {
-    if (space != v->supervisor)
+    if (!write)
         memset(space->heat, 0, sizeof(space->heat));
     for (unsigned k = 0; space->mirror && k < PARTS; k++) {
         struct part *part = &space->mirror->part[k];
@@ -296,6 +303,7 @@ void soft_mirror_flush(struct soft_vcpu *v, struct soft_space *space, bool write
                 written(v, part->page[i]);
         memset(part->valid[write], 0, sizeof(part->valid[write]));
         part->any[write] = false;
+        part->run[write].end = 0;
         if (write)
             memset(space->mirror->written, 0, sizeof(space->mirror->written));
     }
@@ -313,6 +321,7 @@ bool soft_mirror_drop(struct soft_vcpu *v, struct soft_space *space, uint64_t li
     if (write && v->vm->dirty_log)
         written(v, part->page[i]);
     part->valid[write][i / 64] &= ~(1ull << i % 64);
+    part->run[write].end = 0;
     return true;
 }
 

@@ -40,21 +40,26 @@ static void empty(struct soft_vcpu *v, struct soft_sites *sites, unsigned index,
     site->limit = 0;
 }
 
+/* The k-th site that may be in use; `count` of them. */
+static unsigned used(const struct soft_sites *sites, unsigned k)
+{
+    return sites->n > SITE_LOG ? k : sites->log[k];
+}
+
+static unsigned count(const struct soft_sites *sites)
+{
+    return sites->n > SITE_LOG ? SITE_COUNT : sites->n;
+}
+
 void soft_sites_flush(struct soft_vcpu *v, struct soft_space *space, bool write)
 {
     struct soft_sites *sites = &space->sites[write];
-    bool all = sites->n > SITE_LOG;
-    if (all) {
-        for (unsigned i = 0; i < SITE_COUNT; i++)
-            empty(v, sites, i, write);
-    } else {
-        for (unsigned i = 0; i < sites->n; i++)
-            empty(v, sites, sites->log[i], write);
-    }
+    for (unsigned k = 0; k < count(sites); k++)
+        empty(v, sites, used(sites, k), write);
+    if (sites->n)
+        memset(sites->seen, 0, sizeof(sites->seen));
     sites->n = 0;
     soft_mirror_flush(v, space, write);
-    if (all || space != v->supervisor)
-        memset(sites->seen, 0, sizeof(sites->seen));
 }
 
 /* Is the page of `linear` in the window? */
@@ -69,12 +74,9 @@ static void drop_page(struct soft_vcpu *v, struct soft_space *space, uint64_t li
     unsigned bit = seen_bit(linear);
     if (!soft_mirror_drop(v, space, linear, write) && !(sites->seen[bit / 64] >> bit % 64 & 1))
         return;
-    bool logged = space != v->supervisor && sites->n <= SITE_LOG;
-    for (unsigned k = 0; k < (logged ? sites->n : SITE_COUNT); k++) {
-        unsigned i = logged ? sites->log[k] : k;
-        if (covers(&sites->at[i], linear, SITE_SPAN(i)))
-            empty(v, sites, i, write);
-    }
+    for (unsigned k = 0; k < count(sites); k++)
+        if (covers(&sites->at[used(sites, k)], linear, SITE_SPAN(used(sites, k))))
+            empty(v, sites, used(sites, k), write);
 }
 
 void soft_sites_drop_page(struct soft_vcpu *v, struct soft_space *space, uint64_t linear)
@@ -86,9 +88,11 @@ void soft_sites_drop_page(struct soft_vcpu *v, struct soft_space *space, uint64_
 void soft_sites_drop_host(struct soft_vcpu *v, struct soft_space *space, uintptr_t page)
 {
     struct soft_sites *sites = &space->sites[1];
-    for (unsigned i = 0; i < SITE_COUNT; i++)
-        if (covers(&sites->at[i], page - sites->at[i].addend, SITE_SPAN(i)))
-            empty(v, sites, i, true);
+    for (unsigned k = 0; k < count(sites); k++) {
+        const struct soft_site *site = &sites->at[used(sites, k)];
+        if (covers(site, page - site->addend, SITE_SPAN(used(sites, k))))
+            empty(v, sites, used(sites, k), true);
+    }
     const uint8_t *host = (const uint8_t *)page;
     uint64_t at = 0;
     while ((at = soft_mirror_next(space, host, at)) != UINT64_MAX)
@@ -120,24 +124,21 @@ static void put(struct soft_vcpu *v, struct soft_space *space, unsigned index, b
                 const struct window *w)
 {
     struct soft_sites *sites = &space->sites[write];
-    bool logged = space != v->supervisor && sites->at[index].limit;
-    if (write)
-        write_dropped(v, &sites->at[index], SITE_SPAN(index));
-    sites->at[index] = (struct soft_site){
-        .start = w->start, .limit = w->length - SITE_SPAN(index) + 1, .addend = w->addend};
-    bool keep = space == v->supervisor && !v->lockstep; /* that empties them all, all the time */
-    if (!w->table) /* of a large page, whose flush empties all sites; or of the mirror */
-        keep = keep && space->huge_global >> huge_index(w->start) & 1;
-    for (uint64_t at = 0; at < w->length && w->table; at += GUEST_PAGE_SIZE) {
-        unsigned bit = seen_bit(w->start + at), slot = tlb_index(w->start + at);
-        sites->seen[bit / 64] |= 1ull << bit % 64;
-        keep = keep && space->global[write][slot / 64] >> slot % 64 & 1;
+    struct soft_site *site = &sites->at[index];
+    if (!site->limit) {
+        if (sites->n < SITE_LOG)
+            sites->log[sites->n] = index;
+        sites->n++;
     }
-    if (keep || logged)
-        return;
-    if (sites->n < SITE_LOG)
-        sites->log[sites->n] = index;
-    sites->n++;
+    if (write)
+        write_dropped(v, site, SITE_SPAN(index));
+    *site = (struct soft_site){
+        .start = w->start, .limit = w->length - SITE_SPAN(index) + 1, .addend = w->addend};
+    /* The flush of a large page empties all sites, and the mirror knows its own. */
+    for (uint64_t at = 0; at < w->length && w->table; at += GUEST_PAGE_SIZE) {
+        unsigned bit = seen_bit(w->start + at);
+        sites->seen[bit / 64] |= 1ull << bit % 64;
+    }
 }
 
 enum site_result soft_site_fill(struct soft_vcpu *v, uint64_t linear, unsigned index, bool write)

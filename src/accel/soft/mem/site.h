@@ -21,7 +21,7 @@ enum site_result {
    dirty pages are logged. */
 enum site_result soft_site_fill(struct soft_vcpu *v, uint64_t linear, unsigned index, bool write);
 
-/* Empties the logged ones; all where the log overflowed. */
+/* Empties all. */
 void soft_sites_flush(struct soft_vcpu *v, struct soft_space *space, bool write);
 /* Those whose window has the page, by linear or by host address. */
 void soft_sites_drop_page(struct soft_vcpu *v, struct soft_space *space, uint64_t linear);

@@ -77,8 +77,6 @@ static void reset_huge(struct soft_space *space, uint64_t keep)
 
 static void flush_sites(struct soft_vcpu *v, struct soft_space *space)
 {
-    if (space == v->supervisor)
-        space->sites[0].n = space->sites[1].n = SITE_LOG + 1;
     reset_huge(space, 0);
     soft_sites_flush(v, space, false);
     soft_sites_flush(v, space, true);
@@ -156,7 +154,6 @@ void soft_tlb_flush_writes(struct soft_vcpu *v)
 {
     if (v->supervisor) {
         v->supervisor->n_write = TLB_LOG + 1;
-        v->supervisor->sites[1].n = SITE_LOG + 1;
         flush_writes(v, v->supervisor);
     }
     for (unsigned i = 0; i < SOFT_ASIDS; i++)

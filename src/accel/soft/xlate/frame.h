@@ -24,12 +24,12 @@ struct soft_site {
 #define SITE_WAYS 1024
 #define SITE_COUNT (SITE_CLASSES * SITE_WAYS)
 #define SITE_SPAN(index) (1u << (index) / SITE_WAYS)
-#define SITE_LOG 1024
+#define SITE_LOG 2048
 #define SITE_SEEN 4096
 
 struct soft_sites {
     struct soft_site at[SITE_COUNT];
-    uint16_t log[SITE_LOG]; /* those that a change of CR3 empties, as in soft_space */
+    uint16_t log[SITE_LOG]; /* those that are not empty; all may be where they do not fit */
     uint32_t n;
     uint64_t seen[SITE_SEEN / 64]; /* pages of their windows: a bit a page, hashed */
 };

@@ -70,6 +70,7 @@ void xlate_flush(struct xlate *xlate)
     xlate->used = xlate->fixed;
     xlate->site_count = 0;
     xlate->access_count = 0;
+    xlate->sited = 0;
 }
 
 /* ---- blocks ---- */

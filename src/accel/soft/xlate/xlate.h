@@ -78,6 +78,7 @@ struct xlate {
     size_t site_count;
     struct xlate_access *accesses;
     size_t access_count;
+    size_t sited; /* places of user code that were given a site */
     uint64_t (*enter)(struct soft_vcpu *v, const void *code, uint32_t flags);
     const uint8_t *leave, *leave_block;
     const uint8_t *miss;       /* xlate_miss(v, T0, T1): compares the result with MISS_RETRY */

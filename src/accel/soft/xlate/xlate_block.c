@@ -167,6 +167,14 @@ static void emit_block(struct xlate_build *b)
     xlate_stubs(b);
 }
 
+/* The stack's sites serve all code. */
+static void only_stack_sites(struct xlate_build *b)
+{
+    for (unsigned i = 0; i < b->block->op_count; i++)
+        if (b->ops[i].want.base != X86_RSP)
+            b->block->hashed[i / 64] |= 1ull << i % 64;
+}
+
 bool xlate_block(struct soft_vcpu *v, struct block *block)
 {
     struct xlate *xlate = v->code->xlate;
@@ -175,9 +183,6 @@ bool xlate_block(struct soft_vcpu *v, struct block *block)
     const uint8_t *host = soft_fetch_ptr(v, v->rip, &gpa);
     if (!host || gpa != block->gpa || block->op_count < 2 || block->ops[0].fn != xlate_op_hot)
         return false;
-    /* A kernel is more places than there are sites, each run seldom. */
-    if (v->cpl != 3)
-        memset(block->hashed, 0xff, sizeof(block->hashed));
     struct xlate_build b;
     b.v = v;
     b.xlate = xlate;
@@ -193,9 +198,15 @@ bool xlate_block(struct soft_vcpu *v, struct block *block)
     xlate_plan_memory(&b);
     if (block->dead)
         return false;
+    /* A kernel is more places than there are sites, each run seldom; so is a large program. */
+    bool few = v->cpl == 3 && xlate->sited < SITE_COUNT / 4;
+    if (!few)
+        only_stack_sites(&b);
     b.e.at = xlate->write + xlate->used;
     b.e.to_exec = xlate->exec - xlate->write;
     emit_block(&b);
     xlate->used = ALIGN_UP((size_t)(b.e.at - xlate->write), 16);
+    if (few)
+        xlate->sited += b.site_count;
     return true;
 }

@@ -13,6 +13,7 @@
 
 #define SPAN_MAX 128
 #define LOOK_AHEAD 40
+#define STACK_SITES 16 /* of each class and kind */
 
 #define SPACE(field) ((int32_t)(offsetof(struct soft_space, field) - XLATE_FRAME_AT))
 #define SITE_AT(write, index, field)                                                               \
@@ -232,13 +233,19 @@ static unsigned class_of(unsigned span)
     return class;
 }
 
-/* A site of the right span that no other access of this block has. */
-static unsigned pick_site(struct xlate_build *b, unsigned i, unsigned span, bool write)
+/* A site of the right span that no other access of this block has. Those of the stack, which is in
+   one place, are the same few for all code. */
+static unsigned pick_site(struct xlate_build *b, unsigned i, unsigned span,
+                          const struct xlate_want *want)
 {
+    bool write = want->write;
     uint64_t hash = (b->block->gpa + i) * 0x9e3779b97f4a7c15ull >> 40;
     unsigned first = class_of(span) * SITE_WAYS;
+    unsigned start = STACK_SITES + hash % (SITE_WAYS - STACK_SITES);
+    if (want->base == X86_RSP && want->index == INSN_REG_NONE)
+        start = 0;
     for (unsigned way = 0; way < SITE_WAYS; way++) {
-        unsigned index = first + ((hash + way) & (SITE_WAYS - 1));
+        unsigned index = first + (start + way) % SITE_WAYS;
         bool used = false;
         for (unsigned k = 0; k < b->site_count; k++)
             used |= b->sites[k] == (index << 1 | write);
@@ -307,7 +314,7 @@ static struct xlate_place alone(struct xlate_build *b, unsigned i, const struct 
 {
     struct emitter *e = &b->e;
     struct xlate_access *a = new_access(b, i, want);
-    unsigned site = a->site = pick_site(b, i, want->size, want->write);
+    unsigned site = a->site = pick_site(b, i, want->size, want);
     linear_address(b, want);
     if (want->align)
         check_alignment(b, i, want->align, HOST_T0);
@@ -474,7 +481,7 @@ static struct xlate_place grouped(struct xlate_build *b, unsigned i)
         struct xlate_access *a = new_access(b, i, want);
         int64_t low, high;
         group_span(b, i, &low, &high);
-        unsigned site = pick_site(b, i, high - low, write);
+        unsigned site = pick_site(b, i, high - low, want);
         *g = (struct xlate_group){.valid = true,
                                   .version = x->version,
                                   .addend_at = SITE_AT(write, site, addend),

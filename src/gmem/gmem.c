@@ -35,6 +35,7 @@ static void region_fini(struct gmem_region *region)
         munmap(region->rom, region->size);
     free(region->dirty);
     free(region->code);
+    free(region->huge);
     free((char *)(uintptr_t)region->name);
 }
 
@@ -157,7 +158,9 @@ static struct err *region_back(struct gmem_region *region, enum gmem_view view, 
     uint64_t words = BITMAP_WORDS(region->size >> GUEST_PAGE_SHIFT);
     region->dirty = calloc(words, sizeof(uint64_t));
     region->code = calloc(words, sizeof(uint64_t));
-    if (!region->dirty || !region->code)
+    if (region->shared)
+        region->huge = calloc(BITMAP_WORDS(region->size / HUGE_PAGE + 2), sizeof(uint64_t));
+    if (!region->dirty || !region->code || (region->shared && !region->huge))
         return err_new("cannot allocate the page bitmaps of guest memory");
     return NULL;
 }
@@ -225,6 +228,23 @@ struct err *gmem_add_rom(struct gmem *gmem, const char *name, uint64_t gpa, uint
 struct err *gmem_add_switched(struct gmem *gmem, const char *name, uint64_t gpa, uint64_t size)
 {
     return gmem_add(gmem, name, gpa, size, GMEM_VIEW_ROM, true);
+}
+
+#ifndef MADV_COLLAPSE /* Linux 6.1 */
+#define MADV_COLLAPSE 25
+#endif
+
+void gmem_want_huge(struct gmem *gmem, uint64_t gpa)
+{
+    const struct gmem_region *region = gmem_lookup(gmem, gpa);
+    if (!region || !region->huge || region->movable || region->order.stride)
+        return;
+    uint64_t first = region->gpa / HUGE_PAGE * HUGE_PAGE, start = gpa / HUGE_PAGE * HUGE_PAGE;
+    if (!start || start < region->gpa || start + HUGE_PAGE > region->gpa + region->size ||
+        bitmap_test_atomic(region->huge, (start - first) / HUGE_PAGE))
+        return;
+    bitmap_set_atomic(region->huge, (start - first) / HUGE_PAGE);
+    (void)madvise(region->ram + (start - region->gpa), HUGE_PAGE, MADV_COLLAPSE);
 }
 
 void gmem_share(struct gmem *gmem)

@@ -66,6 +66,7 @@ struct gmem_region {
     bool waits;         /* ... for gmem_settle, to be at `wanted`; both atomic */
     uint64_t wanted;
     bool shared;      /* gmem_alias works */
+    uint64_t *huge;   /* of a shared one: a bit for 2 MiB that gmem_want_huge saw */
     uint64_t *dirty;  /* a bit a guest page, see gmem_dirty_* */
     uint64_t *code;   /* a bit a guest page that holds translated code, see gmem_code_* */
     const char *name; /* owned */
@@ -85,6 +86,8 @@ void gmem_scatter(struct gmem *gmem);
 
 /* Before RAM is added: an engine will map its pages a second time. */
 void gmem_share(struct gmem *gmem);
+/* The guest uses shared RAM around `gpa`: into a huge page with it, if the kernel can (6.1). */
+void gmem_want_huge(struct gmem *gmem, uint64_t gpa);
 /* Maps the page of RAM at `page` at `to` as well, which is reserved; false: it cannot, and `to`
    still is. */
 bool gmem_alias(const struct gmem *gmem, const uint8_t *page, uint8_t *to);

@@ -255,13 +255,19 @@ static void shared_pages_show_twice(void **state)
     assert_ptr_not_equal(place, MAP_FAILED);
     assert_false(gmem_alias(gmem, gmem_find(gmem, 0x2000)->host + 0x2000, place));
     gmem_share(gmem);
-    assert_ok(gmem_add_ram(gmem, "shared", 0x200000, 0x4000));
+    assert_ok(gmem_add_ram(gmem, "shared", 0x200000, 0x400000));
     const uint8_t *page = gmem_find(gmem, 0x200000)->host + 0x1000;
     assert_true(gmem_alias(gmem, page, place));
     memcpy(place, "seen", 4);
     assert_memory_equal(page, "seen", 4);
     assert_true(gmem_alias(gmem, page + 0x1000, place));
     assert_int_equal(place[0], 0);
+    gmem_want_huge(gmem, 0x201000);
+    gmem_want_huge(gmem, 0x5ff000);
+    gmem_want_huge(gmem, 0x9000000); /* no RAM */
+    assert_memory_equal(page, "seen", 4);
+    memcpy((uint8_t *)(uintptr_t)page + 0x1000, "too", 4);
+    assert_memory_equal(place, "too", 4);
     munmap(place, 4096);
 }
 

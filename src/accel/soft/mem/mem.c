@@ -111,6 +111,7 @@ static uint8_t *resolve_walked(struct soft_vcpu *v, struct soft_space *space, ui
             return NULL;
         if (v->vm->dirty_log)
             gmem_dirty_set(v->vm->gmem, walk->gpa & ~0xfffull, GUEST_PAGE_SIZE);
+        gmem_want_huge(v->vm->gmem, walk->gpa);
     }
     uint8_t *page = soft_ram_host(ram, walk->gpa & ~0xfffull);
     if (unlikely(v->lockstep))

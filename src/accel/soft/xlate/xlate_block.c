@@ -105,6 +105,20 @@ static bool worth(const struct xlate_build *b, unsigned i)
     return run >= RUN_MIN;
 }
 
+/* Do ops behind i use the flags that arrive? Else those may stay in the frame. */
+static bool uses_flags(const struct xlate_build *b, unsigned i)
+{
+    uint32_t open = FL_ARITH;
+    for (i++; i < b->block->op_count && b->ops[i].kind == XLATE_INSN; i++) {
+        const struct xlate_op *x = &b->ops[i];
+        uint32_t kept = x->use.touches ? x->live_out & ~x->use.writes : 0;
+        if ((x->use.reads | kept) & open)
+            return true;
+        open &= ~x->use.writes;
+    }
+    return false;
+}
+
 /* Flags arrive in the frame; op i becomes the way in. */
 static void entry(struct xlate_build *b, unsigned i)
 {
@@ -119,7 +133,7 @@ static void entry(struct xlate_build *b, unsigned i)
     }
     b->host_flags = false;
     b->simd = 0;
-    if (live)
+    if (live && uses_flags(b, i))
         xlate_need_flags(b);
 }
 
@@ -137,7 +151,7 @@ static void first_entry(struct xlate_build *b)
     xlate_stub(b, emit_jcc(e, 5), 0, STUB_POLL);
     block->ahead = emit_here(e);
     entry(b, 0);
-    block->ahead_flags = emit_here(e);
+    block->ahead_flags = b->ops[0].live_in && !b->host_flags ? block->code_flags : emit_here(e);
 }
 
 static void emit_block(struct xlate_build *b)

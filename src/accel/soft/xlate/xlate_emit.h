@@ -186,18 +186,19 @@ static inline void emit_call(struct emitter *e, const uint8_t *to)
     emit_patch(e, e->at - 4, to);
 }
 
-/* Host flags to the frame, and back; every register stays. */
+/* Host flags to the frame; T0 is lost. */
 static inline void emit_flags_save(struct emitter *e)
 {
-    emit_store(e, HOST_STACK, FRAME(save), HOST_RAX);
+    emit_mov(e, HOST_T0, HOST_RAX);
     emit1(e, 0x9f); /* lahf */
     emit1(e, 0x0f); /* seto al */
     emit1(e, 0x90);
     emit1(e, 0xc0);
     emit_rm(e, false, 0x89, HOST_RAX, HOST_STACK, FRAME(flags));
-    emit_load(e, HOST_RAX, HOST_STACK, FRAME(save));
+    emit_mov(e, HOST_RAX, HOST_T0);
 }
 
+/* And back; every register stays. */
 static inline void emit_flags_restore(struct emitter *e)
 {
     emit_store(e, HOST_STACK, FRAME(save), HOST_RAX);

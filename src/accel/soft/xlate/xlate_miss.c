@@ -173,7 +173,7 @@ static uint64_t find(struct soft_vcpu *v, uint64_t linear, struct xlate_access *
 static bool wants_mirror(struct soft_vcpu *v, uint64_t linear, const struct xlate_access *a)
 {
     struct mirror_run run;
-    if (a->hashed || a->huge)
+    if (a->hashed || a->huge || (!a->write && in_huge(v->space, linear)))
         return false;
     unsigned span = SITE_SPAN(a->site);
     if (soft_mirror_find(v->space, linear, a->write, &run) &&

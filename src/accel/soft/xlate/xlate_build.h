@@ -14,13 +14,14 @@ struct xlate_stub {
     uint16_t op;
     uint8_t kind;
     struct xlate_site *site; /* STUB_SITE */
-    const uint8_t *retry;    /* STUB_MISS: the probe's start; STUB_SIMD: behind the check */
-    const uint8_t *done;     /* STUB_MISS: behind the instruction */
+    const uint8_t
+        *retry;          /* STUB_MISS: the probe's start; STUB_SIMD, STUB_LOOK_UP: where to go on */
+    const uint8_t *done; /* STUB_MISS: behind the instruction */
     struct xlate_access *access;
     int32_t disp; /* STUB_MISS: xlate_mem.c */
     uint8_t simd; /* STUB_SIMD: the wanted bit */
 };
-enum { STUB_LEAVE, STUB_POLL, STUB_JCC, STUB_SITE, STUB_MISS, STUB_SIMD };
+enum { STUB_LEAVE, STUB_POLL, STUB_JCC, STUB_SITE, STUB_MISS, STUB_SIMD, STUB_LOOK_UP };
 
 #define XLATE_STUBS 400
 

@@ -47,6 +47,27 @@ static void look_up(struct xlate_build *b, unsigned i)
     xlate_stub(b, emit_jcc(e, 5), i, STUB_LEAVE);
 }
 
+static void load_block(struct xlate_build *b)
+{
+    emit_load(&b->e, HOST_T1, HOST_T1, JC_AT + (int32_t)offsetof(struct soft_jc, block));
+}
+
+/* T0 = linear address of the jump's target, T1 = its block. The slot is known if the code stays
+   where it is; where another process has it elsewhere, it is looked up. */
+static void look_up_direct(struct xlate_build *b, unsigned i, int64_t target)
+{
+    struct emitter *e = &b->e;
+    uint64_t linear = (b->v->r[R_BLOCK] & ~0xfffull) + (uint64_t)target;
+    int32_t slot = JC_AT + (int32_t)(jc_index(linear) * sizeof(struct soft_jc));
+    emit_load(e, HOST_T0, HOST_STACK, FRAME(page));
+    emit_lea(e, HOST_T0, HOST_T0, target);
+    emit_rm(e, true, 0x3b, HOST_T0, HOST_STACK, slot); /* cmp */
+    uint8_t *other = emit_jcc(e, 5);
+    emit_load(e, HOST_T1, HOST_STACK, slot + (int32_t)offsetof(struct soft_jc, block));
+    xlate_stub(b, other, i, STUB_LOOK_UP);
+    b->stubs[b->stub_count - 1].retry = emit_here(e);
+}
+
 /* Enters block T1 at linear address T0. */
 static void enter_block(struct xlate_build *b, unsigned i)
 {
@@ -55,11 +76,6 @@ static void enter_block(struct xlate_build *b, unsigned i)
     emit_store(e, HOST_STACK, FRAME(page), HOST_T0);
     count(b, i);
     emit_rm(e, false, 0xff, 4, HOST_T1, offsetof(struct block, code)); /* jmp [T1 + code] */
-}
-
-static void load_block(struct xlate_build *b)
-{
-    emit_load(&b->e, HOST_T1, HOST_T1, JC_AT + (int32_t)offsetof(struct soft_jc, block));
 }
 
 static void site(struct xlate_build *b, unsigned i, int64_t target)
@@ -84,10 +100,7 @@ void xlate_goto(struct xlate_build *b, unsigned i, int64_t target, bool near)
         return;
     }
     xlate_spill_flags(b, FL_ARITH);
-    emit_load(&b->e, HOST_T0, HOST_STACK, FRAME(page));
-    emit_lea(&b->e, HOST_T0, HOST_T0, target);
-    look_up(b, i);
-    load_block(b);
+    look_up_direct(b, i, target);
     enter_block(b, i);
 }
 
@@ -119,12 +132,10 @@ static void push_return(struct xlate_build *b, unsigned i)
     emit_lea(e, HOST_GUEST_RSP, HOST_GUEST_RSP, -8);
 }
 
-/* Target in T0: looked up before the push. */
+/* Target in T0, block in T1: looked up before the push. */
 static void call_block(struct xlate_build *b, unsigned i)
 {
     struct emitter *e = &b->e;
-    look_up(b, i);
-    load_block(b);
     emit_store(e, HOST_STACK, FRAME(target), HOST_T0);
     emit_store(e, HOST_STACK, FRAME(block), HOST_T1);
     push_return(b, i);
@@ -144,8 +155,7 @@ static void call(struct xlate_build *b, unsigned i)
         return;
     }
     xlate_spill_flags(b, FL_ARITH);
-    emit_load(&b->e, HOST_T0, HOST_STACK, FRAME(page));
-    emit_lea(&b->e, HOST_T0, HOST_T0, target);
+    look_up_direct(b, i, target);
     call_block(b, i);
 }
 
@@ -201,6 +211,8 @@ void xlate_jump(struct xlate_build *b, unsigned i)
         break;
     default:
         load_target(b, i);
+        look_up(b, i);
+        load_block(b);
         call_block(b, i);
         break;
     }
@@ -246,6 +258,11 @@ void xlate_stubs(struct xlate_build *b)
             break;
         case STUB_MISS:
             xlate_miss_stub(b, &stub);
+            break;
+        case STUB_LOOK_UP:
+            look_up(b, stub.op);
+            load_block(b);
+            emit_jmp_to(e, stub.retry);
             break;
         case STUB_SIMD:
             simd_stub(b, &stub);

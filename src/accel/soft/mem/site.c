@@ -62,6 +62,16 @@ void soft_sites_flush(struct soft_vcpu *v, struct soft_space *space, bool write)
     soft_mirror_flush(v, space, write);
 }
 
+/* Empties the k-th site; 1 when another has that place in the log now. */
+static unsigned drop(struct soft_vcpu *v, struct soft_sites *sites, unsigned k, bool write)
+{
+    empty(v, sites, used(sites, k), write);
+    if (sites->n > SITE_LOG)
+        return 0;
+    sites->log[k] = sites->log[--sites->n];
+    return 1;
+}
+
 /* Is the page of `linear` in the window? */
 static bool covers(const struct soft_site *site, uint64_t linear, unsigned span)
 {
@@ -76,7 +86,7 @@ static void drop_page(struct soft_vcpu *v, struct soft_space *space, uint64_t li
         return;
     for (unsigned k = 0; k < count(sites); k++)
         if (covers(&sites->at[used(sites, k)], linear, SITE_SPAN(used(sites, k))))
-            empty(v, sites, used(sites, k), write);
+            k -= drop(v, sites, k, write);
 }
 
 void soft_sites_drop_page(struct soft_vcpu *v, struct soft_space *space, uint64_t linear)
@@ -91,7 +101,7 @@ void soft_sites_drop_host(struct soft_vcpu *v, struct soft_space *space, uintptr
     for (unsigned k = 0; k < count(sites); k++) {
         const struct soft_site *site = &sites->at[used(sites, k)];
         if (covers(site, page - site->addend, SITE_SPAN(used(sites, k))))
-            empty(v, sites, used(sites, k), true);
+            k -= drop(v, sites, k, true);
     }
     const uint8_t *host = (const uint8_t *)page;
     uint64_t at = 0;

@@ -10,6 +10,7 @@
 #include "block/live.h"
 #include "hw/disk/ahci.h"
 #include "hw/disk/nvme.h"
+#include "hw/nic/e1000e.h"
 #include "hw/virtio/virtio_blk.h"
 #include "hw/virtio/virtio_console.h"
 #include "hw/virtio/virtio_net.h"
@@ -213,11 +214,24 @@ static struct err *open_ports(struct board *board, unsigned index)
     return NULL;
 }
 
+static struct err *add_e1000e(struct board *board, unsigned index)
+{
+    const struct vm_net *config = &board->config->net[index];
+    struct e1000e *nic = (struct e1000e *)device_new(&e1000e_class, board->env, config->id);
+
+    nic->loop = board->wiring.io_loop;
+    memcpy(nic->mac, config->mac, sizeof(nic->mac));
+    nic->peer = board->port[index][0];
+    return board_add_pci(board, &nic->pci, -1);
+}
+
 static struct err *add_net(struct board *board, unsigned index)
 {
     const struct vm_net *config = &board->config->net[index];
 
     TRY(open_ports(board, index));
+    if (config->model == VM_MODEL_E1000E)
+        return add_e1000e(board, index);
     struct virtio_net *net =
         (struct virtio_net *)device_new(&virtio_net_class, board->env, config->id);
     net->virtio.loop = board->wiring.io_loop;

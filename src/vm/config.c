@@ -209,6 +209,8 @@ static struct err *finish_nets(struct vm_config *config)
         if (net->kind != VM_NET_TAP && net->queues > 1)
             return err_of(ERR_USAGE, "net '%s': %u queues need kind tap: give 1", net->id,
                           net->queues);
+        if (net->model == VM_MODEL_E1000E && net->queues > 1)
+            return err_of(ERR_USAGE, "net '%s': an e1000e has one pair of queues: give 1", net->id);
         for (unsigned j = 0; j < i; j++) {
             if (!memcmp(config->net[j].mac, net->mac, 6))
                 return err_of(ERR_USAGE, "nets '%s' and '%s' have the same mac: change one",

@@ -37,6 +37,7 @@ enum vm_disk_bus {
 };
 enum vm_disk_media { VM_MEDIA_DISK, VM_MEDIA_CDROM };
 enum vm_on_error { VM_ON_ERROR_REPORT, VM_ON_ERROR_STOP };
+enum vm_net_model { VM_MODEL_VIRTIO, VM_MODEL_E1000E };
 enum vm_net_kind { VM_NET_USER, VM_NET_TAP, VM_NET_NONE };
 enum vm_console_device {
     VM_CONSOLE_SERIAL,
@@ -83,6 +84,7 @@ struct vm_forward {
 struct vm_net {
     char *id;
     enum vm_net_kind kind;
+    enum vm_net_model model;
     char *ifname; /* tap */
     uint8_t mac[6];
     unsigned queues;
@@ -113,8 +115,8 @@ struct vm_config {
     char *firmware_vars;    /* path of the variable store; NULL: none, or the standard one */
     char *boot, *boot_once; /* what firmware tries first: "cdrom,d0"; NULL: disks as they stand */
     int firmware_fd, firmware_vars_fd;
-    bool vga;       /* VGA adapter, keyboard and mouse */
-    int vga_rom_fd; /* its option ROM; -1: none */
+    bool vga;        /* VGA adapter, keyboard and mouse */
+    int vga_rom_fd;  /* its option ROM; -1: none */
     bool debug_exit; /* test devices: debug exit and testdev */
     enum vm_on_reset on_reset;
     struct vm_disk disk[VM_DISKS_MAX];

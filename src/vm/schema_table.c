@@ -16,6 +16,7 @@ static const char *const bus_names[] = {"virtio", "scsi", "nvme", "ahci", "sata"
 static const char *const media_names[] = {"disk", "cdrom", NULL};
 static const char *const error_names[] = {"report", "stop", NULL};
 static const char *const net_names[] = {"user", "tap", "none", NULL};
+static const char *const model_names[] = {"virtio", "e1000e", NULL};
 static const char *const proto_names[] = {"tcp", "udp", NULL};
 static const char *const console_names[] = {"serial", "virtio", "debug", "firmware", "vga", NULL};
 static const char *const backend_names[] = {"stdio", "pty", "socket", "file", "null", NULL};
@@ -97,6 +98,9 @@ static const struct schema_field net_fields[] = {
      .choices = net_names, .standard = "user",
      .help = "user: rootless NAT with DHCP and DNS; tap: an existing tap device of the host; none: "
              "a card without a cable."},
+    {.key = "model", .kind = SCHEMA_CHOICE, .offset = offsetof(struct vm_net, model),
+     .choices = model_names, .standard = "virtio",
+     .help = "What the guest sees: virtio (virtio-net) or e1000e (Intel 82574L), for guests without virtio drivers."},
     {.key = "ifname", .kind = SCHEMA_WORD, .offset = offsetof(struct vm_net, ifname),
      .metavar = "NAME", .help = "Tap device of the host, for kind tap."},
     {.key = "mac", .kind = SCHEMA_MAC, .offset = offsetof(struct vm_net, mac),
@@ -200,7 +204,7 @@ static const struct schema_field vm_fields[] = {
     {.key = "nets", .flag = "net", .kind = SCHEMA_LIST, .offset = offsetof(struct vm_config, net),
      .object = &schema_net, .count_offset = offsetof(struct vm_config, net_count),
      .limit = VM_NETS_MAX, .metavar = "KIND[,KEY=VALUE...]",
-     .help = "A network card (virtio-net): user, tap,ifname=NAME or none."},
+     .help = "A network card: user, tap,ifname=NAME or none."},
     {.key = "consoles", .flag = "console", .kind = SCHEMA_LIST,
      .offset = offsetof(struct vm_config, console), .object = &schema_console,
      .count_offset = offsetof(struct vm_config, console_count), .limit = VM_CONSOLES_MAX,

@@ -38,13 +38,12 @@ static bool unordered(const struct outcome *native, const struct insn *fault)
            fault->id == I_CALLI || fault->id == I_ENTER;
 }
 
-/* A store of x87 that an unmasked exception suppresses: the engine looks at its page all the same.
- */
+/* A store of x87 that an unmasked exception suppresses: the engine checks its address all the same. */
 static bool suppressed(const struct test_case *test, const struct outcome *native,
                        const struct outcome *soft)
 {
     const struct insn *insn = faulting(test, soft);
-    return soft->vector == VEC_PF && insn && insn->id == I_X87 &&
+    return (soft->vector == VEC_PF || soft->vector == VEC_AC) && insn && insn->id == I_X87 &&
            get_le16(native->out.xstate + XS_FSW) & FSW_ES;
 }
 

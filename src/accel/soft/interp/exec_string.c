@@ -109,29 +109,6 @@ static uint64_t movs_piece(struct soft_vcpu *v, const struct insn *insn, uint64_
     return piece;
 }
 
-void exec_movs(struct soft_vcpu *v, const struct insn *insn)
-{
-    uint64_t count = count_of(v, insn), visit = 0, most = visit_of(v, VISIT);
-    int64_t step = step_of(v, insn);
-    bool fast = most > 1 && fast_shape(v, insn);
-    while (count && visit < most) {
-        uint64_t piece = fast ? movs_piece(v, insn, count) : 0;
-        if (!piece) {
-            uint64_t value = soft_load(v, source(v, insn), insn->opsize);
-            soft_store(v, target(v, insn, ACC_WRITE), insn->opsize, value);
-            advance(v, insn, X86_RSI, step);
-            advance(v, insn, X86_RDI, step);
-            piece = 1;
-        }
-        count -= piece;
-        visit += piece;
-        set_count(v, insn, count);
-        if (unlikely(atomic_load_explicit(&v->events, memory_order_relaxed)))
-            break;
-    }
-    again(v, insn, count);
-}
-
 static uint64_t stos_piece(struct soft_vcpu *v, const struct insn *insn, uint64_t count)
 {
     unsigned n = insn->opsize;
@@ -151,16 +128,18 @@ static uint64_t stos_piece(struct soft_vcpu *v, const struct insn *insn, uint64_
     return piece;
 }
 
-void exec_stos(struct soft_vcpu *v, const struct insn *insn)
+/* A visit of MOVS or STOS: pieces where they can be had, else elements. */
+static void visit_elements(struct soft_vcpu *v, const struct insn *insn,
+                           uint64_t (*piece_of)(struct soft_vcpu *v, const struct insn *insn,
+                                                uint64_t count),
+                           void (*element)(struct soft_vcpu *v, const struct insn *insn))
 {
     uint64_t count = count_of(v, insn), visit = 0, most = visit_of(v, VISIT);
-    int64_t step = step_of(v, insn);
     bool fast = most > 1 && fast_shape(v, insn);
     while (count && visit < most) {
-        uint64_t piece = fast ? stos_piece(v, insn, count) : 0;
+        uint64_t piece = fast ? piece_of(v, insn, count) : 0;
         if (!piece) {
-            soft_store(v, target(v, insn, ACC_WRITE), insn->opsize, v->r[X86_RAX]);
-            advance(v, insn, X86_RDI, step);
+            element(v, insn);
             piece = 1;
         }
         count -= piece;
@@ -170,6 +149,30 @@ void exec_stos(struct soft_vcpu *v, const struct insn *insn)
             break;
     }
     again(v, insn, count);
+}
+
+static void movs_element(struct soft_vcpu *v, const struct insn *insn)
+{
+    uint64_t value = soft_load(v, source(v, insn), insn->opsize);
+    soft_store(v, target(v, insn, ACC_WRITE), insn->opsize, value);
+    advance(v, insn, X86_RSI, step_of(v, insn));
+    advance(v, insn, X86_RDI, step_of(v, insn));
+}
+
+void exec_movs(struct soft_vcpu *v, const struct insn *insn)
+{
+    visit_elements(v, insn, movs_piece, movs_element);
+}
+
+static void stos_element(struct soft_vcpu *v, const struct insn *insn)
+{
+    soft_store(v, target(v, insn, ACC_WRITE), insn->opsize, v->r[X86_RAX]);
+    advance(v, insn, X86_RDI, step_of(v, insn));
+}
+
+void exec_stos(struct soft_vcpu *v, const struct insn *insn)
+{
+    visit_elements(v, insn, stos_piece, stos_element);
 }
 
 void exec_lods(struct soft_vcpu *v, const struct insn *insn)

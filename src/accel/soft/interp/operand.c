@@ -101,55 +101,48 @@ static uint64_t load_operand(struct soft_vcpu *v, const struct insn *insn, unsig
     return soft_load(v, linear, size);
 }
 
-static uint64_t get(struct soft_vcpu *v, const struct insn *insn, unsigned i,
-                    enum soft_access access)
+/* The register that an operand is, or INSN_REG_NONE: memory, or a constant. */
+static unsigned register_of(const struct insn *insn, uint8_t kind)
 {
-    unsigned size = operand_size(insn, i);
-    switch (insn->op[i]) {
-    case O_Eb:
-    case O_Ew:
-    case O_Ev:
-    case O_Ed:
-    case O_Ey:
-    case O_Eq:
-        if (insn->is_mem)
-            return load_operand(v, insn, size, access);
-        return get_reg(v, insn, insn->rm, size);
-    case O_Ob:
-    case O_Ov:
-        return load_operand(v, insn, size, access);
-    case O_Rv:
-    case O_Rq:
-    case O_Zb:
-    case O_Zv:
-        return get_reg(v, insn, insn->rm, size);
+    if (is_mem_kind(kind))
+        return insn->is_mem ? INSN_REG_NONE : insn->rm;
+    switch (kind) {
     case O_Gb:
     case O_Gw:
     case O_Gv:
     case O_Gd:
     case O_Gy:
-        return get_reg(v, insn, insn->reg, size);
+        return insn->reg;
+    case O_Rv:
+    case O_Rq:
+    case O_Zb:
+    case O_Zv:
+        return insn->rm;
     case O_By:
-        return zero_extend(v->r[insn->vex_v], size);
+        return insn->vex_v;
     case O_AL:
     case O_AX:
     case O_rAX:
-        return zero_extend(v->r[X86_RAX], size);
+        return X86_RAX;
     case O_CL:
-        return (uint8_t)v->r[X86_RCX];
+        return X86_RCX;
     case O_DX:
-        return (uint16_t)v->r[X86_RDX];
-    case O_ONE:
-        return 1;
-    case O_Ib:
-    case O_Is:
-    case O_Iw:
-    case O_Iz:
-    case O_Iv:
-        return insn->imm;
+        return X86_RDX;
     default:
-        return 0;
+        return INSN_REG_NONE;
     }
+}
+
+static uint64_t get(struct soft_vcpu *v, const struct insn *insn, unsigned i,
+                    enum soft_access access)
+{
+    uint8_t kind = insn->op[i];
+    unsigned size = operand_size(insn, i), reg = register_of(insn, kind);
+    if (reg != INSN_REG_NONE)
+        return get_reg(v, insn, reg, size);
+    if (is_mem_kind(kind) || kind == O_Ob || kind == O_Ov)
+        return load_operand(v, insn, size, access);
+    return kind == O_ONE ? 1 : insn->imm;
 }
 
 uint64_t get_operand(struct soft_vcpu *v, const struct insn *insn, unsigned i)
@@ -164,41 +157,9 @@ uint64_t get_operand_rw(struct soft_vcpu *v, const struct insn *insn, unsigned i
 
 void put_operand(struct soft_vcpu *v, const struct insn *insn, unsigned i, uint64_t value)
 {
-    unsigned size = operand_size(insn, i);
-    switch (insn->op[i]) {
-    case O_Eb:
-    case O_Ew:
-    case O_Ev:
-    case O_Ed:
-    case O_Ey:
-    case O_Eq:
-        if (!insn->is_mem) {
-            put_reg(v, insn, insn->rm, size, value);
-            return;
-        }
-        /* fall through */
-    case O_Ob:
-    case O_Ov:
+    unsigned size = operand_size(insn, i), reg = register_of(insn, insn->op[i]);
+    if (reg != INSN_REG_NONE)
+        put_reg(v, insn, reg, size, value);
+    else
         soft_store(v, soft_linear(v, insn, size, ACC_WRITE), size, value);
-        return;
-    case O_Rv:
-    case O_Rq:
-    case O_Zb:
-    case O_Zv:
-        put_reg(v, insn, insn->rm, size, value);
-        return;
-    case O_Gb:
-    case O_Gw:
-    case O_Gv:
-    case O_Gd:
-    case O_Gy:
-        put_reg(v, insn, insn->reg, size, value);
-        return;
-    case O_By:
-        put_reg(v, insn, insn->vex_v, size, value);
-        return;
-    default:
-        put_reg(v, insn, X86_RAX, size, value);
-        return;
-    }
 }

@@ -51,7 +51,8 @@ lab: all
 	@tools/install-deps lab
 	@tests/lab/all $(ARGS)
 
-# Real programs inside Debian, on the software engine, with 1 and 4 CPUs: an hour or so.
+# Real programs inside Debian, on the software engine, with 1 and 4 CPUs: an hour or so; a real Ceph, if
+# its packages are there (tools/install-deps soak).
 soak: all
 	@tools/debian-guest --full
 	@tools/debian-guest --full --kernel generic

@@ -38,15 +38,6 @@ static bool unordered(const struct outcome *native, const struct insn *fault)
            fault->id == I_CALLI || fault->id == I_ENTER;
 }
 
-/* A store of x87 that an unmasked exception suppresses: the engine checks its address all the same. */
-static bool suppressed(const struct test_case *test, const struct outcome *native,
-                       const struct outcome *soft)
-{
-    const struct insn *insn = faulting(test, soft);
-    return (soft->vector == VEC_PF || soft->vector == VEC_AC) && insn && insn->id == I_X87 &&
-           get_le16(native->out.xstate + XS_FSW) & FSW_ES;
-}
-
 /* An access across the end of the canonical addresses: its first page fault, or its #GP. */
 static bool halves(const struct outcome *native, const struct outcome *soft)
 {
@@ -184,7 +175,7 @@ unsigned outcome_compare(const struct test_case *test, const struct outcome *nat
     static const char *const selectors[4] = {"ds", "es", "fs", "gs"};
     struct diff diff = {.file = file};
     const struct insn *fault = native->vector == VEC_BP ? NULL : faulting(test, native);
-    if (unordered(native, fault) || suppressed(test, native, soft) || halves(native, soft))
+    if (unordered(native, fault) || halves(native, soft))
         return 0;
     compare_exception(&diff, native, soft, fault);
     if (lenient && native->vector != VEC_BP)

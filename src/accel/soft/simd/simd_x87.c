@@ -159,6 +159,8 @@ static void translate_pointers(struct soft_vcpu *v, const struct insn *insn,
 {
     struct simd *simd = v->simd;
     uint8_t *x = v->xsave;
+    if (plan->reads && plan->mem_len >= 14)
+        return; /* FLDENV, FRSTOR: what they load is the guest's */
     if (get_le64(x + XS_FIP) == (uintptr_t)plan->insn_at)
         put_le64(x + XS_FIP, v->rip);
     if (get_le64(x + XS_FDP) == (uintptr_t)simd->bounce)
@@ -169,6 +171,23 @@ static void translate_pointers(struct soft_vcpu *v, const struct insn *insn,
         put_le16(x + XS_FOP, (uint16_t)(base | insn->modrm));
 }
 
+/* Does an unmasked exception keep the store from happening (SDM vol. 1, 8.5)? Then its address is
+   not looked at either. All but the inexact result do. */
+static bool store_suppressed(struct soft_vcpu *v, const struct simd_plan *plan)
+{
+    const unsigned all = 0x1f;
+    uint8_t before[XS_XMM];
+    unsigned unmasked = ~get_le16(v->xsave + XS_FCW) & all;
+    if (!plan->writes || !plan->x87_wait || likely(!unmasked))
+        return false;
+    memcpy(before, v->xsave, sizeof(before));
+    simd_run(v, plan, ((struct simd *)v->simd)->bounce);
+    if (get_le16(v->xsave + XS_FSW) & unmasked)
+        return true;
+    memcpy(v->xsave, before, sizeof(before));
+    return false;
+}
+
 void simd_exec_x87(struct soft_vcpu *v, const struct insn *insn, const struct simd_plan *plan)
 {
     struct simd *simd = v->simd;
@@ -177,6 +196,10 @@ void simd_exec_x87(struct soft_vcpu *v, const struct insn *insn, const struct si
         soft_raise(v, VEC_NM, 0);
     if (plan->x87_wait && simd_x87_pending(v))
         soft_raise(v, VEC_MF, 0);
+    if (store_suppressed(v, plan)) {
+        translate_pointers(v, insn, plan);
+        return;
+    }
     if (plan->mem_len) {
         linear = soft_linear(v, insn, plan->mem_len, plan->writes ? ACC_WRITE : ACC_READ);
         soft_check_alignment(v, linear, plan->mem_len);
@@ -185,8 +208,7 @@ void simd_exec_x87(struct soft_vcpu *v, const struct insn *insn, const struct si
     }
     if (exec_control(v, insn, linear))
         return;
-    /* A store that ends in an unmasked exception leaves memory alone: let it keep what is there. */
-    if (plan->reads || (plan->writes && (get_le16(v->xsave + XS_FCW) & 0x3f) != 0x3f))
+    if (plan->reads)
         soft_read(v, linear, simd->bounce, plan->mem_len);
     if (plan->flags_in)
         simd->io.flags = (soft_flags(v) & FL_ARITH) | 2;

@@ -61,10 +61,17 @@ static uint64_t ecam_wanted(const struct host_bridge *bridge)
 
 uint64_t host_bridge_ecam(struct host_bridge *bridge)
 {
-    lock_take(&bridge->pci.device.lock);
+    return __atomic_load_n(&bridge->ecam, __ATOMIC_RELAXED);
+}
+
+/* PCIEXBAR may have changed. */
+static void ecam_update(struct host_bridge *bridge)
+{
     uint64_t base = ecam_wanted(bridge);
-    lock_drop(&bridge->pci.device.lock);
-    return base;
+
+    __atomic_store_n(&bridge->ecam, base, __ATOMIC_RELAXED);
+    if (bridge->firmware && bridge->pci.bus)
+        pci_bus_set_ecam(bridge->pci.bus, base);
 }
 
 static void config_written(struct pci_device *pci, unsigned offset, unsigned size)
@@ -74,7 +81,7 @@ static void config_written(struct pci_device *pci, unsigned offset, unsigned siz
     if (offset < PAM0 + PAM_REGISTERS && offset + size > PAM0)
         show_shadow(bridge);
     if (bridge->firmware && offset < PCIEXBAR + 8 && offset + size > PCIEXBAR)
-        pci_bus_set_ecam(pci->bus, ecam_wanted(bridge));
+        ecam_update(bridge);
 }
 
 static struct err *realize(struct device *device)
@@ -102,11 +109,9 @@ static void reset(struct device *device)
     lock_take(&device->lock);
     pci_device_reset(&bridge->pci);
     show_shadow(bridge);
-    if (bridge->pci.bus) {
+    if (bridge->pci.bus)
         pci_bus_set_config_address(bridge->pci.bus, 0);
-        if (bridge->firmware)
-            pci_bus_set_ecam(bridge->pci.bus, 0);
-    }
+    ecam_update(bridge);
     lock_drop(&device->lock);
 }
 
@@ -127,8 +132,7 @@ static void post_load(void *object)
     struct host_bridge *bridge = object;
     if (bridge->pci.bus)
         pci_bus_set_config_address(bridge->pci.bus, bridge->config_address);
-    if (bridge->pci.bus && bridge->firmware)
-        pci_bus_set_ecam(bridge->pci.bus, ecam_wanted(bridge));
+    ecam_update(bridge);
     show_shadow(bridge);
 }
 

@@ -19,11 +19,12 @@ struct host_bridge {
 
     /* Own. */
     uint32_t config_address; /* of port 0xcf8, while saving and loading */
+    uint64_t ecam;           /* atomic: where PCIEXBAR says that it is */
 };
 
 extern const struct device_class host_bridge_class;
 
-/* Where the guest has put configuration space; 0: nowhere. Takes the device lock. */
+/* Where the guest has put configuration space; 0: nowhere. Any thread, any lock held. */
 uint64_t host_bridge_ecam(struct host_bridge *bridge);
 
 #endif

@@ -331,7 +331,13 @@ static void ecam_moves(void **state)
 
     assert_int_equal(host_bridge_ecam(q35.bridge), 0);
     pci_config_write(pci, 0x60, 4, 0xb0000001);
+    /* Devices ask under their own lock. */
+    struct lock device;
+    lock_init(&device, LOCK_DEVICE);
+    lock_take(&device);
     assert_int_equal(host_bridge_ecam(q35.bridge), 0xb0000000);
+    lock_drop(&device);
+    lock_fini(&device);
     assert_int_equal(io_bus_read(q35.board.env.mmio, 0xb0000000, 4), 0x29c08086);
     /* Moved through itself. */
     io_bus_write(q35.board.env.mmio, 0xb0000060, 4, 0xe0000001);

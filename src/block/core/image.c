@@ -57,7 +57,7 @@ static int check_read(const struct image *image, uint64_t offset, uint64_t lengt
         return -ENOMEDIUM;
     if (image->grows) /* and reads as zeros beyond its end */
         return range_within(offset, length, INT64_MAX) ? 0 : -EINVAL;
-    return range_within(offset, length, image->size) ? 0 : -EINVAL;
+    return range_within(offset, length, image_size(image)) ? 0 : -EINVAL;
 }
 
 static int check_write(const struct image *image, uint64_t offset, uint64_t length)
@@ -68,7 +68,7 @@ static int check_write(const struct image *image, uint64_t offset, uint64_t leng
         return -ENOMEDIUM;
     if (image->grows)
         return range_within(offset, length, INT64_MAX) ? 0 : -EFBIG;
-    return range_within(offset, length, image->size) ? 0 : -ENOSPC;
+    return range_within(offset, length, image_size(image)) ? 0 : -ENOSPC;
 }
 
 int image_read(struct image *image, void *buffer, uint64_t offset, uint64_t length)
@@ -190,7 +190,7 @@ int image_write_compressed(struct image *image, uint64_t offset, const void *dat
         return -ENOTSUP;
     if (!image->writable)
         return -EROFS;
-    if (offset % unit || offset >= image->size || !length || length > unit)
+    if (offset % unit || offset >= image_size(image) || !length || length > unit)
         return -EINVAL;
     enter_data(image);
     int result = judged(image->driver->write_compressed(image, offset, data, length));

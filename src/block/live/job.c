@@ -48,7 +48,7 @@ struct block_job {
     struct block_job_status status;
     uint64_t speed;
     bool cancelled;
-    bool behind; /* a write reached the source and not the target */
+    bool behind; /* a write reached the source and not the target; read without the lock, too */
 };
 
 /* --- ranges --- */
@@ -97,7 +97,7 @@ static int mirrored(struct block_job *job, int source_result, int target_result)
         return source_result;
     lock_take(&job->lock);
     bool news = !job->behind;
-    job->behind = true;
+    __atomic_store_n(&job->behind, true, __ATOMIC_RELAXED);
     if (!job->status.error)
         job->status.error = target_result ? target_result : source_result;
     lock_drop(&job->lock);
@@ -267,7 +267,9 @@ static void *work(void *opaque)
     for (uint64_t at = 0; at < length && !result && may_go_on(job, started_ns); at += piece) {
         uint64_t here = MIN(piece, length - at);
         result = copy_piece(job, buffer, at, here);
-        __atomic_store_n(&job->status.done, at + here, __ATOMIC_RELAXED);
+        lock_take(&job->lock);
+        job->status.done = at + here;
+        lock_drop(&job->lock);
     }
     if (!result)
         result = image_flush(job->target ? job->target : job->node.file);

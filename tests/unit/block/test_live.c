@@ -214,7 +214,7 @@ static void test_mirror(void **state)
         struct block_job *job = begin(&bed, BLOCK_JOB_MIRROR, opened(target, formats[!i]), false);
         churn_beside(&bed, job);
         assert_int_equal(state_of(job), BLOCK_JOB_READY);
-        assert_int_equal(bed.news, 1);
+        assert_int_equal(__atomic_load_n(&bed.news, __ATOMIC_SEQ_CST), 1);
         fails(block_resize(bed.block, 2 * SIZE), "a job runs");
         ok(block_job_end(job, true));
         assert_string_equal(image_driver_name(image_driver(block_node(bed.block))), formats[!i]);
@@ -278,7 +278,7 @@ static void test_target_fails(void **state)
             churn(&bed);
         }
         assert_int_equal(state_of(job), BLOCK_JOB_FAILED);
-        assert_true(bed.news >= 1);
+        assert_true(__atomic_load_n(&bed.news, __ATOMIC_SEQ_CST) >= 1);
         fails(block_job_end(job, true), "the job has not come to its end");
         churn(&bed);
         verify(&bed, SIZE);

@@ -70,21 +70,26 @@ static void region_advise(const struct gmem_region *region, uint8_t *host)
  */
 static struct err *region_map(const struct gmem_region *region, uint8_t **host)
 {
-    uint64_t reserve;
-    if (!checked_add(region->size, HUGE_PAGE, &reserve))
+    uint64_t reserve, skew = region->gpa % HUGE_PAGE;
+    if (!checked_add(region->size, 2 * HUGE_PAGE, &reserve))
         return err_new("its size is out of range");
-    int kind = region->shared ? MAP_SHARED : MAP_PRIVATE;
-    uint8_t *area = mmap(NULL, reserve, PROT_NONE, kind | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    uint8_t *area =
+        mmap(NULL, reserve, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (area == MAP_FAILED)
         return err_errno(errno, "cannot map %llu MiB of guest memory",
                          (unsigned long long)(region->size >> 20));
-    uint64_t lead = (region->gpa - (uintptr_t)area) % HUGE_PAGE;
-    if (lead)
-        munmap(area, lead);
-    munmap(area + lead + region->size, HUGE_PAGE - lead);
-    *host = area + lead;
-    if (mprotect(*host, region->size, PROT_READ | PROT_WRITE) < 0)
+    uint8_t *base = area + (-(uintptr_t)area & (HUGE_PAGE - 1)), *end = base + skew + region->size;
+    *host = base + skew;
+    /* Within shared memory, too, the kernel wants huge pages aligned: it begins at the base. */
+    bool ok = region->shared
+                  ? mmap(base, skew + region->size, PROT_READ | PROT_WRITE,
+                         MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == base
+                  : !mprotect(*host, region->size, PROT_READ | PROT_WRITE);
+    if (!ok)
         return err_errno(errno, "cannot make guest memory writable");
+    if (*host != area)
+        munmap(area, (size_t)(*host - area));
+    munmap(end, (size_t)(area + reserve - end));
     region_advise(region, *host);
     return NULL;
 }
@@ -244,7 +249,9 @@ void gmem_want_huge(struct gmem *gmem, uint64_t gpa)
         bitmap_test_atomic(region->huge, (start - first) / HUGE_PAGE))
         return;
     bitmap_set_atomic(region->huge, (start - first) / HUGE_PAGE);
-    (void)madvise(region->ram + (start - region->gpa), HUGE_PAGE, MADV_COLLAPSE);
+    uint8_t *at = region->ram + (start - region->gpa);
+    (void)*(volatile uint8_t *)at; /* an empty range would be refused */
+    (void)madvise(at, HUGE_PAGE, MADV_COLLAPSE);
 }
 
 void gmem_share(struct gmem *gmem)

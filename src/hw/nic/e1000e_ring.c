@@ -216,8 +216,8 @@ void e1000e_transmit(struct e1000e *nic)
     int result = 1;
     if (nic->quiesced || nic->tx_waiting || !(*e1000e_reg(nic, E1000E_TCTL) & E1000E_TCTL_EN))
         return;
-    for (unsigned i = 0; i < BATCH && result == 1 && ring_of(nic, E1000E_TDBAL, &ring); i++)
-        result = transmit_one(nic, &ring);
+    for (unsigned i = 0; i < BATCH && result == 1; i++)
+        result = ring_of(nic, E1000E_TDBAL, &ring) ? transmit_one(nic, &ring) : 0;
     nic->tx_waiting = result == -EAGAIN;
     if (result == 1)
         loop_timer_arm(&nic->work, 0);

@@ -24,7 +24,8 @@ static struct image *open_image(unsigned flags)
     struct image *file, *image;
     int fd = memfd_create("export", 0);
     if (fd < 0 || ftruncate(fd, IMAGE_SIZE) != 0 || image_open_fd(fd, flags, &file) ||
-        image_open(file, image_driver_find("raw"), flags, NULL, &image))
+        image_open(file, image_driver_find("raw"), flags, NULL, &image) ||
+        image_bitmap_add(image, "b", 4096, false))
         abort();
     return image;
 }
@@ -48,7 +49,8 @@ static void serve(struct nbd_client *client, uint8_t mode)
             return;
     } else {
         client->export = &client->config->export[mode & 1];
-        client->structured = client->allocation = mode & 2;
+        client->structured = mode & 2;
+        client->contexts = mode & 2 ? 3 : 0; /* the allocation, and a bitmap */
     }
     while (nbd_request_receive(client, &request, piece) &&
            nbd_request_answer(client, &request, piece))

@@ -11,6 +11,7 @@ import subprocess
 import pytest
 
 from conftest import ROOT, e2fsprogs
+from test_disks import boot_args, digest, fio_disk, overlay  # noqa: F401
 
 TIMEOUT = int(os.environ.get('TENON_DEMO_TIMEOUT', '600'))
 
@@ -38,6 +39,18 @@ def test_a_guest_without_virtio(tenon, pc_guest):
     digest = re.search(r'demo: checksum sha256 ([0-9a-f]{64})', text).group(1)
     assert digest in e2fsprogs('debugfs', '-R', 'cat checksum.sha256', str(disk)).stdout
     assert e2fsprogs('e2fsck', '-fn', str(disk)).returncode == 0
+
+
+def test_fio_verifies_queued_commands(tenon, pc_guest, fio_disk):  # noqa: F811
+    base, top, before = overlay(tenon.directory, 'sata')
+    result = tenon.run(*boot_args(pc_guest, fio_disk, 'lab.verify=1:sda:32'), '--disk',
+                       'path=%s,bus=ahci' % top, timeout=TIMEOUT)
+    text = result.stdout
+    assert result.returncode == 0, (text[-3000:], result.stderr)
+    assert 'guest: fio wrote and verified 32 MiB of sda with 1 jobs' in text, text[-3000:]
+    assert digest(base) == before
+    check = subprocess.run(['qemu-img', 'check', top], capture_output=True, text=True)
+    assert check.returncode == 0, check.stdout + check.stderr
 
 
 def test_bad_places(tenon):

@@ -15,6 +15,9 @@ from conftest import read_until
 from test_disks import TIMEOUT, boot_args, fio_disk  # noqa: F401
 from test_live import control
 
+# The first one failed on a busy machine, and why is not known yet.
+pytestmark = pytest.mark.soak
+
 
 @contextlib.contextmanager
 def mounted(tenon, *server):
@@ -42,7 +45,6 @@ def mounted(tenon, *server):
         process.wait(30)
 
 
-@pytest.mark.soak  # it failed once in four on a busy machine: not understood yet
 def test_errors_stop_the_vm_until_the_server_is_well(tenon, demo_guest, fio_disk):  # noqa: F811
     tenon.disk('store.img', 1 << 20)
     ill = tenon.directory / 'ill'

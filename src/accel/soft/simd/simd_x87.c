@@ -176,15 +176,17 @@ static void translate_pointers(struct soft_vcpu *v, const struct insn *insn,
 static bool store_suppressed(struct soft_vcpu *v, const struct simd_plan *plan)
 {
     const unsigned all = 0x1f;
-    uint8_t before[XS_XMM];
+    uint8_t x87[XS_MXCSR], registers[XS_XMM - XS_ST]; /* what lies between is not the x87's */
     unsigned unmasked = ~get_le16(v->xsave + XS_FCW) & all;
     if (!plan->writes || !plan->x87_wait || likely(!unmasked))
         return false;
-    memcpy(before, v->xsave, sizeof(before));
+    memcpy(x87, v->xsave, sizeof(x87));
+    memcpy(registers, v->xsave + XS_ST, sizeof(registers));
     simd_run(v, plan, ((struct simd *)v->simd)->bounce);
     if (get_le16(v->xsave + XS_FSW) & unmasked)
         return true;
-    memcpy(v->xsave, before, sizeof(before));
+    memcpy(v->xsave, x87, sizeof(x87));
+    memcpy(v->xsave + XS_ST, registers, sizeof(registers));
     return false;
 }
 

@@ -41,6 +41,8 @@ static void fill(struct launch *launch)
     config->net[0].fd[0] = null_fd();
     config->console[0].in_fd = config->console[0].out_fd = null_fd();
     launch->listen_fd = null_fd();
+    launch->gdb_fd = null_fd();
+    launch->paused = true;
     launch->log_level = LOG_INFO;
     timeline_mark_at(&launch->timeline, TIMELINE_EXEC, 123456789012345ull);
     timeline_mark_at(&launch->timeline, TIMELINE_CONFIG, 123456789999999ull);
@@ -54,13 +56,15 @@ static void test_round_trip(void **state)
     json_t *json;
 
     fill(out);
-    assert_int_equal(launch_fds(out, fds, ARRAY_SIZE(fds)), 7);
+    assert_int_equal(launch_fds(out, fds, ARRAY_SIZE(fds)), 8);
     assert_int_equal(launch_fds(out, fds, 3), 3);
     assert_ok(launch_write(out, &fd));
     assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
     assert_ok(launch_read(fd, in));
     assert_int_equal(fcntl(fd, F_GETFD), -1); /* taken */
     assert_int_equal(in->listen_fd, out->listen_fd);
+    assert_int_equal(in->gdb_fd, out->gdb_fd);
+    assert_true(in->paused);
     assert_int_equal(in->log_level, LOG_INFO);
     assert_memory_equal(&in->timeline, &out->timeline, sizeof(in->timeline));
     json = schema_to_json(&out->config, true);
@@ -81,6 +85,7 @@ static void test_round_trip(void **state)
     out->config.console[0].in_fd = out->config.console[0].out_fd = -1;
     vm_config_fini(&out->config);
     close(out->listen_fd);
+    close(out->gdb_fd);
     free(in);
     free(out);
 }
@@ -111,7 +116,9 @@ static void test_refused(void **state)
     refuse(memory_file("{"), "no JSON");
     refuse(memory_file("{}"), "incomplete");
     refuse(memory_file("[1]"), "incomplete");
-    refuse(memory_file("{\"vm\":7,\"marks\":{},\"listen_fd\":-1,\"log_level\":1}"), "VM");
+    refuse(memory_file("{\"vm\":7,\"marks\":{},\"listen_fd\":-1,\"gdb_fd\":-1,\"paused\":false,"
+                       "\"log_level\":1}"),
+           "VM");
     refuse(null_fd(), "started by `tenon run`");
     assert_int_equal(pipe(pipe_fds), 0);
     refuse(pipe_fds[0], "started by `tenon run`");

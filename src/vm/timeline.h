@@ -17,7 +17,8 @@ enum timeline_mark {
     TIMELINE_MEMORY,       /* guest RAM and accelerator ready */
     TIMELINE_DEVICES,      /* board built, kernel loaded */
     TIMELINE_FIRST_INSN,   /* first guest instruction */
-    TIMELINE_KERNEL_ENTRY, /* direct boot: the same moment; firmware: it routes its first interrupt */
+    TIMELINE_KERNEL_ENTRY, /* direct boot: the same moment; firmware: it routes its first interrupt
+                            */
     TIMELINE_FIRST_OUTPUT, /* first byte on a console */
     TIMELINE_INIT,         /* init says so: a write to the debug port, or its first console line */
     TIMELINE_END,          /* the VM ended */

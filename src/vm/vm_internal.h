@@ -39,7 +39,7 @@ struct vm_cpu {
     struct accel_vcpu *vcpu;
     pthread_t thread;
     bool thread_started;
-    int tid; /* the kernel's; atomic */
+    int tid;                   /* the kernel's; atomic */
     bool held;                 /* a debugger lets it stand while others run; under the VM's lock */
     struct vm_exit debug_exit; /* the last VM_EXIT_DEBUG */
 };

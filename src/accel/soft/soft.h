@@ -28,10 +28,10 @@
 
 struct lapic;
 struct soft_mirror; /* mem/mirror.c */
-struct lockstep;   /* check/lockstep.c */
-struct few;        /* check/few.c */
-struct soft_code;  /* block cache, block.c */
-struct soft_clock; /* timer thread and TSC, timer.c */
+struct lockstep;    /* check/lockstep.c */
+struct few;         /* check/few.c */
+struct soft_code;   /* block cache, block.c */
+struct soft_clock;  /* timer thread and TSC, timer.c */
 struct soft_irqfds;
 
 /* Arithmetic and system flags of RFLAGS. */
@@ -182,7 +182,7 @@ struct soft_space {
     struct xlate_frame frame __attribute__((aligned(16)));
     struct soft_sites sites[2]; /* to read, to write */
     struct soft_mirror *mirror; /* NULL: none */
-    uint8_t heat[4096];         /* how often sites were filled for a page since it was flushed, hashed */
+    uint8_t heat[4096]; /* how often sites were filled for a page since it was flushed, hashed */
     struct soft_tlbe read[TLB_SIZE];
     struct soft_tlbe write[TLB_SIZE];
     struct soft_tlbe exec[TLBX_SIZE];

@@ -176,8 +176,7 @@ static bool matches(const uint8_t *query, uint32_t length, bool list, const char
 }
 
 /* Does one of the queries from `at` on? Their lengths are good. */
-static bool asked(const struct option *option, uint32_t at, uint32_t queries,
-                  const char *name)
+static bool asked(const struct option *option, uint32_t at, uint32_t queries, const char *name)
 {
     bool list = option->code == NBD_OPT_LIST_META_CONTEXT, found = list && !queries;
     uint32_t length;

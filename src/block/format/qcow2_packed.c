@@ -142,8 +142,8 @@ uint32_t qcow2_compress_unit(const struct image *image)
     return q->external || q->crypt_method ? 0 : (uint32_t)q->cluster_size;
 }
 
-/* As level 3, but with tables that stay in a core's first cache, and shorter matches: a cluster is so
- * small that this takes less time and less room. */
+/* As level 3, but with tables that stay in a core's first cache, and shorter matches: a cluster is
+ * so small that this takes less time and less room. */
 static void *new_zstd(const struct qcow2 *q)
 {
     ZSTD_CCtx *zstd = ZSTD_createCCtx();

@@ -56,8 +56,8 @@ static bool take_locked(struct run *run, unsigned *slot)
 }
 
 /*
- * Takes the results that are next in order, unless another thread is at it: whoever made one of them
- * has it in its cache, and no thread sleeps for the others.
+ * Takes the results that are next in order, unless another thread is at it: whoever made one of
+ * them has it in its cache, and no thread sleeps for the others.
  */
 static void finish_locked(struct run *run)
 {

@@ -1,7 +1,7 @@
 /*
  * Work on a disk in pieces: several threads, the calling one among them, do the pieces; one after
- * another takes their results in order. A job that needs its pieces' bytes in order (a writer that allocates) writes in
- * `finish`; one that does not writes in `work`.
+ * another takes their results in order. A job that needs its pieces' bytes in order (a writer that
+ * allocates) writes in `finish`; one that does not writes in `work`.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -13,7 +13,6 @@
 #define VGA_PORT_COUNT 0x30
 #define VGA_PORT_COLOUR 0x3c0 /* what BAR 2 shows: 0x3c0 to 0x3df */
 
-
 enum vga_graphics {
     GRAPHICS_SET_RESET,
     GRAPHICS_ENABLE_SET_RESET,

@@ -14,8 +14,9 @@
 #define MISC_COLOUR 0x01
 #define ATTRIBUTE_REGISTERS 21
 #define CRTC_REGISTERS 25
-#define CRTC_PROTECT 0x80 /* in register 0x11: of 0 to 7 only line compare's bit 8 can be written  \
-                           */
+#define CRTC_PROTECT                                                                               \
+    0x80 /* in register 0x11: of 0 to 7 only line compare's bit 8 can be written                   \
+          */
 #define CRTC_OVERFLOW 7
 #define CRTC_OVERFLOW_COMPARE 0x10
 

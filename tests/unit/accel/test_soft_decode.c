@@ -150,8 +150,8 @@ static void test_refused(void **state)
         {"c6c801", INSN_64},       {"fed0", INSN_64},
         {"0fc7c8", INSN_64},       {"66c4e278f2c1", INSN_64},
         {"62f17c48580a", INSN_64}, {"0f01f8", INSN_32},
-        {"c4e3d3f0de8b", INSN_64},
-        {"660f77", INSN_64},       {"f30fae00", INSN_64}, /* EMMS and FXSAVE take no prefix */
+        {"c4e3d3f0de8b", INSN_64}, {"660f77", INSN_64},
+        {"f30fae00", INSN_64},                            /* EMMS and FXSAVE take no prefix */
         {"0f20c8", INSN_64},       {"440f21c0", INSN_64}, /* CR1, DR8 */
     };
     struct insn insn;

@@ -14,8 +14,8 @@
 
 #include "guest.h"
 #include "hw/chipset/layout.h"
-#include "vm/schema.h"
 #include "hw/input/i8042.h"
+#include "vm/schema.h"
 #include "vm/vm_internal.h"
 
 #define VGA_CONFIG 0x8000 /* of function 00:01.0, in ECAM */

@@ -467,7 +467,8 @@ static bool is_avx2(const struct insn *insn)
     }
 }
 
-/* The rows of SIMD instructions name the feature of their legacy form; the VEX forms have others. */
+/* The rows of SIMD instructions name the feature of their legacy form; the VEX forms have others.
+ */
 static unsigned feature_of(const struct oprow *row, const struct insn *insn)
 {
     if (row->kind != ROW_SIMD || row->attr & A_VEX || !(insn->prefix & INSN_VEX))

@@ -197,8 +197,8 @@ extern op_fn *const fast_lea[2][EA_SHAPES]; /* 4 or 8 */
 extern op_fn *const fast_cmov[16][2][2];    /* condition; 4 or 8; register or memory */
 extern op_fn *const fast_set[16];
 op_fn fast_push_r, fast_push_i, fast_push_m, fast_pop_r, fast_leave, fast_nop, fast_cdqe, fast_cwde,
-    fast_cqo, fast_cdq, fast_bswap4, fast_bswap8, fast_xchg4, fast_xchg8, fast_pushf, fast_cli, fast_sti,
-    fast_bt_ri4, fast_bt_ri8, fast_bt_rr4, fast_bt_rr8, fast_cld;
+    fast_cqo, fast_cdq, fast_bswap4, fast_bswap8, fast_xchg4, fast_xchg8, fast_pushf, fast_cli,
+    fast_sti, fast_bt_ri4, fast_bt_ri8, fast_bt_rr4, fast_bt_rr8, fast_cld;
 
 /* fast_jump.c; [0] the target is in the same page, [1] anywhere */
 extern op_fn *const fast_jcc[16][2];

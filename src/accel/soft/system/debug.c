@@ -2,10 +2,9 @@
  * Debug registers (Intel SDM vol. 3, chapter 18): instruction and data breakpoints, single steps,
  * and what MOV SS does to them.
  *
- * While TF is set, DR7 has a breakpoint on or accesses must be aligned (#AC), instructions run one at
- * a time through soft_step().
- * A page with a data breakpoint gets no TLB entry, so every access to it takes the slow path of
- * mem.c, which asks soft_watch(). The vCPU's thread.
+ * While TF is set, DR7 has a breakpoint on or accesses must be aligned (#AC), instructions run one
+ * at a time through soft_step(). A page with a data breakpoint gets no TLB entry, so every access
+ * to it takes the slow path of mem.c, which asks soft_watch(). The vCPU's thread.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -317,24 +317,39 @@ static bool entry_stale(struct soft_vcpu *v, uint64_t page, uint64_t addend,
     return !ram || soft_ram_host(ram, walk.gpa) != (uint8_t *)(uintptr_t)(page + addend);
 }
 
+static bool window_stale(struct soft_vcpu *v, uint64_t start, uint64_t length, uint64_t addend)
+{
+    for (uint64_t at = 0; at < length; at += GUEST_PAGE_SIZE)
+        if (entry_stale(v, start + at, addend, ACC_READ))
+            return true;
+    return false;
+}
+
 /* Then translated code may rightly go by the old one, and the interpreter, which walks anew under
    lockstep, by the new one. */
 static bool guest_is_stale(struct soft_vcpu *v)
 {
     const struct soft_space *space = v->space;
     for (unsigned i = 0; i < TLB_SIZE; i++)
-        if (space->read[i].tag != tlb_empty_tag(i) &&
-            entry_stale(v, space->read[i].tag, space->read[i].addend, ACC_READ))
-            return true;
+        for (unsigned write = 0; write < 2; write++) {
+            const struct soft_tlbe *e = write ? &space->write[i] : &space->read[i];
+            if (e->tag != tlb_empty_tag(i) && entry_stale(v, e->tag, e->addend, ACC_READ))
+                return true;
+        }
     for (unsigned i = 0; i < TLBX_SIZE; i++)
         if (space->exec[i].tag != tlb_empty_tag(i) &&
             entry_stale(v, space->exec[i].tag, space->exec[i].addend, ACC_EXEC))
             return true;
-    for (unsigned i = 0; i < SITE_COUNT; i++) {
-        const struct soft_site *site = &space->sites[0].at[i];
-        if (site->limit && entry_stale(v, site->start, site->addend, ACC_READ))
+    for (unsigned i = 0; i < 2 * SITE_COUNT; i++) {
+        const struct soft_site *site = &space->sites[i / SITE_COUNT].at[i % SITE_COUNT];
+        if (site->limit &&
+            window_stale(v, site->start, site->limit + SITE_SPAN(i % SITE_COUNT) - 1, site->addend))
             return true;
     }
+    for (unsigned i = 0; i < ARRAY_SIZE(space->huge); i++)
+        if (huge_index(space->huge[i].tag) == i &&
+            window_stale(v, space->huge[i].tag, MIB(2), space->huge[i].addend))
+            return true;
     return false;
 }
 

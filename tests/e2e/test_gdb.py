@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from conftest import BUILD, SPIN
+from conftest import BUILD, SPIN, wait_for
 
 GUEST = BUILD / 'tests/guest/debug.elf'
 SYMBOLS = BUILD / 'tests/guest/guest_debug.elf64'
@@ -30,12 +30,10 @@ def gdb(tenon, *commands, symbols=None, timeout=60):
 
 
 def await_socket(tenon, name, process):
-    for _ in range(1000):
-        if (tenon.directory / name).exists():
-            return
+    def there():
         assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.01)
-    raise AssertionError('no socket')
+        return (tenon.directory / name).exists()
+    wait_for(there, 10, 'the socket')
 
 
 def start(tenon, *args):

@@ -6,12 +6,11 @@ SPDX-License-Identifier: GPL-2.0-or-later
 import json
 import os
 import pathlib
-import time
 import uuid
 
 import pytest
 
-from conftest import HALT
+from conftest import HALT, wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason='the list of root is /run/tenon')
 
@@ -29,12 +28,12 @@ def listed(tenon, name):
 def start(tenon, name, *args):
     process = tenon.start('run', '--accel', 'soft', '--quiet', '--memory', '64M', '--kernel',
                           tenon.guest('halt', HALT), '--name', name, *args)
-    for _ in range(1000):
-        if any(row['pid'] == process.pid for row in listed(tenon, name)):
-            return process
+
+    def there():
         assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.01)
-    raise AssertionError('the VM is not listed')
+        return any(row['pid'] == process.pid for row in listed(tenon, name))
+    wait_for(there, 30, 'the VM in the list')
+    return process
 
 
 def test_list_and_stop(tenon, name):

@@ -45,15 +45,10 @@ static void start(struct target *target)
     int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
     vm_config_init(&target->config);
-    target->config.kernel = xstrdup("guest");
     target->config.board = VM_BOARD_MICRO;
-    target->config.memory = MIB(16);
     target->config.cpus = 2;
-    target->config.rng = false;
     target->config.accel = VM_ACCEL_SOFT;
-    must(schema_apply_flag(&target->config, "console", "serial,backend=null"));
-    must(schema_finish(&target->config));
-    target->config.kernel_fd = guest_image(code, sizeof(code));
+    must(guest_config(&target->config, code, sizeof(code)));
     must(loop_new("fuzz", &target->loop));
     must(vm_new(&target->config, target->loop, &target->timeline, &target->vm));
     if (bind(listener, (struct sockaddr *)&name, sizeof(sa_family_t)) != 0 ||

@@ -83,15 +83,10 @@ static int set_up(void **state)
     struct rig *rig = xcalloc(1, sizeof(*rig));
 
     vm_config_init(&rig->config);
-    rig->config.kernel = xstrdup("guest");
     rig->config.board = VM_BOARD_MICRO;
-    rig->config.memory = MIB(16);
     rig->config.cpus = 2;
-    rig->config.rng = false;
     rig->config.accel = VM_ACCEL_SOFT;
-    ok(schema_apply_flag(&rig->config, "console", "serial,backend=null"));
-    ok(schema_finish(&rig->config));
-    rig->config.kernel_fd = guest_image(code, sizeof(code));
+    ok(guest_config(&rig->config, code, sizeof(code)));
     ok(loop_new("test", &rig->loop));
     ok(vm_new(&rig->config, rig->loop, &rig->timeline, &rig->vm));
     vm_start_paused(rig->vm);

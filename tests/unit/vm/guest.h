@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "vm/schema.h"
 
 #define GUEST_BASE 0x100000u
 #define GUEST_CODE 0x40u
@@ -37,6 +38,19 @@ static inline int guest_image(const uint8_t *code, size_t len)
     if (fd >= 0 && write(fd, image, sizeof(image)) != (ssize_t)sizeof(image))
         fd_cleanup(&fd);
     return fd;
+}
+
+/* The rest of a small VM for such a guest, without a console: after vm_config_init() and what the
+ * test sets by itself. */
+static inline struct err *guest_config(struct vm_config *config, const uint8_t *code, size_t len)
+{
+    config->kernel = xstrdup("guest");
+    config->memory = MIB(16);
+    config->rng = false;
+    TRY(schema_apply_flag(config, "console", "serial,backend=null"));
+    TRY(schema_finish(config));
+    config->kernel_fd = guest_image(code, len);
+    return config->kernel_fd < 0 ? err_new("cannot write the guest's image") : NULL;
 }
 
 /* clang-format off */

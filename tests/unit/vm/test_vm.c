@@ -42,15 +42,10 @@ static void configure(struct run *run, enum vm_board board, const uint8_t *code,
 {
     memset(run, 0, sizeof(*run));
     vm_config_init(&run->config);
-    run->config.kernel = xstrdup("guest");
     run->config.board = board;
-    run->config.memory = MIB(16);
     run->config.debug_exit = true;
-    run->config.rng = false;
     run->config.accel = engine;
-    ok(schema_apply_flag(&run->config, "console", "serial,backend=null"));
-    ok(schema_finish(&run->config));
-    run->config.kernel_fd = guest_image(code, len);
+    ok(guest_config(&run->config, code, len));
     assert_true(run->config.kernel_fd >= 0);
     if (engine == VM_ACCEL_KVM)
         run->config.kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);

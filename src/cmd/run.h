@@ -85,6 +85,8 @@ void run_seed_forget(struct run *run);
 struct err *run_add_cdrom(struct run *run, const char *path);
 /* Does an ISO 9660 image have all its bytes? What is none is fine. */
 struct err *run_check_disc(const char *path, int fd);
+/* Is an open disc, the only thing to boot from, for x86 processors? What does not boot is fine. */
+struct err *run_check_boot_disc(const struct vm_disk *disk);
 /* run_firmware.c: the firmware image and its variables. */
 struct err *run_open_firmware(struct run *run);
 /* The names of those that are installed, and the packages of those that are not. */

@@ -3,12 +3,15 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "cmd/boot_media.h"
 #include "cmd/run.h"
 #include "vm/schema.h"
 
@@ -45,4 +48,18 @@ struct err *run_check_disc(const char *path, int fd)
         "'%s' was cut short: its ISO 9660 volume has %llu bytes, the file %llu: fetch it "
         "again",
         path, (unsigned long long)wanted, (unsigned long long)status.st_size);
+}
+
+struct err *run_check_boot_disc(const struct vm_disk *disk)
+{
+    int fd = fcntl(disk->fd, F_DUPFD_CLOEXEC, 3);
+    struct boot_media media;
+    struct image *image;
+
+    if (fd < 0)
+        return err_errno(errno, "cannot look at '%s'", disk->path);
+    TRY(image_open_fd(fd, 0, &image));
+    boot_media_look(image, &media);
+    image_close(image);
+    return boot_media_check(&media, disk->path);
 }

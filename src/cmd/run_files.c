@@ -184,5 +184,9 @@ struct err *run_open_files(struct run *run)
     TRY(run_open_firmware(run));
     for (unsigned i = 0; i < config->disk_count; i++)
         TRY(err_wrap(run_open_disk(&config->disk[i]), "disk '%s'", config->disk[i].id));
+    const struct vm_disk *first = &config->disk[0];
+    if (config->firmware && config->disk_count == 1 && first->media == VM_MEDIA_CDROM &&
+        first->path && !strcmp(first->format, "raw"))
+        return err_wrap(run_check_boot_disc(first), "disk '%s'", first->id);
     return NULL;
 }

@@ -12,9 +12,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "cmd/run.h"
 
 #define VARIABLES_MAX MIB(8)
+
+/* Firmware volume header (UEFI PI 1.7, vol. 3, 3.2.1). */
+#define VOLUME_LENGTH_AT 32
+#define VOLUME_SIGNATURE_AT 40
+#define VOLUME_HEADER_LENGTH_AT 48
+#define VOLUME_HEADER_MAX 4096u
+
 #define VGA_ROM "/usr/share/seabios/vgabios-stdvga.bin"
 
 struct firmware {
@@ -72,6 +80,46 @@ static struct err *copy_template(const char *from, const char *path)
     return err;
 }
 
+/* A store begins with the header of a firmware volume, whose 16-bit words sum up to 0. */
+static bool is_store(const uint8_t *head, size_t len, uint64_t size)
+{
+    uint16_t sum = 0;
+
+    if (len < VOLUME_HEADER_LENGTH_AT + 2 || memcmp(head + VOLUME_SIGNATURE_AT, "_FVH", 4))
+        return false;
+    size_t header = get_le16(head + VOLUME_HEADER_LENGTH_AT);
+    if (header > len || header % 2 || get_le64(head + VOLUME_LENGTH_AT) > size)
+        return false;
+    for (size_t i = 0; i < header; i += 2)
+        sum = (uint16_t)(sum + get_le16(head + i));
+    return sum == 0;
+}
+
+/*
+ * The firmware would write a new store over a broken one, without a word: the boot entries and keys
+ * in it would be gone.
+ */
+static struct err *check_variables(int fd, const char *path, const char *template)
+{
+    uint8_t head[VOLUME_HEADER_MAX];
+    struct stat status, wanted;
+
+    if (fstat(fd, &status) != 0 || stat(template, &wanted) != 0)
+        return err_errno(errno, "cannot look at '%s'", path);
+    ssize_t n = pread(fd, head, sizeof(head), 0);
+    if (n < 0)
+        return err_errno(errno, "cannot read '%s'", path);
+    if (status.st_size != wanted.st_size)
+        return err_new("'%s' has %lld bytes, and this firmware's variable store has %lld: name "
+                       "another with --firmware-vars, or remove it, and a new one is made",
+                       path, (long long)status.st_size, (long long)wanted.st_size);
+    if (!is_store(head, (size_t)n, (uint64_t)status.st_size))
+        return err_new("'%s' is no variable store, or a broken one: restore it from a copy, or "
+                       "remove it, and a new one is made",
+                       path);
+    return NULL;
+}
+
 static struct err *open_variables(struct vm_config *config, const struct firmware *firmware)
 {
     const char *from = firmware ? firmware->variables : NULL;
@@ -85,7 +133,8 @@ static struct err *open_variables(struct vm_config *config, const struct firmwar
     if (from && access(config->firmware_vars, F_OK) != 0)
         TRY(copy_template(from, config->firmware_vars));
     TRY(run_open_file("variables", config->firmware_vars, O_RDWR, &config->firmware_vars_fd));
-    return run_lock_file(config->firmware_vars_fd, config->firmware_vars, false);
+    TRY(run_lock_file(config->firmware_vars_fd, config->firmware_vars, false));
+    return from ? check_variables(config->firmware_vars_fd, config->firmware_vars, from) : NULL;
 }
 
 void run_firmware_list(struct buf *found, struct buf *missing)

@@ -15,22 +15,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/bytes.h"
+#include "cmd/boot_media.h"
 #include "cmd/image/image.h"
 #include "cmd/run.h"
 #include "vm/schema.h"
 
 #define NAME_MAX_LENGTH 32
 #define IMAGE_MEMORY GIB(1)
-
-/* GUID partition table (UEFI 2.10, 5.3). */
-#define GPT_ENTRIES_AT 72
-#define GPT_ENTRY_COUNT 80
-#define GPT_ENTRY_SIZE 84
-#define GPT_ENTRIES_MAX 128
-
-static const uint8_t esp_type[16] = {0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11,
-                                     0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b};
 
 static bool named_as_vm_file(const char *path)
 {
@@ -87,34 +78,13 @@ struct err *run_image_begin(struct run *run, const char *path)
     return NULL;
 }
 
-/* Is there an EFI system partition? What cannot be read has none. */
-static bool has_esp(struct image *image)
-{
-    uint8_t header[IMAGE_SECTOR], entry[128];
-
-    if (image_read(image, header, IMAGE_SECTOR, sizeof(header)) || memcmp(header, "EFI PART", 8))
-        return false;
-    uint64_t at = get_le64(header + GPT_ENTRIES_AT);
-    uint32_t count = MIN(get_le32(header + GPT_ENTRY_COUNT), (uint32_t)GPT_ENTRIES_MAX);
-    uint32_t size = get_le32(header + GPT_ENTRY_SIZE);
-    if (size < sizeof(entry) || size > 4096 || at > image_size(image) / IMAGE_SECTOR)
-        return false;
-    for (uint32_t i = 0; i < count; i++) {
-        if (image_read(image, entry, at * IMAGE_SECTOR + (uint64_t)i * size, sizeof(entry)))
-            return false;
-        if (!memcmp(entry, esp_type, sizeof(esp_type)))
-            return true;
-    }
-    return false;
-}
-
 static struct err *open_image(const char *path, int *fd)
 {
     *fd = open(path, O_RDONLY | O_CLOEXEC);
     return *fd < 0 ? image_open_error(path, errno) : NULL;
 }
 
-static struct err *look(struct run *run, bool *esp)
+static struct err *look(struct run *run, struct boot_media *media)
 {
     const struct image_args args = {.verb = "run", .unlocked = true};
     struct vm_disk *disk = &run->launch.config.disk[0];
@@ -126,7 +96,7 @@ static struct err *look(struct run *run, bool *esp)
         TRY(image_guess_format(fd, disk->path, &disk->format));
     }
     TRY(image_open_chain(&args, disk->path, disk->format, IMAGE_OPEN_CHECK, &image));
-    *esp = has_esp(image);
+    boot_media_look(image, media);
     run->image_size = image_size(image);
     image_close(image);
     return NULL;
@@ -135,7 +105,7 @@ static struct err *look(struct run *run, bool *esp)
 struct err *run_image_finish(struct run *run)
 {
     struct vm_config *config = &run->launch.config;
-    bool esp = false;
+    struct boot_media media;
 
     if (!run->image_path) {
         if (run->write_image)
@@ -143,9 +113,11 @@ struct err *run_image_finish(struct run *run)
                                      "file are written to");
         return NULL;
     }
-    TRY(err_wrap(look(run, &esp), "disk '%s'", run->image_path));
+    TRY(err_wrap(look(run, &media), "disk '%s'", run->image_path));
+    if (!config->kernel && !config->boot && !config->boot_once)
+        TRY(boot_media_check(&media, run->image_path));
     if (!config->kernel && !config->firmware)
-        config->firmware = xstrdup(esp ? "uefi" : "bios");
+        config->firmware = xstrdup(media.esp ? "uefi" : "bios");
     if (!config->net_count)
         TRY(schema_apply_flag(config, "net", "user"));
     return NULL;

@@ -127,6 +127,18 @@ static void on_disk_error(struct run *run, const json_t *data)
                  disk ? disk : "?", operation ? operation : "?", reason ? reason : "?");
 }
 
+/* The firmware's own words are on the console. */
+static void on_boot_failed(struct run *run)
+{
+    const char *firmware = run->launch.config.firmware;
+    const char *other = !strcmp(firmware, "bios") ? "uefi" : "bios";
+
+    terminal_say(&run->terminal,
+                 "tenon: firmware %s found nothing that it can boot: give an image with a boot "
+                 "loader, another order (--boot), or --firmware %s",
+                 firmware, other);
+}
+
 static void on_message(struct supervisor *supervisor, const json_t *message)
 {
     struct run *run = supervisor->run;
@@ -147,6 +159,8 @@ static void on_message(struct supervisor *supervisor, const json_t *message)
         on_greeting(supervisor);
     } else if (event && !strcmp(event, "BLOCK_IO_ERROR")) {
         on_disk_error(run, json_object_get(message, "data"));
+    } else if (event && !strcmp(event, "TENON_BOOT_FAILED") && run->launch.config.firmware) {
+        on_boot_failed(run);
     } else if (event && !strcmp(event, "TENON_REPORT") && !run->report) {
         run->report = json_incref(json_object_get(message, "data"));
     }

@@ -1,7 +1,7 @@
 /*
  * QMP commands and events of one VM. Names and shapes are those of QEMU's QAPI schema
- * (qapi/run-state.json, qapi/stats.json, qapi/machine.json), where it has the thing; TENON_REPORT
- * is ours. All on the control loop.
+ * (qapi/run-state.json, qapi/stats.json, qapi/machine.json), where it has the thing; events
+ * TENON_... are ours. All on the control loop.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -234,6 +234,7 @@ struct err *vm_control_new(const struct vm_control_config *config, struct vm_con
     control->timeline = config->timeline;
     vm_on_disk_error(control->vm, vm_block_failed, control);
     vm_on_reset(control->vm, vm_machine_was_reset, control);
+    vm_on_boot_failed(control->vm, vm_machine_boot_failed, control);
     vm_on_tray(control->vm, vm_drive_tray_moved, control);
     control->server = qmp_server_new(config->loop, commands, control);
     if (config->owner_fd >= 0)

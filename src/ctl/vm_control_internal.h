@@ -59,6 +59,7 @@ vm_command vm_block_job_query, vm_block_job_complete, vm_block_job_cancel, vm_bl
 vm_command vm_machine_reset, vm_machine_nmi, vm_machine_cpus, vm_machine_memory;
 vm_command vm_machine_chardevs, vm_machine_pci;
 void vm_machine_was_reset(void *opaque, bool by_guest);
+void vm_machine_boot_failed(void *opaque);
 /* vm_screen.c: commands. */
 vm_command vm_screen_dump, vm_screen_send_key, vm_screen_send_event;
 /* What query-block says of a node's bitmaps. */

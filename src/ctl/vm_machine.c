@@ -17,6 +17,13 @@ void vm_machine_was_reset(void *opaque, bool by_guest)
                                by_guest ? "guest-reset" : "host-qmp-system-reset"));
 }
 
+void vm_machine_boot_failed(void *opaque)
+{
+    struct vm_control *control = opaque;
+
+    qmp_server_event(control->server, "TENON_BOOT_FAILED", NULL);
+}
+
 struct err *vm_machine_reset(void *opaque, const json_t *arguments, json_t **result)
 {
     struct vm_control *control = opaque;

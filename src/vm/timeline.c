@@ -15,6 +15,7 @@ static const char *const names[TIMELINE_MARKS] = {
     [TIMELINE_MEMORY] = "memory",
     [TIMELINE_DEVICES] = "devices",
     [TIMELINE_FIRST_INSN] = "first guest instruction",
+    [TIMELINE_BOOT_LOADER] = "boot loader",
     [TIMELINE_KERNEL_ENTRY] = "kernel entry",
     [TIMELINE_FIRST_OUTPUT] = "first output",
     [TIMELINE_INIT] = "init",
@@ -41,6 +42,11 @@ void timeline_mark(struct timeline *timeline, enum timeline_mark mark)
     if ((unsigned)mark < TIMELINE_MARKS &&
         !__atomic_load_n(&timeline->at_ns[mark], __ATOMIC_RELAXED))
         timeline_mark_at(timeline, mark, clock_now_ns());
+}
+
+void timeline_move(struct timeline *timeline, enum timeline_mark mark)
+{
+    __atomic_store_n(&timeline->at_ns[mark], clock_now_ns(), __ATOMIC_RELAXED);
 }
 
 struct stage {

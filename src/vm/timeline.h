@@ -17,6 +17,7 @@ enum timeline_mark {
     TIMELINE_MEMORY,       /* guest RAM and accelerator ready */
     TIMELINE_DEVICES,      /* board built, kernel loaded */
     TIMELINE_FIRST_INSN,   /* first guest instruction */
+    TIMELINE_BOOT_LOADER,  /* firmware starts one, and says so on the first serial port */
     TIMELINE_KERNEL_ENTRY, /* direct boot: the same moment; firmware: it routes its first interrupt
                             */
     TIMELINE_FIRST_OUTPUT, /* first byte on a console */
@@ -32,6 +33,8 @@ struct timeline {
 /* The first call counts, later ones are ignored. */
 void timeline_mark(struct timeline *timeline, enum timeline_mark mark);
 void timeline_mark_at(struct timeline *timeline, enum timeline_mark mark, uint64_t at_ns);
+/* Now, again: for what may come several times, of which the last counts. */
+void timeline_move(struct timeline *timeline, enum timeline_mark mark);
 const char *timeline_name(enum timeline_mark mark);
 /* A table of stages with milliseconds since the first mark and since the one before. */
 void timeline_print(const struct timeline *timeline, struct buf *out);

@@ -88,6 +88,21 @@ static struct err *build(struct vm *vm)
     return NULL;
 }
 
+static void tell_boot_failed(void *opaque)
+{
+    struct vm *vm = opaque;
+
+    if (vm->boot_failed)
+        vm->boot_failed(vm->boot_failed_opaque);
+}
+
+static void nothing_to_boot(void *opaque)
+{
+    struct vm *vm = opaque;
+
+    loop_post(vm->loop, tell_boot_failed, vm);
+}
+
 struct err *vm_new(struct vm_config *config, struct loop *loop, struct timeline *timeline,
                    struct vm **result)
 {
@@ -98,7 +113,13 @@ struct err *vm_new(struct vm_config *config, struct loop *loop, struct timeline 
     vm->timeline = timeline;
     vm->event_fd = -1;
     vm->accel = choose_accel(config);
-    vm->kernel_spoke = !config->append || !strstr(config->append, "early");
+    vm->boot_watch = (struct boot_watch){
+        .timeline = timeline,
+        .firmware = config->firmware,
+        .kernel_spoke = !config->append || !strstr(config->append, "early"),
+        .nothing_to_boot = nothing_to_boot,
+        .opaque = vm,
+    };
     take_fd(&vm->kernel_fd, &config->kernel_fd);
     take_fd(&vm->initrd_fd, &config->initrd_fd);
     take_fd(&vm->kvm_fd, &config->kvm_fd);
@@ -151,6 +172,12 @@ void vm_on_reset(struct vm *vm, void (*fn)(void *opaque, bool by_guest), void *o
 {
     vm->was_reset = fn;
     vm->was_reset_opaque = opaque;
+}
+
+void vm_on_boot_failed(struct vm *vm, void (*fn)(void *opaque), void *opaque)
+{
+    vm->boot_failed = fn;
+    vm->boot_failed_opaque = opaque;
 }
 
 void vm_reset(struct vm *vm)

@@ -15,6 +15,7 @@
 
 #include "base/lock.h"
 #include "vm/board.h"
+#include "vm/boot_watch.h"
 #include "vm/vm.h"
 #include "vm/vm_debug.h"
 
@@ -122,16 +123,14 @@ struct vm {
     void *tray_moved_opaque;
     void (*was_reset)(void *opaque, bool by_guest);
     void *was_reset_opaque;
+    void (*boot_failed)(void *opaque);
+    void *boot_failed_opaque;
+    struct boot_watch boot_watch;
     struct vm_debug debug;
     uint8_t buttons; /* of the mouse, that are held down */
     bool asleep;     /* S3: no vCPU runs until the board wakes */
     void (*ended)(void *opaque, const struct vm_result *result);
     void *ended_opaque;
-
-    /* What of the first serial port the boot timeline watches (vm_io.c); all atomic. */
-    bool com_divisor;  /* a write to the data port is a divisor, not output */
-    bool com_in_line;  /* the current line has begun */
-    bool kernel_spoke; /* a line of the kernel has been seen, or none comes before init's */
 };
 
 /* vm_io.c */

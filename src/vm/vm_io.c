@@ -9,59 +9,6 @@
 #include "hw/chipset/layout.h"
 #include "vm/vm_internal.h"
 
-#define UART_LCR 3
-#define UART_LCR_DLAB 0x80
-
-static bool load_flag(const bool *flag)
-{
-    return __atomic_load_n(flag, __ATOMIC_RELAXED);
-}
-
-static void store_flag(bool *flag, bool value)
-{
-    __atomic_store_n(flag, value, __ATOMIC_RELAXED);
-}
-
-/*
- * Init's first line on the serial console: the kernel's own begin with the time in brackets. Lines
- * of the kernel's decompressor (with an early console) come before the kernel's first.
- */
-static void watch_line(struct vm *vm, uint8_t byte)
-{
-    bool in_line = load_flag(&vm->com_in_line);
-
-    store_flag(&vm->com_in_line, byte != '\n' && (in_line || byte != '\r'));
-    if (in_line || byte == '\r' || byte == '\n')
-        return;
-    if (byte == '[')
-        store_flag(&vm->kernel_spoke, true);
-    else if (load_flag(&vm->kernel_spoke))
-        timeline_mark(vm->timeline, TIMELINE_INIT);
-}
-
-/*
- * The boot timeline's marks that only the guest can set. Each costs a load once it is set: the data
- * port of the first serial port is the hottest port of a boot.
- */
-static void watch_output(struct vm *vm, uint16_t port, uint32_t value)
-{
-    struct timeline *timeline = vm->timeline;
-
-    if (port == LAYOUT_PORT_COM1) {
-        if (load_flag(&vm->com_divisor))
-            return;
-        timeline_mark(timeline, TIMELINE_FIRST_OUTPUT);
-        /* What comes before the kernel is firmware's and a boot loader's. */
-        if (!__atomic_load_n(&timeline->at_ns[TIMELINE_INIT], __ATOMIC_RELAXED) &&
-            __atomic_load_n(&timeline->at_ns[TIMELINE_KERNEL_ENTRY], __ATOMIC_RELAXED))
-            watch_line(vm, (uint8_t)value);
-    } else if (port == LAYOUT_PORT_COM1 + UART_LCR) {
-        store_flag(&vm->com_divisor, value & UART_LCR_DLAB);
-    } else if (port == LAYOUT_PORT_DEBUG_CONSOLE) {
-        timeline_mark(timeline, TIMELINE_INIT);
-    }
-}
-
 static uint32_t pio_read(void *opaque, uint16_t port, unsigned size)
 {
     struct vm *vm = opaque;
@@ -73,8 +20,7 @@ static void pio_write(void *opaque, uint16_t port, unsigned size, uint32_t value
 {
     struct vm *vm = opaque;
 
-    if (vm->timeline)
-        watch_output(vm, port, value);
+    boot_watch_pio(&vm->boot_watch, port, value);
     io_bus_write(vm->pio, port, size, value);
 }
 

@@ -8,9 +8,12 @@ import pathlib
 
 import pytest
 
-SEABIOS = pathlib.Path('/usr/share/seabios/bios-256k.bin')
+from conftest import read_until, wait_for
 
-needs_seabios = pytest.mark.skipif(not SEABIOS.exists(), reason='package seabios is missing')
+FIRMWARE = {'bios': pathlib.Path('/usr/share/seabios/bios-256k.bin'),
+            'uefi': pathlib.Path('/usr/share/OVMF/OVMF_CODE_4M.fd')}
+
+needs_seabios = pytest.mark.skipif(not FIRMWARE['bios'].exists(), reason='package seabios is missing')
 
 
 def expect_failure(result, status, *words):
@@ -97,12 +100,40 @@ def test_every_reset_starts_the_firmware_again(tenon, tmp_path, reset):
     assert cause in result.stderr
 
 
-@needs_seabios
-def test_a_disk_that_does_not_boot(tenon, tmp_path):
-    process = tenon.start('run', '--accel', 'soft', '--disk', tenon.disk())
-    from conftest import read_until
-    read_until(process, 'No bootable device.', timeout=300)
+@pytest.mark.parametrize('kind, words', [('bios', 'No bootable device.'),
+                                         ('uefi', 'EFI Internal Shell')])
+def test_a_disk_that_does_not_boot(tenon, tmp_path, kind, words):
+    if not FIRMWARE[kind].exists():
+        pytest.skip('%s is missing' % FIRMWARE[kind])
+    with open(tmp_path / 'said', 'w+b') as said:
+        process = tenon.start('run', '--accel', 'soft', '--disk', tenon.disk(), '--firmware', kind,
+                              *(['--firmware-vars', 'vars.fd'] if kind == 'uefi' else []),
+                              stderr=said)
+        read_until(process, words, timeout=300)
+        other = 'uefi' if kind == 'bios' else 'bios'
+        hint = ('tenon: firmware %s found nothing that it can boot: give an image with a boot loader, '
+                'another order (--boot), or --firmware %s' % (kind, other))
+        wait_for(lambda: hint in (tmp_path / 'said').read_text(), 30, 'the hint')
     process.kill()
+
+
+@pytest.mark.skipif(not FIRMWARE['uefi'].exists(), reason='package ovmf is missing')
+def test_a_broken_variable_store(tenon, tmp_path):
+    """It is refused, and stays as it is: the firmware would make it anew without a word."""
+    whole = pathlib.Path('/usr/share/OVMF/OVMF_VARS_4M.fd').read_bytes()
+    stores = {'short': (whole[:-4096], 'has %d bytes' % (len(whole) - 4096)),
+              'empty': (b'', 'has 0 bytes'), 'zeros': (bytes(len(whole)), 'or a broken one'),
+              'changed': (whole[:40] + b'X' + whole[41:], 'or a broken one'),
+              'sum': (whole[:44] + bytes([whole[44] ^ 1]) + whole[45:], 'or a broken one'),
+              'header': (whole[:48] + b'\xff\xff' + whole[50:], 'or a broken one')}
+    disk = tenon.disk()
+    for name, (store, words) in stores.items():
+        path = tmp_path / name
+        path.write_bytes(store)
+        result = tenon.run('run', '--accel', 'soft', '--disk', disk, '--firmware', 'uefi',
+                           '--firmware-vars', path)
+        expect_failure(result, 1, 'firmware uefi', "'%s'" % path, words, 'remove it')
+        assert path.read_bytes() == store
 
 
 def test_what_does_not_go_together(tenon, tmp_path):

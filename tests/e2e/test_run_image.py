@@ -3,11 +3,13 @@
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
+import pathlib
 import shutil
 import subprocess
 
 import pytest
 
+from conftest import read_until
 from test_firmware import boot_sector, exit_with, needs_seabios
 
 # Writes its own sector over sector 2 through int 0x13, then ends with status 0, or 3 on an error.
@@ -79,6 +81,65 @@ def test_firmware_follows_the_partition_table(tenon, home):
         broken[512 + at:512 + at + 8] = value.to_bytes(8, 'little')
         (home / 'broken.img').write_bytes(broken)
         assert 'firmware: bios' in tenon.run('run', home / 'broken.img', '--dry-run').stdout
+
+
+def efi_image(path, *programs):
+    """A disk of one EFI system partition with these boot programs (package mtools)."""
+    sfdisk = shutil.which('sfdisk', path='/usr/sbin:/sbin:/usr/bin')
+    if not sfdisk or not shutil.which('mcopy'):
+        pytest.skip('sfdisk or mcopy is missing (packages fdisk, mtools)')
+    with open(path, 'wb') as file:
+        file.truncate(40 << 20)
+    subprocess.run([sfdisk, '-q', path], input=b'label: gpt\nstart=2048, type=U\n', check=True)
+    at = '%s@@1M' % path
+    subprocess.run(['mformat', '-i', at, '-T', '65536', '::'], check=True)
+    subprocess.run(['mmd', '-i', at, '::EFI', '::EFI/BOOT'], check=True)
+    for program in programs:
+        subprocess.run(['mcopy', '-i', at, '/dev/null', '::EFI/BOOT/' + program], check=True)
+    return path
+
+
+def test_an_image_of_another_architecture(tenon, home):
+    """Named before anything is started, whatever the format; not when the flags know better."""
+    image = efi_image(home / 'arm.img', 'BOOTAA64.EFI', 'GRUBAA64.EFI')
+    subprocess.run([tenon.path, 'image', 'convert', '-O', 'qcow2', image, home / 'arm.qcow2'],
+                   check=True, stdout=subprocess.DEVNULL)
+    for path in (image, home / 'arm.qcow2'):
+        result = tenon.run('run', path)
+        assert result.returncode == 1 and 'boots on arm64 only' in result.stderr, result.stderr
+        assert 'amd64' in result.stderr and str(path) in result.stderr
+    other = efi_image(home / 'riscv.img', 'BOOTRISCV64.EFI')
+    assert 'boots on RISC-V only' in tenon.run('run', other).stderr
+    for words in (('--boot', 'd0'), ('--kernel', 'k')):
+        assert tenon.run('run', image, '--dry-run', *words).returncode == 0
+    both = efi_image(home / 'both.img', 'BOOTAA64.EFI', 'BOOTX64.EFI')
+    none = efi_image(home / 'none.img')
+    for path in (both, none):
+        assert 'firmware: uefi' in tenon.run('run', path, '--dry-run').stdout
+
+
+def test_a_disc_of_another_architecture(tenon, home):
+    if not shutil.which('xorriso') or not pathlib.Path('/usr/share/OVMF/OVMF_CODE_4M.fd').exists():
+        pytest.skip('packages xorriso and ovmf are needed')
+    discs = {}
+    for name, programs in (('arm', ['BOOTAA64.EFI']), ('pc', ['BOOTAA64.EFI', 'BOOTX64.EFI'])):
+        whole = efi_image(home / 'esp.img', *programs).read_bytes()
+        root = home / name
+        root.mkdir()
+        (root / 'efi.img').write_bytes(whole[1 << 20:(1 << 20) + (32 << 20)])
+        discs[name] = home / (name + '.iso')
+        subprocess.run(['xorriso', '-as', 'mkisofs', '-quiet', '-o', discs[name], '-e', 'efi.img',
+                        '-no-emul-boot', root], check=True, capture_output=True)
+    words = ('run', '--accel', 'soft', '--firmware', 'uefi', '--firmware-vars', 'vars.fd')
+    result = tenon.run(*words, '--cdrom', discs['arm'])
+    assert result.returncode == 1 and "disk 'd0'" in result.stderr, result.stderr
+    assert 'boots on arm64 only' in result.stderr
+    # Beside a disk it is a disc like any other.
+    for drives in (('--cdrom', discs['pc']), ('--cdrom', discs['arm'], '--disk', tenon.disk())):
+        process = tenon.start(*words, *drives)
+        read_until(process, 'BdsDxe', timeout=300)
+        process.kill()
+        process.wait()
 
 
 @needs_seabios

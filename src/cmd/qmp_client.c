@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/socket.h"
 
 #define ANSWER_MS 30000 /* a VM that says nothing for so long never will */
 #define MESSAGE_MAX MIB(1)
@@ -62,34 +63,12 @@ static struct err *receive(struct qmp_client *client, json_t **message)
     return *message ? NULL : err_new("what answers is no VM");
 }
 
-static struct err *send_with_fd(int socket, const char *text, int fd)
-{
-    struct iovec iov = {.iov_base = (void *)(uintptr_t)text, .iov_len = strlen(text)};
-    union {
-        struct cmsghdr header;
-        char space[CMSG_SPACE(sizeof(int))];
-    } control = {0};
-    struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
-
-    if (fd >= 0) {
-        message.msg_control = &control;
-        message.msg_controllen = sizeof(control);
-        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-        header->cmsg_level = SOL_SOCKET;
-        header->cmsg_type = SCM_RIGHTS;
-        header->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(header), &fd, sizeof(int));
-    }
-    ssize_t n = sendmsg(socket, &message, MSG_NOSIGNAL);
-    return n == (ssize_t)iov.iov_len ? NULL : err_new("the VM has ended");
-}
-
 struct err *qmp_client_run(struct qmp_client *client, const char *command, json_t *take_arguments,
                            int fd, json_t **result)
 {
     json_t *request = json_pack("{s:s, s:o*}", "execute", command, "arguments", take_arguments);
     char *text = json_dumps(request, JSON_COMPACT);
-    struct err *err = send_with_fd(client->fd, text, fd);
+    struct err *err = socket_send_fd(client->fd, text, fd, 0) ? NULL : err_new("the VM has ended");
 
     free(text);
     json_decref(request);

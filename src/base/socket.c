@@ -1,0 +1,30 @@
+/*
+ * Unix sockets that carry descriptors: unix(7), SCM_RIGHTS.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "base/socket.h"
+
+#include <string.h>
+#include <sys/socket.h>
+
+bool socket_send_fd(int socket, const char *text, int fd, int flags)
+{
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)text, .iov_len = strlen(text)};
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
+
+    if (fd >= 0) {
+        message.msg_control = &control;
+        message.msg_controllen = sizeof(control);
+        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+        header->cmsg_level = SOL_SOCKET;
+        header->cmsg_type = SCM_RIGHTS;
+        header->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(header), &fd, sizeof(int));
+    }
+    return sendmsg(socket, &message, MSG_NOSIGNAL | flags) == (ssize_t)iov.iov_len;
+}

@@ -1,0 +1,17 @@
+/*
+ * Unix sockets that carry descriptors.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef TENON_BASE_SOCKET_H
+#define TENON_BASE_SOCKET_H
+
+#include "base/base.h"
+
+/*
+ * Sends all of `text` in one message, with descriptor `fd` (-1: none). False when the other side
+ * has gone or, with MSG_DONTWAIT in `flags`, cannot take it now.
+ */
+bool socket_send_fd(int socket, const char *text, int fd, int flags);
+
+#endif

@@ -27,23 +27,6 @@ static void help_more(struct buf *out)
                   "Keys joined by\n'-' are pressed together: ctrl-alt-delete.\n");
 }
 
-/* "ctrl-alt-delete" */
-static struct err *read_stroke(const char *word, struct key_stroke *stroke)
-{
-    scoped(free_cleanup) char *copy = xstrdup(word);
-    char *rest = copy, *name;
-
-    while ((name = strsep(&rest, "-"))) {
-        uint8_t key = key_find(name);
-        if (!key)
-            return err_of(ERR_USAGE, "there is no key '%s' (in '%s')", name, word);
-        if (!key_stroke_add(stroke, key))
-            return err_of(ERR_USAGE, "'%s' are more than %d keys together", word,
-                          KEYS_TOGETHER_MAX);
-    }
-    return NULL;
-}
-
 static struct err *send_stroke(struct qmp_client *client, const struct key_stroke *stroke,
                                long hold_ms)
 {
@@ -89,7 +72,7 @@ static struct err *read_arguments(int argc, char **argv, const char **vm, long *
         } else if (!err && !*vm) {
             *vm = arg.value;
         } else if (!err) {
-            err = read_stroke(arg.value, &stroke);
+            err = key_stroke_read(&stroke, arg.value);
             *strokes = xrealloc(*strokes, *count + 1, sizeof(stroke));
             (*strokes)[(*count)++] = stroke;
         }

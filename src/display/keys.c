@@ -197,3 +197,19 @@ bool key_stroke_character(struct key_stroke *stroke, unsigned char character)
     }
     return false;
 }
+
+struct err *key_stroke_read(struct key_stroke *stroke, const char *word)
+{
+    scoped(free_cleanup) char *copy = xstrdup(word);
+    char *rest = copy, *name;
+
+    while ((name = strsep(&rest, "-"))) {
+        uint8_t key = key_find(name);
+        if (!key)
+            return err_of(ERR_USAGE, "there is no key '%s' (in '%s')", name, word);
+        if (!key_stroke_add(stroke, key))
+            return err_of(ERR_USAGE, "'%s' are more than %d keys together", word,
+                          KEYS_TOGETHER_MAX);
+    }
+    return NULL;
+}

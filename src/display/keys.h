@@ -10,6 +10,7 @@
 #define TENON_DISPLAY_KEYS_H
 
 #include "base/base.h"
+#include "base/err.h"
 
 #define KEY_EXTENDED 0x80
 #define KEYS_TOGETHER_MAX 8
@@ -52,6 +53,8 @@ struct key_stroke {
 uint8_t key_find(const char *name);
 /* Adds the keys that type `character`; false when none do, or no room is left. */
 bool key_stroke_character(struct key_stroke *stroke, unsigned char character);
+/* Reads keys joined by '-': "ctrl-alt-delete". */
+struct err *key_stroke_read(struct key_stroke *stroke, const char *word);
 bool key_stroke_add(struct key_stroke *stroke, uint8_t key);
 
 #endif

@@ -32,7 +32,9 @@ static const struct option_spec options[] = {
     {"json", NULL,
      "At the end, print one JSON report to standard output (the console then goes to "
      "standard error); with --dry-run, print the VM as JSON."},
-    {"report", "FILE", "At the end, write the JSON report to this file."},
+    {"report", "FILE",
+     "At the end, write the JSON report to this file; of a run that failed, with result \"failed\" "
+     "and the reason."},
     {"qmp", "PATH", "Listen on this unix socket for QMP clients."},
     {"gdb", "WHERE",
      "Listen for gdb's `target remote`: path of a unix socket, PORT of 127.0.0.1, or ADDRESS:PORT. "
@@ -277,6 +279,13 @@ static struct err *start(struct run *run)
 
 /* ---- the end ---- */
 
+static void write_report_file(const struct run *run, const char *text)
+{
+    if (run->report_fd >= 0 && dprintf(run->report_fd, "%s\n", text) < 0)
+        fprintf(stderr, "tenon: --report: cannot write '%s': %s\n", run->report_path,
+                strerror(errno));
+}
+
 static void write_report(const struct run *run)
 {
     char *text = json_dumps(run->report, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
@@ -285,10 +294,25 @@ static void write_report(const struct run *run)
         return;
     if (run->json)
         printf("%s\n", text);
-    if (run->report_fd >= 0 && dprintf(run->report_fd, "%s\n", text) < 0)
-        fprintf(stderr, "tenon: --report: cannot write '%s': %s\n", run->report_path,
-                strerror(errno));
+    write_report_file(run, text);
     free(text);
+}
+
+/* The file says so as well when the VM never ran, or tenon-vmm was killed. */
+static void write_failure(struct run *run, const struct err *err)
+{
+    if (run->report || !run->report_path)
+        return;
+    if (run->report_fd < 0)
+        err_free(open_report(run));
+    json_t *report =
+        json_pack("{s:s*, s:s, s:s, s:i}", "name", run->launch.config.name, "result", "failed",
+                  "reason", err_text(err), "exit_status", (int)err_kind(err));
+    char *text = report ? json_dumps(report, JSON_INDENT(2)) : NULL;
+    if (text)
+        write_report_file(run, text);
+    free(text);
+    json_decref(report);
 }
 
 static struct err *conclude(struct run *run, int *status)
@@ -424,6 +448,8 @@ static struct err *command_run_main(int argc, char **argv, uint64_t started_ns, 
             err = run_supervise(run);
         if (!err)
             err = conclude(run, status);
+        if (err)
+            write_failure(run, err);
     }
     run_fini(run);
     free(run);

@@ -50,7 +50,8 @@ struct child {
     const int *keep;
     size_t keep_count;
     int null_fd, stderr_fd, error_fd;
-    pid_t parent;
+    pid_t parent;          /* 0: lives on without it */
+    const char *directory; /* NULL: ours */
 };
 
 /* Between fork and exec; the errno of a failure goes up the pipe. */
@@ -60,10 +61,12 @@ static void __attribute__((noreturn)) child_run(const struct child *child)
     int error;
 
     setsid();
-    if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0)
+    if (child->parent && prctl(PR_SET_PDEATHSIG, SIGKILL) != 0)
         goto fail;
-    if (getppid() != child->parent)
+    if (child->parent && getppid() != child->parent)
         _exit(ERR_FAILED);
+    if (child->directory && chdir(child->directory) != 0)
+        goto fail;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     if (dup2(child->null_fd, 0) < 0 || dup2(child->null_fd, 1) < 0 ||
@@ -80,27 +83,26 @@ fail:
     _exit(ERR_FAILED);
 }
 
-struct err *spawn(const char *path, char *const argv[], const int *keep, size_t keep_count,
-                  int stderr_fd, pid_t *pid)
+static struct err *start(struct child *child, pid_t *pid)
 {
     scoped(fd_cleanup) int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     int pipe_fds[2], error = 0;
-    struct child child = {path, argv, keep, keep_count, null_fd, stderr_fd, -1, getpid()};
     ssize_t n;
 
     if (null_fd < 0)
         return err_errno(errno, "cannot open /dev/null");
     if (pipe2(pipe_fds, O_CLOEXEC) != 0)
         return err_errno(errno, "cannot create a pipe");
-    child.error_fd = pipe_fds[1];
+    child->null_fd = null_fd;
+    child->error_fd = pipe_fds[1];
     *pid = fork();
     if (*pid == 0)
-        child_run(&child);
+        child_run(child);
     error = errno;
     close(pipe_fds[1]);
     if (*pid < 0) {
         close(pipe_fds[0]);
-        return err_errno(error, "cannot start %s", path);
+        return err_errno(error, "cannot start %s", child->path);
     }
     /* Returns at exec, which closes the other end, or with what went wrong. */
     do {
@@ -109,9 +111,31 @@ struct err *spawn(const char *path, char *const argv[], const int *keep, size_t 
     close(pipe_fds[0]);
     if (n == (ssize_t)sizeof(error)) {
         waitpid(*pid, NULL, 0);
-        return err_errno(error, "cannot start %s", path);
+        return err_errno(error, "cannot start %s", child->path);
     }
     return NULL;
+}
+
+struct err *spawn(const char *path, char *const argv[], const int *keep, size_t keep_count,
+                  int stderr_fd, pid_t *pid)
+{
+    struct child child = {.path = path,
+                          .argv = argv,
+                          .keep = keep,
+                          .keep_count = keep_count,
+                          .stderr_fd = stderr_fd,
+                          .parent = getpid()};
+
+    return start(&child, pid);
+}
+
+struct err *spawn_detached(const char *path, char *const argv[], const char *directory,
+                           int stderr_fd, pid_t *pid)
+{
+    struct child child = {
+        .path = path, .argv = argv, .stderr_fd = stderr_fd, .directory = directory};
+
+    return start(&child, pid);
 }
 
 void spawn_status_text(int status, char *text, size_t size)

@@ -26,6 +26,13 @@ struct err *spawn_find(const char *program, char **path);
 struct err *spawn(const char *path, char *const argv[], const int *keep, size_t keep_count,
                   int stderr_fd, pid_t *pid);
 
+/*
+ * The same for a program that outlives this process: it works in folder `directory`, gets no other
+ * descriptors, and what it says goes to `stderr_fd`.
+ */
+struct err *spawn_detached(const char *path, char *const argv[], const char *directory,
+                           int stderr_fd, pid_t *pid);
+
 /* "was killed by signal 9 (Killed)" or "ended with status 3", for a status of waitpid. */
 void spawn_status_text(int status, char *text, size_t size);
 

@@ -16,6 +16,7 @@ struct source {
     const char *name;      /* file, or NULL for JSON */
     const char *directory; /* for relative paths, with its final slash; NULL: leave them */
     bool descriptors;      /* hand-over: descriptor numbers are known keys */
+    bool absolute;         /* paths have nothing to be relative to */
 };
 
 static struct err *read_object(const struct source *source, const struct node *node,
@@ -135,16 +136,21 @@ static struct err *read_short(const struct schema_object *object, const char *te
 
 /* --- trees --- */
 
-static void make_absolute(const struct source *source, const struct schema_field *field,
-                          void *element)
+static struct err *make_absolute(const struct source *source, const struct schema_field *field,
+                                 void *element)
 {
     char **member = schema_at(element, field->offset);
 
-    if (field->kind != SCHEMA_PATH || !source->directory || !*member || **member == '/')
-        return;
+    if (field->kind != SCHEMA_PATH || !*member || **member == '/')
+        return NULL;
+    if (source->absolute)
+        return err_of(ERR_USAGE, "expected an absolute path, found '%s'", *member);
+    if (!source->directory)
+        return NULL;
     char *joined = xasprintf("%s%s", source->directory, *member);
     free(*member);
     *member = joined;
+    return NULL;
 }
 
 static const char *kind_name(const struct node *node)
@@ -184,7 +190,7 @@ static struct err *read_entry(const struct source *source, const struct schema_f
         return err;
     if (item->kind == NODE_SCALAR) {
         for (size_t i = 0; i < list->object->count; i++)
-            make_absolute(source, &list->object->fields[i], element);
+            TRY(at(source, item, thing, make_absolute(source, &list->object->fields[i], element)));
     }
     return NULL;
 }
@@ -220,8 +226,7 @@ static struct err *read_field(const struct source *source, const struct node *no
         return at(source, node, thing,
                   err_of(ERR_USAGE, "expected a value, found nothing: add one or remove the key"));
     TRY(at(source, node, thing, schema_set(field, element, node->text)));
-    make_absolute(source, field, element);
-    return NULL;
+    return at(source, node, thing, make_absolute(source, field, element));
 }
 
 static struct err *read_object(const struct source *source, const struct node *node,
@@ -260,15 +265,29 @@ struct err *schema_parse_yaml(const char *text, size_t len, const char *name,
     return err;
 }
 
+static struct err *read_json(const struct source *source, const json_t *json,
+                             struct vm_config *config)
+{
+    struct node *node;
+
+    TRY(node_from_json(json, &node));
+    struct err *err = read_object(source, node, &schema_vm, "", config);
+    node_free(node);
+    return err;
+}
+
 struct err *schema_from_json(const json_t *json, struct vm_config *config)
 {
     const struct source source = {.descriptors = true};
-    struct node *node;
 
-    TRY(err_wrap(node_from_json(json, &node), "VM description"));
-    struct err *err = read_object(&source, node, &schema_vm, "", config);
-    node_free(node);
-    return err_wrap(err, "VM description");
+    return err_wrap(read_json(&source, json, config), "VM description");
+}
+
+struct err *schema_parse_json(const json_t *json, struct vm_config *config)
+{
+    const struct source source = {.absolute = true};
+
+    return read_json(&source, json, config);
 }
 
 /* --- flags --- */

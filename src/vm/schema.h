@@ -59,6 +59,11 @@ json_t *schema_to_json(const struct vm_config *config, bool with_fds);
 /* Reads what schema_to_json wrote, descriptor numbers included. */
 struct err *schema_from_json(const json_t *json, struct vm_config *config);
 
+/* The same, written by a user: no descriptors, and paths are absolute. */
+struct err *schema_parse_json(const json_t *json, struct vm_config *config);
+/* JSON Schema (draft 2020-12) of a VM, as OpenAPI 3.1 has it. The caller owns it. */
+json_t *schema_json_schema(void);
+
 /* The flags with their help, for `tenon run --help`, 79 columns. */
 void schema_help(struct buf *out);
 /* The keys of a VM file with their help, for `tenon run --help-file` and the manual. */

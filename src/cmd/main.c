@@ -147,15 +147,6 @@ static void open_standard_fds(void)
             _exit(ERR_FAILED);
 }
 
-void command_say_error(const char *program, const struct err *err)
-{
-    scoped(free_cleanup) char *text = xstrdup(err_text(err));
-    for (char *at = text; *at; at++)
-        if ((unsigned char)*at < ' ' || *at == 127)
-            *at = '?';
-    fprintf(stderr, "%s: %s\n", program, text);
-}
-
 int main(int argc, char **argv)
 {
     uint64_t started_ns = clock_now_ns();

@@ -1,0 +1,300 @@
+/*
+ * tenond: the daemon. Parses its options, opens its sockets and runs until SIGTERM or SIGINT; the
+ * VMs run on. See src/daemon.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "cmd/command.h"
+#include "cmd/listen.h"
+#include "cmd/spawn.h"
+#include "cmd/tenond_paths.h"
+#include "daemon/daemon.h"
+
+#define PEM_MAX KIB(256)
+#define HOSTS_MAX 16
+
+static const struct option_spec options[] = {
+    {"socket", "PATH",
+     "Unix socket of the API. Default: /run/tenon/tenond.sock for root, else "
+     "$XDG_RUNTIME_DIR/tenon/tenond.sock."},
+    {"state", "DIR",
+     "Folder of the VMs. Default: /var/lib/tenon for root, else $XDG_STATE_HOME/tenon-daemon."},
+    {"listen", "WHERE",
+     "Serve the API over TCP as well, to callers with a token: PORT of 127.0.0.1 or ADDRESS:PORT. "
+     "Other addresses than loopback need TLS."},
+    {"tls-cert", "FILE", "Certificate chain (PEM) for --listen."},
+    {"tls-key", "FILE", "Its key (PEM)."},
+    {"host", "NAME",
+     "A name by which clients of --listen call this host, besides localhost and the address. May "
+     "be repeated."},
+    {"verbose", NULL, "More log lines."},
+    {"help", NULL, "Print this help."},
+    {NULL, NULL, NULL},
+};
+
+static const struct command command_tenond = {
+    .usage = "tenond [OPTIONS]",
+    .summary = "Keep virtual machines, and serve the REST API to them",
+    .options = options,
+};
+
+struct tenond {
+    const char *socket, *state, *listen, *cert_path, *key_path;
+    const char *host[HOSTS_MAX + 4]; /* ends with NULL */
+    unsigned host_count;
+    char *keeper; /* path of `tenon` */
+    char *default_socket, *default_state, *cert, *key, *address;
+    struct loop *loop;
+    struct loop_fd signals;
+    int signal_fd;
+    struct daemon *daemon;
+};
+
+/* ---- options ---- */
+
+static struct err *take_option(struct tenond *tenond, const char *name, const char *value)
+{
+    if (!strcmp(name, "socket"))
+        tenond->socket = value;
+    else if (!strcmp(name, "state"))
+        tenond->state = value;
+    else if (!strcmp(name, "listen"))
+        tenond->listen = value;
+    else if (!strcmp(name, "tls-cert"))
+        tenond->cert_path = value;
+    else if (!strcmp(name, "tls-key"))
+        tenond->key_path = value;
+    else if (!strcmp(name, "verbose"))
+        log_set_level(LOG_DEBUG);
+    else if (tenond->host_count == HOSTS_MAX)
+        return err_of(ERR_USAGE, "--host: more than %d names", HOSTS_MAX);
+    else
+        tenond->host[tenond->host_count++] = value;
+    return NULL;
+}
+
+static struct err *read_options(struct tenond *tenond, int argc, char **argv)
+{
+    for (int i = 1; i < argc;) {
+        struct option_arg arg;
+        struct err *err = option_next(argc, argv, &i, options, NULL, NULL, &arg);
+        if (!err && arg.spec)
+            err = take_option(tenond, arg.name, arg.value);
+        else if (!err)
+            err = err_of(ERR_USAGE, "'%s' is one word too many: see --help", arg.value);
+        option_arg_fini(&arg);
+        TRY(err);
+    }
+    if (!tenond->cert_path != !tenond->key_path)
+        return err_of(ERR_USAGE, "--tls-cert and --tls-key go together");
+    if (tenond->cert_path && !tenond->listen)
+        return err_of(ERR_USAGE, "--tls-cert needs --listen");
+    return NULL;
+}
+
+static struct err *use_defaults(struct tenond *tenond)
+{
+    if (!tenond->socket)
+        tenond->socket = tenond->default_socket = tenond_socket_path(true);
+    if (!tenond->state)
+        tenond->state = tenond->default_state = tenond_state_path();
+    if (!tenond->socket)
+        return err_of(ERR_USAGE, "XDG_RUNTIME_DIR is not set: give --socket");
+    return tenond->state ? NULL : err_of(ERR_USAGE, "HOME is not set: give --state");
+}
+
+/* ---- sockets ---- */
+
+static struct err *read_pem(const char *path, char **text)
+{
+    scoped(fd_cleanup) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n;
+
+    if (fd < 0)
+        return err_errno(errno, "cannot open '%s'", path);
+    *text = xcalloc(1, PEM_MAX + 1);
+    n = read(fd, *text, PEM_MAX);
+    return n > 0 ? NULL : err_new("'%s' has no certificate", path);
+}
+
+/* The address of a socket as a name in Host; whether the network cannot reach it. */
+static struct err *look_at(struct tenond *tenond, int fd, bool *loopback)
+{
+    struct sockaddr_storage bound;
+    socklen_t length = sizeof(bound);
+    char text[INET6_ADDRSTRLEN];
+
+    if (getsockname(fd, (struct sockaddr *)&bound, &length) != 0)
+        return err_errno(errno, "--listen");
+    if (bound.ss_family == AF_INET6) {
+        const struct in6_addr *address = &((const struct sockaddr_in6 *)&bound)->sin6_addr;
+        *loopback = IN6_IS_ADDR_LOOPBACK(address);
+        inet_ntop(AF_INET6, address, text, sizeof(text));
+        tenond->address = xasprintf("[%s]", text);
+    } else {
+        const struct in_addr *address = &((const struct sockaddr_in *)&bound)->sin_addr;
+        *loopback = ntohl(address->s_addr) >> 24 == 127;
+        inet_ntop(AF_INET, address, text, sizeof(text));
+        tenond->address = xstrdup(text);
+    }
+    tenond->host[tenond->host_count++] = tenond->address;
+    tenond->host[tenond->host_count++] = "localhost";
+    return NULL;
+}
+
+static struct err *open_tcp(struct tenond *tenond, struct daemon_config *config)
+{
+    bool loopback = false;
+    unsigned port;
+
+    if (!tenond->listen)
+        return NULL;
+    TRY(err_wrap(listen_tcp(tenond->listen, &config->tcp_fd, &port), "--listen"));
+    TRY(look_at(tenond, config->tcp_fd, &loopback));
+    if (!loopback && !tenond->cert_path)
+        return err_of(ERR_USAGE,
+                      "--listen: '%s' is for others as well: give --tls-cert and "
+                      "--tls-key",
+                      tenond->listen);
+    if (tenond->cert_path) {
+        TRY(err_wrap(read_pem(tenond->cert_path, &tenond->cert), "--tls-cert"));
+        TRY(err_wrap(read_pem(tenond->key_path, &tenond->key), "--tls-key"));
+    }
+    config->certificate = tenond->cert;
+    config->key = tenond->key;
+    printf("tenond: listening on port %u\n", port);
+    fflush(stdout);
+    return NULL;
+}
+
+/* ---- life ---- */
+
+static struct err *start_keeper(void *opaque, const char *directory, int log_fd, pid_t *pid)
+{
+    const struct tenond *tenond = opaque;
+    static char *const argv[] = {"tenon", "run",      "vm.yaml",  "--paused",    "--quiet",
+                                 "--qmp", "qmp.sock", "--report", "report.json", NULL};
+
+    return spawn_detached(tenond->keeper, argv, directory, log_fd, pid);
+}
+
+static void on_signal(void *opaque, uint32_t events)
+{
+    struct tenond *tenond = opaque;
+
+    loop_stop(tenond->loop);
+}
+
+static struct err *catch_signals(struct tenond *tenond)
+{
+    sigset_t signals;
+
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigprocmask(SIG_BLOCK, &signals, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGCHLD, SIG_DFL);
+    signal(SIGHUP, SIG_IGN);
+    tenond->signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (tenond->signal_fd < 0)
+        return err_errno(errno, "cannot wait for signals");
+    return loop_fd_add(tenond->loop, &tenond->signals, tenond->signal_fd, EPOLLIN, on_signal,
+                       tenond);
+}
+
+static struct err *start(struct tenond *tenond, int argc, char **argv)
+{
+    struct daemon_config config = {.local_fd = -1,
+                                   .tcp_fd = -1,
+                                   .limits = HTTP_LIMITS_STANDARD,
+                                   .start_keeper = start_keeper,
+                                   .opaque = tenond};
+
+    TRY(read_options(tenond, argc, argv));
+    TRY(use_defaults(tenond));
+    TRY(spawn_find("tenon", &tenond->keeper));
+    umask(0077);
+    TRY(loop_new("tenond", &tenond->loop));
+    TRY(catch_signals(tenond));
+    struct err *err = err_wrap(listen_unix(tenond->socket, &config.local_fd), "--socket");
+    if (!err)
+        err = open_tcp(tenond, &config);
+    if (err) {
+        fd_cleanup(&config.local_fd);
+        fd_cleanup(&config.tcp_fd);
+        return err;
+    }
+    config.loop = tenond->loop;
+    config.state = tenond->state;
+    config.hosts = tenond->host;
+    return daemon_new(&config, &tenond->daemon);
+}
+
+static void tenond_fini(struct tenond *tenond)
+{
+    bool served = tenond->daemon;
+
+    daemon_free(tenond->daemon);
+    if (tenond->loop)
+        loop_once(tenond->loop, 0); /* what waits to be freed */
+    if (served)
+        unlink(tenond->socket);
+    loop_fd_remove(&tenond->signals);
+    fd_cleanup(&tenond->signal_fd);
+    loop_free(tenond->loop);
+    free(tenond->keeper);
+    free(tenond->default_socket);
+    free(tenond->default_state);
+    free(tenond->cert);
+    free(tenond->key);
+    free(tenond->address);
+}
+
+static bool said(int argc, char **argv, const char *word)
+{
+    for (int i = 1; i < argc; i++)
+        if (!strcmp(argv[i], word))
+            return true;
+    return false;
+}
+
+int main(int argc, char **argv)
+{
+    struct tenond tenond = {.signal_fd = -1};
+    int status = 0;
+
+    if (said(argc, argv, "--help") || said(argc, argv, "--version")) {
+        struct buf text = BUF_INIT;
+        if (said(argc, argv, "--help"))
+            command_help(&text, &command_tenond);
+        else
+            buf_text(&text, "tenond " TENON_VERSION "\n");
+        fwrite(text.data, 1, text.len, stdout);
+        buf_fini(&text);
+        return 0;
+    }
+    struct err *err = start(&tenond, argc, argv);
+    if (!err)
+        loop_run(tenond.loop);
+    if (err) {
+        status = (int)err_kind(err);
+        command_say_error("tenond", err);
+        err_free(err);
+    }
+    tenond_fini(&tenond);
+    return status;
+}

@@ -34,10 +34,12 @@ def limits():
     resource.setrlimit(resource.RLIMIT_CPU, (30, 30))
 
 
-def survive(images, name, image_format):
+def survive(images, name, image_format, verbs=('info', 'check', 'map', 'convert')):
     before = images.path(name).read_bytes()
-    for words in (('info', '-f', image_format, name), ('check', '-f', image_format, name), ('map', '-f', image_format, name),
-                  ('convert', '--force', '-f', image_format, '-O', 'qcow2', name, 'out.qcow2')):
+    for verb in verbs:
+        words = (verb, '-f', image_format, name)
+        if verb == 'convert':
+            words = ('convert', '--force', '-O', 'qcow2', *words[1:], 'out.qcow2')
         done = images.tenon(*words, status=None, preexec_fn=limits)
         assert done.returncode in (0, 1, 2, 3), (words, done.returncode, done.stderr)
         if done.returncode == 1 and words[0] != 'check':  # which says what it could not look at

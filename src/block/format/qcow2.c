@@ -36,8 +36,22 @@ int qcow2_set_incompatible(struct qcow2 *q, uint64_t bits)
 {
     if (q->version < 3 || !q->image->writable)
         return 0;
-    q->incompatible = bits;
-    return qcow2_write_header_u64(q, 72, bits);
+    int result = qcow2_write_header_u64(q, 72, bits);
+    if (!result)
+        q->incompatible = bits;
+    return result;
+}
+
+int qcow2_set_clean(struct qcow2 *q)
+{
+    int result = 0;
+    if (q->refs.dirty)
+        result = qcow2_write_refs(q);
+    if (!result && q->incompatible & QCOW2_INCOMPAT_DIRTY)
+        result = qcow2_sync(q);
+    if (!result && q->incompatible & QCOW2_INCOMPAT_DIRTY)
+        result = qcow2_set_incompatible(q, q->incompatible & ~QCOW2_INCOMPAT_DIRTY);
+    return result;
 }
 
 static int qcow2_probe(const uint8_t *head, size_t length, uint64_t file_size)
@@ -336,7 +350,7 @@ static int qcow2_close(struct image *image)
         if (!result && q->prepared)
             result = qcow2_bitmaps_store(q);
         if (!result)
-            result = qcow2_write_refs(q); /* ... and reach the file */
+            result = qcow2_set_clean(q); /* ... and reach the file */
         if (!result)
             result = complete_last_cluster(q);
     }

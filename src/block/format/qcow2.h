@@ -156,6 +156,13 @@ struct qcow2 {
     struct qcow2_snapshot *snapshot;
 };
 
+/* Are its reference counts written when it is closed, and before that only as it happens? */
+static inline bool qcow2_lazy(const struct qcow2 *q)
+{
+    return q->prepared && q->compatible & QCOW2_COMPAT_LAZY &&
+           !(q->image->flags & IMAGE_OPEN_SCRATCH);
+}
+
 /* qcow2_cache.c */
 int qcow2_cache_init(struct qcow2_cache *cache, uint32_t slice_size, uint64_t bytes);
 void qcow2_cache_fini(struct qcow2_cache *cache);
@@ -341,5 +348,7 @@ struct err *qcow2_empty(struct image *image);
 int qcow2_write_header_u64(struct qcow2 *q, unsigned at, uint64_t value);
 int qcow2_header_write(struct qcow2 *q, unsigned at, const void *bytes, size_t length);
 int qcow2_set_incompatible(struct qcow2 *q, uint64_t bits);
+/* All counts are in the file, and the image is not dirty any more. The tables are written. */
+int qcow2_set_clean(struct qcow2 *q);
 
 #endif

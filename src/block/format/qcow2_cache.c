@@ -63,11 +63,20 @@ int qcow2_write_refs(struct qcow2 *q)
     return write_all(q, &q->refs);
 }
 
+/*
+ * Counts reach the file before the tables that need them. Lazy ones need not: the image is marked
+ * dirty (qcow2_ref_set), and whoever opens it after a crash counts anew.
+ */
+static int write_refs_first(struct qcow2 *q)
+{
+    return qcow2_lazy(q) && q->incompatible & QCOW2_INCOMPAT_DIRTY ? 0 : qcow2_write_refs(q);
+}
+
 int qcow2_write_l2(struct qcow2 *q)
 {
     if (!q->l2.dirty)
         return 0;
-    int result = qcow2_write_refs(q);
+    int result = write_refs_first(q);
     if (!result)
         result = qcow2_sync(q);
     return result ? result : write_all(q, &q->l2);
@@ -93,7 +102,7 @@ static int sync_unlocked(struct qcow2 *q)
 
 int qcow2_flush_shared(struct qcow2 *q)
 {
-    int result = qcow2_write_refs(q);
+    int result = write_refs_first(q);
     if (!result && q->l2.dirty) { /* what they name has to be stable before they are written */
         q->frozen = true;
         result = sync_unlocked(q);

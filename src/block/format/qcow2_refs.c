@@ -220,7 +220,11 @@ int qcow2_ref_set(struct qcow2 *q, uint64_t cluster, uint64_t count)
 {
     uint8_t *slice;
     unsigned place;
-    int result = locate(q, cluster, &slice, &place);
+    int result = 0;
+    if (qcow2_lazy(q) && !(q->incompatible & QCOW2_INCOMPAT_DIRTY))
+        result = qcow2_set_incompatible(q, q->incompatible | QCOW2_INCOMPAT_DIRTY);
+    if (!result)
+        result = locate(q, cluster, &slice, &place);
     if (!result && !slice) {
         if (!count)
             return 0;

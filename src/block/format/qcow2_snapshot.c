@@ -312,11 +312,6 @@ static int begin_change(struct qcow2 *q)
     return result ? result : qcow2_set_incompatible(q, q->incompatible | QCOW2_INCOMPAT_DIRTY);
 }
 
-static int end_change(struct qcow2 *q)
-{
-    return qcow2_set_incompatible(q, q->incompatible & ~QCOW2_INCOMPAT_DIRTY);
-}
-
 static void describe(struct qcow2 *q, struct qcow2_snapshot *snapshot, const char *name)
 {
     uint64_t now = clock_wall_ns(), last = 0;
@@ -364,7 +359,7 @@ struct err *qcow2_snapshot_create(struct image *image, const char *name)
         return err_errno(-result, "cannot make the snapshot");
     }
     q->snapshot_count++;
-    result = end_change(q);
+    result = qcow2_set_clean(q);
     return result ? err_errno(-result, "cannot mark it clean") : NULL;
 }
 
@@ -399,7 +394,7 @@ struct err *qcow2_snapshot_delete(struct image *image, const char *name)
     if (!result)
         result = settle(q);
     if (!result)
-        result = end_change(q);
+        result = qcow2_set_clean(q);
     free(l1);
     free(gone.extra);
     return result ? err_errno(-result, "cannot free what the snapshot held") : NULL;
@@ -458,7 +453,7 @@ struct err *qcow2_snapshot_apply(struct image *image, const char *name)
     if (!result)
         result = settle(q);
     if (!result)
-        result = end_change(q);
+        result = qcow2_set_clean(q);
     free(old);
     return result ? err_errno(-result, "cannot free what was before") : NULL;
 }

@@ -226,7 +226,8 @@ bool image_wants_key(const struct block_driver *driver, const struct image_creat
 struct err *image_set_backing_name(struct image *image, const char *name, const char *format);
 /* Changes options of an image that exists. */
 struct err *image_amend(struct image *image, const struct image_option *option, unsigned count);
-/* The layer has nothing any more: its backing shows everywhere. */
+/* The layer has nothing any more: its backing shows everywhere. Not every format can do that. */
+bool image_can_be_emptied(const struct image *image);
 struct err *image_empty(struct image *image);
 
 /* What a new image would take in its file. */

@@ -6,6 +6,7 @@ SPDX-License-Identifier: GPL-2.0-or-later
 import random
 
 from kill import count_changes, kill_within
+from test_serve import Server
 
 SIZE = 24 << 20
 
@@ -57,6 +58,34 @@ def overlay(images, image_format, suffix, qemu_reads):
     if qemu_reads:
         images.qemu('compare', '-f', 'raw', '-F', image_format, 'a.raw', over)
     assert images.path(base).read_bytes() == before
+    written_overlay(images, image_format, over)
+    assert images.path(base).read_bytes() == before
+    if qemu_reads:
+        images.qemu('compare', '-f', 'raw', '-F', image_format, 'a.raw', over)
+    # What the overlay holds goes into its base, and nothing else changes.
+    done = images.tenon('commit', '-q', '-f', image_format, over, status=2)
+    assert 'add -d' in done.stderr and images.path(base).read_bytes() == before
+    images.tenon('commit', '-q', '-d', '-f', image_format, over)
+    images.tenon('check', '-f', image_format, base)
+    compare(images, 'a.raw', base, image_format)
+
+
+def written_overlay(images, image_format, over):
+    """Writes of all sizes into the overlay, through a server, and into a.raw."""
+    draw = random.Random(image_format)
+    work = ['write -P 1 0 512', 'write -P 2 %d 512' % (SIZE - 512), 'write -z 4M 3M', 'write -P 3 5M 1536']
+    for i in range(60):
+        length = draw.choice([512, 1024, 4096, 33 * 512, 65536, 300 * 512])
+        kind = draw.choice(['write -P %d' % (4 + i), 'write -P %d' % (4 + i), 'write -z'])
+        work.append('%s %d %d' % (kind, draw.randrange((SIZE - length) // 512) * 512, length))
+    server = Server(images, '--format', image_format, over)
+    try:
+        images.io(server.uri(), *work, 'flush')
+    finally:
+        assert server.end() == (0, '')
+    images.call('qemu-io', '-f', 'raw', *(word for command in work for word in ('-c', command)), 'a.raw')
+    images.tenon('check', '-f', image_format, over)
+    compare_ours(images, 'a.raw', over, image_format)
 
 
 def compare_ours(images, raw, name, image_format):

@@ -55,6 +55,11 @@ struct err *image_amend(struct image *image, const struct image_option *option, 
     return done(image, image->driver->amend(image, option, count));
 }
 
+bool image_can_be_emptied(const struct image *image)
+{
+    return image->driver->empty;
+}
+
 struct err *image_empty(struct image *image)
 {
     TRY(allowed(image, image->driver->empty, "cannot be emptied"));

@@ -28,7 +28,7 @@ static int vmdk_probe(const uint8_t *head, size_t length, uint64_t file_size)
 {
     static const char text[] = "# Disk DescriptorFile";
     (void)file_size;
-    if (length >= 4 && get_le32(head) == VMDK_MAGIC)
+    if (length >= 4 && (get_le32(head) == VMDK_MAGIC || get_le32(head) == VMDK_MAGIC_ESX))
         return 100;
     return length >= sizeof(text) && !memcmp(head, text, sizeof(text) - 1) ? 100 : 0;
 }
@@ -491,7 +491,7 @@ static void vmdk_info(struct image *image, struct image_info *info)
     const struct vmdk *vmdk = image->state;
     info->cluster_size = (uint32_t)vmdk->grain;
     image_info_number(info, "cid", vmdk->cid);
-    image_info_text(info, "create type", vmdk->create_type);
+    image_info_text(info, "create-type", vmdk->create_type);
     image_info_number(info, "extents", vmdk->extents);
 }
 

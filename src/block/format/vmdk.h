@@ -12,7 +12,9 @@
 #include "block/format/metacache.h"
 
 #define VMDK_MAGIC 0x564d444bu
+#define VMDK_MAGIC_ESX 0x44574f43u /* "COWD": the sparse extents of ESX, its snapshots */
 #define VMDK_HEADER 512u
+#define VMDK_GTES_ESX 4096u
 #define VMDK_GRAIN ((uint32_t)KIB(64)) /* of the images that we make */
 #define VMDK_GTES 512u
 #define VMDK_EXTENTS_MAX 4096u
@@ -38,6 +40,9 @@ enum {
     S_COMPRESSION = 77, /* 16 bits */
 };
 
+/* ... and of the header of ESX: 32 bits, sectors. */
+enum { E_VERSION = 4, E_CAPACITY = 12, E_GRAIN = 16, E_GD = 20, E_TABLES = 24 };
+
 #define VMDK_FLAG_NEWLINES (1u << 0)
 #define VMDK_FLAG_REDUNDANT (1u << 1)
 #define VMDK_FLAG_ZEROED (1u << 2)
@@ -53,6 +58,7 @@ struct vmdk_extent {
     struct image *file;     /* image->file, or owned; NULL for ZERO */
     bool readonly;
     /* SPARSE: */
+    bool esx;
     struct metacache meta;
     uint32_t flags, gtes;
     uint64_t grain;   /* bytes */

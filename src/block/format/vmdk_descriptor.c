@@ -60,7 +60,7 @@ static bool number(const char *text, uint64_t *result)
 
 static struct err *parse_extent(const char *at, struct vmdk_descriptor *descriptor)
 {
-    static const char *const sparse[] = {"SPARSE"}, *const flat[] = {"FLAT", "VMFS"};
+    static const char *const sparse[] = {"SPARSE", "VMFSSPARSE"}, *const flat[] = {"FLAT", "VMFS"};
     char access[16], size[24], kind[24], offset[24] = "";
     at = word(at, access, sizeof(access));
     at = at ? word(at, size, sizeof(size)) : NULL;
@@ -80,7 +80,8 @@ static struct err *parse_extent(const char *at, struct vmdk_descriptor *descript
         line->kind = VMDK_ZERO;
         return NULL;
     }
-    line->kind = !strcmp(kind, sparse[0]) ? VMDK_SPARSE : VMDK_FLAT;
+    bool is_sparse = !strcmp(kind, sparse[0]) || !strcmp(kind, sparse[1]);
+    line->kind = is_sparse ? VMDK_SPARSE : VMDK_FLAT;
     if (line->kind == VMDK_FLAT && strcmp(kind, flat[0]) && strcmp(kind, flat[1]))
         return err_new("vmdk: extents of type %s are not supported", kind);
     at = skip_blanks(at);
@@ -159,6 +160,8 @@ struct err *vmdk_read_descriptor(struct image *file, char **text, uint64_t *at)
     if (status || length < 4)
         return status ? err_errno(-status, "vmdk: cannot read its beginning")
                       : err_new("vmdk: the file is too short");
+    if (get_le32(header) == VMDK_MAGIC_ESX)
+        return NULL;
     if (get_le32(header) == VMDK_MAGIC) {
         if (length < VMDK_HEADER)
             return err_new("vmdk: the file ends within its header");

@@ -88,6 +88,28 @@ static struct err *parse_sparse(struct vmdk_extent *extent, const uint8_t *heade
     return NULL;
 }
 
+/* What ESX makes for a snapshot: no second directory, no compression, tables as they are needed. */
+static struct err *parse_esx(struct vmdk_extent *extent, const uint8_t *header, uint64_t *capacity)
+{
+    uint32_t grain = get_le32(header + E_GRAIN);
+    extent->esx = true;
+    extent->gtes = VMDK_GTES_ESX;
+    if (get_le32(header + E_VERSION) != 1)
+        return err_new("vmdk: version %u of ESX's extents is not supported",
+                       get_le32(header + E_VERSION));
+    if (!is_power_of_2(grain) || grain > MIB(16) / IMAGE_SECTOR)
+        return err_new("vmdk: bad grain size");
+    extent->grain = (uint64_t)grain * IMAGE_SECTOR;
+    *capacity = (uint64_t)get_le32(header + E_CAPACITY) * IMAGE_SECTOR;
+    uint64_t per_table = extent->grain * extent->gtes;
+    extent->tables = (*capacity + per_table - 1) / per_table;
+    extent->gd = (uint64_t)get_le32(header + E_GD) * IMAGE_SECTOR;
+    if (extent->tables > get_le32(header + E_TABLES) || !extent->gd ||
+        !range_within(extent->gd, extent->tables * 4, image_size(extent->file)))
+        return err_new("vmdk: the grain directory lies outside of the file");
+    return NULL;
+}
+
 static struct err *open_sparse(struct vmdk_extent *extent, unsigned flags, uint64_t *capacity)
 {
     uint8_t header[VMDK_HEADER];
@@ -98,7 +120,8 @@ static struct err *open_sparse(struct vmdk_extent *extent, unsigned flags, uint6
         return err_errno(-status, "vmdk: cannot read the header of an extent");
     if (get_le32(header) == VMDK_MAGIC && get_le64(header + S_GD) == VMDK_GD_AT_END)
         TRY(read_footer(extent->file, header));
-    TRY(parse_sparse(extent, header, capacity));
+    TRY(get_le32(header) == VMDK_MAGIC_ESX ? parse_esx(extent, header, capacity)
+                                           : parse_sparse(extent, header, capacity));
     metacache_init(&extent->meta, extent->file);
     extent->meta.unordered = flags & IMAGE_OPEN_SCRATCH;
     extent->kind = VMDK_SPARSE; /* from here on it has a cache to free */
@@ -215,7 +238,7 @@ static struct err *open_all(struct image *image, struct vmdk *vmdk, const struct
         TRY(vmdk_parse(text, &descriptor));
     int status = image_read(image->file, magic, 0, 4);
     struct err *err = status ? err_errno(-status, "vmdk: cannot read its beginning") : NULL;
-    if (!err && get_le32(magic) == VMDK_MAGIC)
+    if (!err && (get_le32(magic) == VMDK_MAGIC || get_le32(magic) == VMDK_MAGIC_ESX))
         err = open_single(image, vmdk);
     else if (!err)
         err = open_extents(image, vmdk, files, &descriptor);
@@ -230,6 +253,11 @@ static struct err *open_all(struct image *image, struct vmdk *vmdk, const struct
         image->backing_name = xstrdup(descriptor.parent);
         image->backing_format = xstrdup("vmdk");
     }
+    for (unsigned i = 0; i < vmdk->extents && image->writable; i++)
+        if (vmdk->extent[i].kind == VMDK_SPARSE && vmdk->extent[i].esx) {
+            image->writable = false;
+            image->readonly_why = "the extents of an ESX snapshot are for reading: convert them";
+        }
     if (vmdk->extent[0].kind == VMDK_SPARSE && vmdk->extent[0].flags & VMDK_FLAG_COMPRESSED)
         return prepare_stream(image, vmdk);
     return NULL;

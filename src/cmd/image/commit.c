@@ -82,7 +82,11 @@ static struct err *commit(struct commit *c, struct image *top)
     const char *format = NULL;
     struct image *base;
     own.unlocked = true;
-    TRY(image_readers_open(&c->top, &own, args->word[0], args->format, NULL, workers));
+    if (!args->drop && !args->backing && !image_can_be_emptied(top))
+        return err_of(ERR_USAGE,
+                      "'%s': a %s image cannot be emptied: add -d, which leaves it as it is",
+                      args->word[0], image_driver_name(image_driver(top)));
+    TRY(image_readers_open(&c->top, &own, args->word, 1, args->format, NULL, workers));
     TRY(err_wrap(find_base(c, &format), "'%s'", args->word[0]));
     TRY(image_open_chain(args, c->base_path, format, IMAGE_OPEN_WRITABLE, &base));
     TRY(image_finish(base, copy_down(c, base), c->base_path));

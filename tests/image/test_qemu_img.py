@@ -78,6 +78,9 @@ SCRIPTS = {
         check --output=json a.qcow2
         convert -U -f qcow2 -O raw -r 1G a.qcow2 b.raw
         convert -O qcow2 -o preallocation=off,lazy_refcounts=on mixed.raw l.qcow2
+        convert -f raw -O qcow2 mixed.raw b.raw mixed.raw row.qcow2
+        convert -C -f raw -O raw mixed.raw offloaded.raw
+        ! convert -C -c -f raw -O qcow2 mixed.raw x
         ! convert missing.raw x.raw
         ! convert -O nonsense mixed.raw x
         ! convert -f qcow2 mixed.raw x

@@ -1,5 +1,6 @@
 /*
- * Filters: nodes over one other node that they pass everything on to, and change or watch it.
+ * Filters: nodes over one other node that they pass everything on to, and change or watch it; and
+ * one over several.
  *
  * Each takes the node below and is closed like any node. A filter over a file grows
  * like a file, so that a format can lie over it.
@@ -10,6 +11,9 @@
 #define TENON_BLOCK_FILTER_FILTER_H
 
 #include "block/image.h"
+
+/* concat.c: `count` nodes (taken), at least one, behind each other; for reading. */
+struct image *filter_concat_open(struct image *const *take_part, unsigned count);
 
 /* fault.c: calls that fail on purpose, for tests. */
 #define FILTER_READ (1u << 0)

@@ -3,9 +3,11 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "block/core/driver.h"
@@ -30,6 +32,7 @@ struct copy {
     struct slot slot[JOB_SLOTS_MAX];
     unsigned slots;
     bool direct;    /* workers write */
+    bool offload;   /* they need not even read */
     uint64_t piece; /* bytes */
     uint64_t started_ns, written;
 };
@@ -83,12 +86,58 @@ static void salvage(struct slot *slot, struct image *source, uint8_t *out, uint6
     }
 }
 
-/* One extent of the source into the slot; sets how long it is. */
-static int read_extent(const struct copy *c, struct slot *slot, struct image *source, uint64_t at,
-                       uint64_t offset, uint64_t *length)
+/* The descriptor of a file that a raw disk is, or -1. */
+static int raw_fd(const struct image *image)
+{
+    return image->driver == &image_raw ? image_fd(image->file) : -1;
+}
+
+/*
+ * What the kernel copies from file to file of whole units between `at` and `end` of the slot; sets
+ * where they begin and end. What it does not copy is for us to read.
+ */
+static int offload(struct copy *c, const struct slot *slot, struct image *source, uint64_t start,
+                   uint64_t *at, uint64_t *end)
 {
     const struct copy_job *job = c->job;
-    uint64_t size = image_size(source);
+    uint64_t last = *end == slot->length ? *end : ALIGN_DOWN(*end, (uint64_t)job->unit);
+    *at = ALIGN_UP(*at, (uint64_t)job->unit);
+    *end = *at;
+    off_t to = (off_t)(start + *at), from = (off_t)(job->source_offset + start + *at);
+    while (*end < last && __atomic_load_n(&c->offload, __ATOMIC_RELAXED)) {
+        ssize_t done =
+            copy_file_range(raw_fd(source), &from, raw_fd(job->target), &to, last - *end, 0);
+        if (done > 0) {
+            *end += (uint64_t)done;
+            continue;
+        }
+        if (done < 0 && errno != EXDEV && errno != EOPNOTSUPP && errno != EINVAL && errno != ENOSYS)
+            return -errno;
+        /* Not between these, or the source has become shorter. */
+        __atomic_store_n(&c->offload, false, __ATOMIC_RELAXED);
+    }
+    if (*end != slot->length)
+        *end = ALIGN_DOWN(*end, (uint64_t)job->unit);
+    return 0;
+}
+
+/* Data from `at` on into the slot. */
+static int read_data(const struct copy *c, struct slot *slot, struct image *source, uint64_t at,
+                     uint64_t offset, uint64_t length)
+{
+    int result = length ? image_read(source, slot->data + at, offset, length) : 0;
+    if (!result || !c->job->salvage)
+        return result;
+    salvage(slot, source, slot->data + at, offset, length);
+    return 0;
+}
+
+/* One extent of the source into the slot; sets how long it is. */
+static int read_extent(struct copy *c, struct slot *slot, struct image *source, uint64_t at,
+                       uint64_t start, uint64_t *length)
+{
+    const struct copy_job *job = c->job;
+    uint64_t size = image_size(source), offset = job->source_offset + start + at;
     struct image_extent extent = {.length = *length, .flags = IMAGE_EXTENT_ZERO};
     unsigned depth = 0;
     if (offset < size) {
@@ -108,21 +157,24 @@ static int read_extent(const struct copy *c, struct slot *slot, struct image *so
         memset(slot->data + at, 0, *length);
         return 0;
     }
-    int result = image_read(source, slot->data + at, offset, *length);
-    if (result && job->salvage) {
-        salvage(slot, source, slot->data + at, offset, *length);
-        return 0;
+    uint64_t end = at + *length, from = at, to = end;
+    bool try = __atomic_load_n(&c->offload, __ATOMIC_RELAXED);
+    int result = try ? offload(c, slot, source, start, &from, &to) : 0;
+    if (!result && try && to > from) {
+        mark(c, slot, from, to, UNIT_LEAVE);
+        result = read_data(c, slot, source, at, offset, from - at);
+        at = to;
+        offset = job->source_offset + start + to;
     }
-    return result;
+    return result ? result : read_data(c, slot, source, at, offset, end - at);
 }
 
-static int read_slot(const struct copy *c, struct slot *slot, unsigned worker, uint64_t start)
+static int read_slot(struct copy *c, struct slot *slot, unsigned worker, uint64_t start)
 {
     const struct copy_job *job = c->job;
     for (uint64_t at = 0, length; at < slot->length; at += length) {
         length = slot->length - at;
-        int result =
-            read_extent(c, slot, job->source[worker], at, job->source_offset + start + at, &length);
+        int result = read_extent(c, slot, job->source[worker], at, start, &length);
         if (result)
             return result;
     }
@@ -319,6 +371,7 @@ struct err *copy_job_run(struct copy_job *job)
     if (job->target->driver->noise)
         job->target_zero = false;
     c.piece = MAX(JOB_PIECE, job->unit);
+    c.offload = job->offload && raw_fd(job->target) >= 0 && raw_fd(job->source[0]) >= 0;
     c.direct = !job->compress && job->target->driver->parallel && job->target->driver->in_place;
     struct job_parallel parallel = {.workers = job->workers,
                                     .pieces = (job->length + c.piece - 1) / c.piece,

@@ -27,6 +27,7 @@ struct copy_job {
     bool target_zero; /* the target reads as zeros: zeros are left out */
     bool find_zeros;  /* look for zeros in data, too */
     bool write_zeros; /* zeros are data: the target is to have room for all */
+    bool offload;     /* between raw files the kernel copies, which does not look for zeros */
     bool salvage;     /* what cannot be read becomes zeros */
     uint64_t rate;    /* bytes a second; 0: no limit */
     void (*progress)(void *opaque, uint64_t done);

@@ -259,7 +259,7 @@ static const struct row rows[] = {
     {" convert dd ", 0, "verify", FLAG, AT(verify)},
     {" convert compare commit rebase dd ", 'm', "workers", CALL, .call = take_workers},
     {" convert ", 'W', "out-of-order", IGNORED_FLAG},
-    {" convert ", 'C', "copy-offloading", IGNORED_FLAG},
+    {" convert ", 'C', "copy-offloading", FLAG, AT(offload)},
     {" convert ", 'S', "sparse", CALL, .call = take_sparse},
     {" convert ", 'B', "backing-file", TEXT, AT(backing)},
     {" convert ", 0, "salvage", FLAG, AT(salvage)},
@@ -410,7 +410,8 @@ struct err *image_args_parse(struct image_args *args, const struct image_verb *v
             args->word[args->word_count++] = argv[i++];
         }
     }
-    if (args->word_count < verb->words_min || args->word_count > verb->words_max)
+    int most = verb->several && !args->qemu ? argc : verb->words_max;
+    if (args->word_count < verb->words_min || args->word_count > most)
         return err_of(ERR_USAGE, "usage: tenon image %s", verb->usage);
     if (args->opts) {
         TRY(image_opts_parse(args, &args->word[0], &args->format));

@@ -77,6 +77,11 @@ struct err *image_check_run(const struct image_args *args, int *status)
     unsigned flags = IMAGE_OPEN_CHECK | (args->repair ? IMAGE_OPEN_WRITABLE : 0);
     struct err *err = NULL;
     TRY(image_open_one(args, path, args->format, flags, &image));
+    if (args->several && !args->json && !args->quiet) {
+        printf("image: ");
+        image_print_name(path);
+        printf("\n");
+    }
     if (args->repair == REPAIR_LEAKS) { /* only when there is nothing worse */
         struct image_check look = {0};
         err = image_check(image, false, &look);

@@ -46,7 +46,7 @@ struct err *image_compare_run(const struct image_args *args, int *status)
     struct image_readers readers[2] = {0};
     struct err *err = NULL;
     for (unsigned i = 0; i < 2 && !err; i++)
-        err = image_readers_open(&readers[i], args, args->word[i], format[i], NULL, workers);
+        err = image_readers_open(&readers[i], args, &args->word[i], 1, format[i], NULL, workers);
     if (!err && args->strict &&
         image_size(readers[0].image[0]) != image_size(readers[1].image[0])) {
         *status = 1;

@@ -46,6 +46,7 @@ static struct err *run_job(const struct image_copy *copy, const struct image_rea
     if (args->sparse_size && JOB_PIECE % args->sparse_size == 0)
         job.unit = MAX(job.unit, args->sparse_size);
     job.salvage = args->salvage;
+    job.offload = args->offload;
     job.rate = args->rate;
     job.source_name = copy->source_name;
     job.target_name = copy->target_name;
@@ -66,13 +67,13 @@ static struct err *copy_data(const struct image_copy *copy)
     const struct image_args *args = copy->args;
     unsigned workers = args->workers ? args->workers : job_default_workers();
     struct image_readers readers = {0}, base = {0};
-    struct err *err =
-        image_readers_open(&readers, args, copy->source_name, args->format, copy->source, workers);
+    struct err *err = image_readers_open(&readers, args, copy->source_path, copy->source_count,
+                                         args->format, copy->source, workers);
     if (!err && args->backing) {
         scoped(free_cleanup) char *path = NULL;
         err = image_backing_path(copy->target_name, args->backing, &path);
         if (!err)
-            err = image_readers_open(&base, args, path, args->backing_format, NULL, workers);
+            err = image_readers_open(&base, args, &path, 1, args->backing_format, NULL, workers);
     }
     if (!err)
         err = run_job(copy, &readers, &base);
@@ -224,25 +225,54 @@ struct err *image_copy_run(struct image_copy *copy)
     struct err *err = NULL;
     const struct block_driver *driver = image_format(format, &err);
     TRY(err);
+    if (!copy->args->qemu && !strcmp(copy->target_name, "-"))
+        return image_standard_output(copy, driver, copy_data);
     if (image_is_remote(copy->target_name) && !copy->args->no_create)
         return err_of(ERR_USAGE, "'%s' is not made here: make it there, and use -n",
                       copy->target_name);
     return copy->args->no_create ? copy_existing(copy, format) : copy_new(copy, driver);
 }
 
+static struct err *check_words(const struct image_args *args)
+{
+    if (args->backing && !args->backing_format)
+        return err_of(ERR_USAGE, "-B needs -F: what format '%s' has must not be guessed later",
+                      args->backing);
+    if (args->offload && (args->compress || args->sparse_size || args->write_zeros))
+        return err_of(ERR_USAGE, "-C copies as it is: not with -c or -S");
+    if (args->word_count > 2 && (args->backing || args->snapshot))
+        return err_of(ERR_USAGE, "-B and -l are about one image, not about several in a row");
+    return NULL;
+}
+
+/* "a', 'b": the names of all, between the quotes of an error. */
+static char *list_names(char *const *name, unsigned count)
+{
+    char *list = xstrdup(name[0]);
+    for (unsigned i = 1; i < count; i++) {
+        char *longer = xasprintf("%s', '%s", list, name[i]);
+        free(list);
+        list = longer;
+    }
+    return list;
+}
+
 struct err *image_convert_run(const struct image_args *given, int *status)
 {
     struct image_args args = *given;
-    struct image_copy copy = {
-        .args = &args, .source_name = args.word[0], .target_name = args.word[args.word_count - 1]};
+    char input[IMAGE_INPUT_PATH];
+    unsigned count = (unsigned)args.word_count - 1;
+    scoped(free_cleanup) char *names = list_names(args.word, count);
+    struct image_copy copy = {.args = &args,
+                              .source_path = args.word,
+                              .source_count = count,
+                              .source_name = names,
+                              .target_name = args.word[count]};
     (void)status;
-    if (args.word_count > 2)
-        return err_of(ERR_USAGE, "only one image can be converted at a time");
     image_backing_options(&args);
-    if (args.backing && !args.backing_format)
-        return err_of(ERR_USAGE, "-B needs -F: what format '%s' has must not be guessed later",
-                      args.backing);
-    TRY(image_open_chain(&args, copy.source_name, args.format, 0, &copy.source));
+    TRY(check_words(&args));
+    TRY(image_standard_sources(&args, args.word, count, input));
+    TRY(image_open_joined(&args, args.word, count, args.format, &copy.source));
     struct err *err = NULL;
     if (args.snapshot)
         err = err_wrap(image_snapshot_load(copy.source, args.snapshot), "'%s'", copy.source_name);

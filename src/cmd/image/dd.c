@@ -9,7 +9,7 @@
 #include "cmd/image/convert.h"
 
 struct operands {
-    const char *from, *to;
+    char *from, *to;
     uint64_t block, count, skip;
     bool counted;
 };
@@ -18,7 +18,7 @@ static struct err *parse(const struct image_args *args, struct operands *out)
 {
     *out = (struct operands){.block = 512};
     for (int i = 0; i < args->word_count; i++) {
-        const char *word = args->word[i], *value = strchr(word, '=');
+        char *word = args->word[i], *value = strchr(word, '=');
         size_t length = value ? (size_t)(value++ - word) : 0;
         if (length == 2 && !strncmp(word, "if", 2))
             out->from = value;
@@ -44,15 +44,19 @@ static struct err *parse(const struct image_args *args, struct operands *out)
 struct err *image_dd_run(const struct image_args *args, int *status)
 {
     struct operands operands;
-    struct image_copy copy = {.args = args};
+    char input[IMAGE_INPUT_PATH];
     (void)status;
     TRY(parse(args, &operands));
-    copy.source_name = operands.from;
-    copy.target_name = operands.to;
+    struct image_copy copy = {.args = args,
+                              .source_path = &operands.from,
+                              .source_count = 1,
+                              .source_name = operands.from,
+                              .target_name = operands.to};
     if (!checked_mul(operands.block, operands.skip, &copy.offset) ||
         !checked_mul(operands.block, operands.count, &copy.length))
         return err_of(ERR_USAGE, "dd: the size is beyond what a file can be");
-    TRY(image_open_chain(args, copy.source_name, args->format, 0, &copy.source));
+    TRY(image_standard_sources(args, &operands.from, 1, input));
+    TRY(image_open_chain(args, operands.from, args->format, 0, &copy.source));
     uint64_t size = image_size(copy.source);
     uint64_t left = copy.offset < size ? size - copy.offset : 0;
     copy.length = operands.counted ? MIN(copy.length, left) : left;

@@ -18,19 +18,21 @@ static const struct image_verb verbs[] = {
      image_amend_run, 0},
     {"bench", "bench [-f FORMAT] [-w] [-c COUNT] [-d DEPTH] [-s SIZE] [-S STEP] FILE",
      "Say how fast an image answers", 1, 1, image_bench_run, 0},
-    {"check", "check [-f FORMAT] [--repair[=leaks|all]] [--json] FILE",
-     "Look for damage and leaked clusters", 1, 1, image_check_run, 0},
+    {"check", "check [-f FORMAT] [--repair[=leaks|all]] [--json] FILE...",
+     "Look for damage and leaked clusters", 1, 1, image_check_run, 0, true},
     {"commit", "commit [-f FORMAT] [-b BASE] [-d] FILE", "Put an overlay into what is below it", 1,
      1, image_commit_run, 0},
     {"compare", "compare [-f FORMAT] [-F FORMAT] [-s] FILE FILE", "Compare what two images hold", 2,
      2, image_compare_run, 2},
-    {"convert", "convert [-f FORMAT] [-O FORMAT] [-c] [-o OPTIONS] [--verify] FILE TARGET",
-     "Copy an image into another format", 2, INT_MAX, image_convert_run, 0},
+    {"convert", "convert [-f FORMAT] [-O FORMAT] [-c] [-o OPTIONS] [--verify] FILE... TARGET",
+     "Copy an image, or several one behind the other, into another format", 2, INT_MAX,
+     image_convert_run, 0},
     {"create", "create [-f FORMAT] [-o OPTIONS] [-b BACKING [-F FORMAT]] [--force] FILE [SIZE]",
      "Make an empty image", 1, 2, image_create_run, 0},
     {"dd", "dd [-f FORMAT] [-O FORMAT] [bs=N] [count=N] [skip=N] if=FILE of=TARGET",
      "Copy a stretch of an image", 2, 5, image_dd_run, 0},
-    {"info", "info [-f FORMAT] [--json] FILE", "Say what an image is", 1, 1, image_info_run, 0},
+    {"info", "info [-f FORMAT] [--json] FILE...", "Say what an image is", 1, 1, image_info_run, 0,
+     true},
     {"map", "map [-f FORMAT] [--json] FILE", "List what is where", 1, 1, image_map_run, 0},
     {"measure", "measure [-f FORMAT] [-O FORMAT] [-o OPTIONS] [--size N | FILE]",
      "Say what a converted image would take", 0, 1, image_measure_run, 0},
@@ -58,6 +60,28 @@ static struct err *find_verb(const char *name, const struct image_verb **verb)
     return err_of(ERR_USAGE, "image: unknown verb '%s': see `tenon help image`", name);
 }
 
+/* The worst status of all files counts; what cannot be looked at at all ends it. */
+static struct err *run_each(const struct image_verb *verb, struct image_args *args, int *status)
+{
+    int words = args->word_count, worst = 0;
+    char **word = args->word;
+    if (!verb->several || words == 1)
+        return verb->run(args, status);
+    struct err *err = NULL;
+    args->several = true;
+    for (int i = 0; i < words && !err; i++) {
+        args->word = word + i;
+        args->word_count = 1;
+        if (i && !args->json)
+            printf("\n");
+        err = verb->run(args, status);
+        worst = MAX(worst, *status);
+    }
+    args->word = word;
+    *status = worst;
+    return err;
+}
+
 static struct err *run(int argc, char **argv, bool qemu, int *status)
 {
     const struct image_verb *verb = NULL;
@@ -72,7 +96,7 @@ static struct err *run(int argc, char **argv, bool qemu, int *status)
     signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files is an error like others */
     struct err *err = image_args_parse(&args, verb, argc - 2, argv + 2);
     if (!err)
-        err = verb->run(&args, status);
+        err = run_each(verb, &args, status);
     if (err && !*status)
         *status = verb->failed ? verb->failed : 1;
     image_args_fini(&args);

@@ -33,7 +33,8 @@ struct image_args {
     char *text[IMAGE_OPTIONS_MAX]; /* owned copies behind `option` and others */
     unsigned option_count, text_count;
     bool compress, progress, quiet, no_create, json, force, unlocked, backing_chain, strict;
-    bool shrink, unchecked, salvage, target_is_zero, verify, write_zeros, drop, write, opts;
+    bool offload, shrink, unchecked, salvage, target_is_zero, verify, write_zeros, drop, write;
+    bool opts, several; /* several: one of the files of this call */
     enum { REPAIR_NONE, REPAIR_LEAKS, REPAIR_ALL } repair;
     const char *snapshot; /* name, for -c -a -d of `snapshot`, -l of convert */
     char snapshot_action;
@@ -56,7 +57,8 @@ struct image_verb {
     const char *name, *usage, *summary;
     int words_min, words_max;
     struct err *(*run)(const struct image_args *args, int *status);
-    int failed; /* exit status of a failure as qemu-img; 0: 1 */
+    int failed;   /* exit status of a failure as qemu-img; 0: 1 */
+    bool several; /* takes any number of files, one after the other; qemu-img takes one */
 };
 
 /* args.c: the words behind the verb. image_args_fini() on error too. */
@@ -102,15 +104,18 @@ struct err *image_open_error(const char *path, int error);
 /* How drivers reach the other files of an image at `path`. */
 void image_files_init(struct image_files *files, const struct image_args *args, const char *path);
 void image_files_fini(struct image_files *files);
-/* The same chain, opened once for each worker; `first` (borrowed, may be NULL) is the first. */
+/* Several, each with its chain, as one disk after the other, for reading. */
+struct err *image_open_joined(const struct image_args *args, char *const *path, unsigned paths,
+                              const char *format, struct image **image);
+/* The same, opened once for each worker; `first` (borrowed, may be NULL) is the first. */
 struct image_readers {
     struct image *image[JOB_WORKERS_MAX];
     unsigned count;
     bool borrowed; /* the first */
 };
 struct err *image_readers_open(struct image_readers *readers, const struct image_args *args,
-                               const char *path, const char *format, struct image *first,
-                               unsigned count);
+                               char *const *path, unsigned paths, const char *format,
+                               struct image *first, unsigned count);
 void image_readers_close(struct image_readers *readers);
 /* Flushes and closes what was written, unless `err`; either error, about `path`. */
 struct err *image_finish(struct image *image, struct err *take_err, const char *path);

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "block/block.h"
+#include "block/filter/filter.h"
 #include "block/proto/remote.h"
 #include "cmd/image/image.h"
 
@@ -191,16 +192,34 @@ struct err *image_open_chain(const struct image_args *args, const char *path, co
     return err;
 }
 
+struct err *image_open_joined(const struct image_args *args, char *const *path, unsigned paths,
+                              const char *format, struct image **image)
+{
+    if (paths == 1)
+        return image_open_chain(args, *path, format, 0, image);
+    scoped(free_cleanup) struct image **part = xcalloc(paths, sizeof(struct image *));
+    for (unsigned i = 0; i < paths; i++) {
+        struct err *err = image_open_chain(args, path[i], format, 0, &part[i]);
+        if (!err)
+            continue;
+        while (i--)
+            image_close(part[i]);
+        return err;
+    }
+    *image = filter_concat_open(part, paths);
+    return NULL;
+}
+
 struct err *image_readers_open(struct image_readers *readers, const struct image_args *args,
-                               const char *path, const char *format, struct image *first,
-                               unsigned count)
+                               char *const *path, unsigned paths, const char *format,
+                               struct image *first, unsigned count)
 {
     struct image_args own = *args;
     own.unlocked = true; /* the first has the lock */
     *readers = (struct image_readers){.image = {first}, .count = first != NULL, .borrowed = first};
     while (readers->count < count) {
         struct image **next = &readers->image[readers->count];
-        TRY(image_open_chain(readers->count ? &own : args, path, format, 0, next));
+        TRY(image_open_joined(readers->count ? &own : args, path, paths, format, next));
         readers->count++;
         if (args->snapshot && first)
             TRY(image_snapshot_load(*next, args->snapshot));

@@ -39,11 +39,11 @@ static struct err *keep_contents(const struct image_args *args, struct image *to
     struct image_readers old = {0}, new = {0};
     scoped(free_cleanup) char *path = NULL;
     own.unlocked = true;
-    struct err *err = image_readers_open(&old, &own, args->word[0], args->format, NULL, workers);
+    struct err *err = image_readers_open(&old, &own, args->word, 1, args->format, NULL, workers);
     if (!err && args->backing)
         err = image_backing_path(args->word[0], args->backing, &path);
     if (!err && args->backing)
-        err = image_readers_open(&new, args, path, args->backing_format, NULL, workers);
+        err = image_readers_open(&new, args, &path, 1, args->backing_format, NULL, workers);
     if (!err)
         err = copy_up(args, top, &old, &new);
     image_readers_close(&new);

@@ -121,6 +121,7 @@ void vm_block_fini(struct vm_control *control)
 {
     while (control->fdset_count)
         close(control->fdset[--control->fdset_count].fd);
+    vm_blockdev_fini(control);
     for (unsigned i = 0; i < VM_DISKS_MAX; i++)
         free(control->job_id[i]);
 }

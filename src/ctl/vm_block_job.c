@@ -101,24 +101,35 @@ static struct err *start(struct vm_control *control, const json_t *arguments, un
         "disk '%s'", vm_disk_config(control->vm, disk)->id);
 }
 
-/* A job whose target is a whole image: "target" in "format", which exists. */
-static struct err *start_copy(struct vm_control *control, const json_t *arguments,
+/* "target" of a drive-... command: a file that was handed over and holds an image. */
+static struct err *target_file(struct vm_control *control, const json_t *arguments, int *fd,
+                               const char **format)
+{
+    const char *mode;
+
+    TRY(vm_control_text(arguments, "format", format));
+    TRY(vm_control_text(arguments, "mode", &mode));
+    if (mode && strcmp(mode, "existing"))
+        return err_new("mode is existing: create the target first");
+    *format = *format ? *format : "raw";
+    return vm_control_fd(control, arguments, "target", fd);
+}
+
+/* A job whose target is a whole image, which exists; `named`: a node of blockdev-add. */
+static struct err *start_copy(struct vm_control *control, const json_t *arguments, bool named,
                               struct block_job_options *options)
 {
-    const char *format, *mode;
+    const char *format;
     unsigned disk;
     int fd;
 
     TRY(vm_control_disk(control, arguments, &disk));
-    TRY(vm_control_text(arguments, "format", &format));
-    TRY(vm_control_text(arguments, "mode", &mode));
-    if (mode && strcmp(mode, "existing"))
-        return err_new("mode is existing: create the target first");
-    TRY(vm_control_fd(control, arguments, "target", &fd));
-    return start(control, arguments, disk, options, fd, format ? format : "raw");
+    TRY(named ? vm_control_node(control, arguments, "target", &fd, &format)
+              : target_file(control, arguments, &fd, &format));
+    return start(control, arguments, disk, options, fd, format);
 }
 
-struct err *vm_block_mirror(void *opaque, const json_t *arguments, json_t **result)
+static struct err *mirror(struct vm_control *control, const json_t *arguments, bool named)
 {
     struct block_job_options options = {.kind = BLOCK_JOB_MIRROR};
     const char *sync;
@@ -127,10 +138,20 @@ struct err *vm_block_mirror(void *opaque, const json_t *arguments, json_t **resu
     if (!sync || (strcmp(sync, "full") && strcmp(sync, "top")))
         return err_new("sync is full or top");
     options.top_only = !strcmp(sync, "top");
-    return start_copy(opaque, arguments, &options);
+    return start_copy(control, arguments, named, &options);
 }
 
-struct err *vm_block_backup(void *opaque, const json_t *arguments, json_t **result)
+struct err *vm_block_mirror(void *opaque, const json_t *arguments, json_t **result)
+{
+    return mirror(opaque, arguments, false);
+}
+
+struct err *vm_blockdev_mirror(void *opaque, const json_t *arguments, json_t **result)
+{
+    return mirror(opaque, arguments, true);
+}
+
+static struct err *backup(struct vm_control *control, const json_t *arguments, bool named)
 {
     struct block_job_options options = {.kind = BLOCK_JOB_BACKUP};
     const char *sync;
@@ -141,7 +162,17 @@ struct err *vm_block_backup(void *opaque, const json_t *arguments, json_t **resu
         return err_new("sync is full or incremental");
     if (!options.bitmap != !strcmp(sync, "full"))
         return err_new("'bitmap' names what an incremental backup copies, and only that");
-    return start_copy(opaque, arguments, &options);
+    return start_copy(control, arguments, named, &options);
+}
+
+struct err *vm_block_backup(void *opaque, const json_t *arguments, json_t **result)
+{
+    return backup(opaque, arguments, false);
+}
+
+struct err *vm_blockdev_backup(void *opaque, const json_t *arguments, json_t **result)
+{
+    return backup(opaque, arguments, true);
 }
 
 /* The format of the disk's layer that lies in the file behind `fd`. */

@@ -12,6 +12,7 @@
 #include "vm/vm_disk.h"
 
 #define VM_CONTROL_FDSETS_MAX 32
+#define VM_CONTROL_NODES_MAX 32
 
 enum vm_status {
     STATUS_PRELAUNCH,
@@ -27,6 +28,13 @@ struct vm_fdset {
     int id, fd;
 };
 
+/* An image that blockdev-add gave a name; nobody uses it yet. */
+struct vm_node {
+    char *name;         /* owned */
+    const char *format; /* static */
+    int fd;             /* owned */
+};
+
 struct vm_control {
     struct vm *vm;
     char *name;
@@ -36,6 +44,8 @@ struct vm_control {
     enum vm_status status;
     struct vm_fdset fdset[VM_CONTROL_FDSETS_MAX];
     unsigned fdset_count;
+    struct vm_node node[VM_CONTROL_NODES_MAX];
+    unsigned node_count;
     char *job_id[VM_DISKS_MAX]; /* of the job on each disk; owned */
 };
 
@@ -47,12 +57,16 @@ struct err *vm_control_disk(struct vm_control *control, const json_t *arguments,
 /* A duplicate of the descriptor that "/dev/fdset/ID" in `name` stands for. */
 struct err *vm_control_fd(struct vm_control *control, const json_t *arguments, const char *name,
                           int *fd);
+/* The same of the node that `member` names, and its format (static). */
+struct err *vm_control_node(struct vm_control *control, const json_t *arguments, const char *member,
+                            int *fd, const char **format);
 
-/* vm_block.c, vm_block_bitmap.c, vm_block_job.c, vm_drive.c: commands. */
+/* vm_block.c, vm_block_bitmap.c, vm_block_job.c, vm_blockdev.c, vm_drive.c: commands. */
 typedef struct err *vm_command(void *opaque, const json_t *arguments, json_t **result);
 vm_command vm_block_query, vm_block_resize, vm_block_add_fd, vm_block_remove_fd, vm_block_snapshot;
 vm_command vm_block_throttle, vm_block_mirror, vm_block_commit, vm_block_stream;
 vm_command vm_block_bitmap_add, vm_block_bitmap_remove, vm_block_bitmap_clear, vm_block_backup;
+vm_command vm_blockdev_add, vm_blockdev_del, vm_blockdev_backup, vm_blockdev_mirror;
 vm_command vm_drive_eject, vm_drive_change_medium;
 vm_command vm_block_job_query, vm_block_job_complete, vm_block_job_cancel, vm_block_job_set_speed;
 /* vm_machine.c: commands, and for vm_on_reset(). */
@@ -69,5 +83,6 @@ void vm_drive_tray_moved(void *opaque, const char *disk, bool open);
 /* For vm_on_disk_error(). */
 void vm_block_failed(void *opaque, const char *disk, bool write, int error);
 void vm_block_fini(struct vm_control *control);
+void vm_blockdev_fini(struct vm_control *control);
 
 #endif

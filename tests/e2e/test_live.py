@@ -140,6 +140,22 @@ def test_backups(tenon):
     assert qmp.command('query-block')[0]['inserted']['dirty-bitmaps'] == [bitmap]
     qmp.command('drive-backup', device='a', sync='incremental', bitmap='b', format='qcow2', target=more)
     assert 'error' not in qmp.job_event('BLOCK_JOB_COMPLETED', 'a')
+    # The same by the names of nodes.
+    qmp.command('blockdev-add', driver='raw', **{'node-name': 'again'}, file={'driver': 'file', 'filename': full})
+    qmp.command('blockdev-add', driver='file', **{'node-name': 'below'}, filename=more)
+    qmp.command('blockdev-add', driver='qcow2', **{'node-name': 'more'}, file='below')
+    assert 'already' in qmp.refused('blockdev-add', driver='file', **{'node-name': 'more'}, filename=more)
+    assert 'already' in qmp.refused('blockdev-add', driver='file', **{'node-name': 'a'}, filename=more)
+    assert 'opens nothing' in qmp.refused('blockdev-add', driver='file', **{'node-name': 'x'}, filename='/dev/null')
+    assert "no node 'x'" in qmp.refused('blockdev-add', driver='qcow2', **{'node-name': 'y'}, file='x')
+    assert 'blockdev-add' in qmp.refused('blockdev-backup', device='a', sync='full', target=full)
+    (folder / 'full.img').write_bytes(b'x' * (1 << 20))
+    for target, sync in (('again', {'sync': 'full'}), ('more', {'sync': 'incremental', 'bitmap': 'b'})):
+        qmp.command('blockdev-backup', device='a', target=target, **{'job-id': 'copy'}, **sync)
+        assert 'error' not in qmp.job_event('BLOCK_JOB_COMPLETED', 'copy')
+        qmp.command('blockdev-del', **{'node-name': target})
+        assert 'no node' in qmp.refused('blockdev-del', **{'node-name': target})
+    assert (folder / 'full.img').read_bytes() == (folder / 'a.img').read_bytes()
     qmp.command('block-dirty-bitmap-remove', node='a', name='b')
     assert 'dirty-bitmaps' not in qmp.command('query-block')[0]['inserted']
     qmp.command('quit')

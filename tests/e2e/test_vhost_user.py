@@ -19,6 +19,7 @@ from test_disks import TIMEOUT, fio_disk  # noqa: F401
 
 ADDRESS = 0x7f0000000000  # where the front end has its guest's memory
 MEMORY = 1 << 20
+PROTOCOL = 0x1201  # MQ, CONFIG, INFLIGHT_SHMFD
 FEATURES = 1 << 32 | 1 << 30 | 1 << 9  # VERSION_1, PROTOCOL_FEATURES, FLUSH
 
 
@@ -53,26 +54,43 @@ class FrontEnd:
         self.send(request)
         return struct.unpack('<Q', self.answer())[0]
 
-    def start(self):
+    def start(self, before=None):
+        """`before`: a front end whose back end is gone, with the memory and the rings of its guest."""
         assert self.number(1) & FEATURES == FEATURES
-        assert self.number(15) & 0x201 == 0x201
-        self.send(16, struct.pack('<Q', 0x201))
+        assert self.number(15) & PROTOCOL == PROTOCOL
+        self.send(16, struct.pack('<Q', PROTOCOL))
         self.send(3)
         self.send(2, struct.pack('<Q', FEATURES))
-        fd = os.memfd_create('guest')
-        os.truncate(fd, MEMORY)
-        self.memory = mmap.mmap(fd, MEMORY)
-        self.send(5, struct.pack('<IIQQQQ', 1, 0, 0, MEMORY, ADDRESS, 0), [fd])
-        os.close(fd)
+        if before:
+            self.memory_fd, self.memory, self.avail = before.memory_fd, before.memory, before.avail
+        else:
+            self.memory_fd, self.avail = os.memfd_create('guest'), 0
+            os.truncate(self.memory_fd, MEMORY)
+            self.memory = mmap.mmap(self.memory_fd, MEMORY)
+        self.send(5, struct.pack('<IIQQQQ', 1, 0, 0, MEMORY, ADDRESS, 0), [self.memory_fd])
         self.kick, self.call = os.eventfd(0), os.eventfd(0)
-        self.avail = 0
+        self.inflight(before)
         self.send(8, struct.pack('<II', 0, 16))
-        self.send(10, struct.pack('<II', 0, 0))
+        self.send(10, struct.pack('<II', 0, struct.unpack_from('<H', self.memory, 0x3002)[0]))
         self.send(9, struct.pack('<IIQQQQ', 0, 0, ADDRESS + 0x1000, ADDRESS + 0x3000,
                                  ADDRESS + 0x2000, 0))
         self.send(13, struct.pack('<Q', 0), [self.call])
         self.send(12, struct.pack('<Q', 0), [self.kick])
         self.send(18, struct.pack('<II', 0, 1))
+
+    def inflight(self, before):
+        """Asks for the memory of what is in flight, or hands on what the back end before had."""
+        if before:
+            self.region_fd, self.region_at, self.region = before.region_fd, before.region_at, before.region
+        else:
+            self.send(31, struct.pack('<QQHH', 0, 0, 1, 16))
+            answer, fds, flags, _ = socket.recv_fds(self.socket, 32, 1)
+            assert struct.unpack_from('<III', answer) == (31, 5, 20)
+            self.region_fd, self.region_at = fds[0], answer[12:]
+            size, offset, queues, entries = struct.unpack('<QQHH', self.region_at)
+            assert (queues, entries) == (1, 16) and size >= 16 + 16 * 16
+            self.region = mmap.mmap(self.region_fd, size, offset=offset)
+        self.send(32, self.region_at, [self.region_fd])
 
     def request(self, kind, sector, data_len, write=b''):
         """One request of virtio-blk through the ring: status, data."""
@@ -134,6 +152,71 @@ def test_rings_and_memory(tenon, back_end):
     tenon.expect_nothing_left()
 
 
+def test_next_back_end_goes_on(tenon, back_end):
+    """Killed at the worst moments: what was taken and not answered is answered by the next one, once."""
+    content = bytes(range(256)) * 4096
+    (tenon.directory / 'a.raw').write_bytes(content)
+    args = ('--format', 'raw', 'a.raw')
+    process = back_end(*args)
+    front = FrontEnd('v.sock')
+    front.start()
+    for i in range(20):  # beyond the ring's end
+        assert front.request(0, i, 512) == (0, content[i * 512:(i + 1) * 512])
+    memory, region = front.memory, front.region
+    assert struct.unpack_from('<HHHH', region, 8) == (1, 16, 0, 20) and not any(region[16::16][:16])
+    process.kill()
+    process.wait()
+    assert front.socket.recv(1) == b''
+    # Reads at heads 6, 3 and 9. Of the first its answer was shown and its mark is still there; the others
+    # were taken, 9 before 3. Then one at head 12 that nobody has taken.
+    for head, sector in ((3, 100), (6, 101), (9, 102), (12, 103)):
+        place = 0x8000 + head * 0x1000
+        memory[place:place + 16] = struct.pack('<IIQ', 0, 0, sector)
+        memory[place + 0x800] = 0xEE
+        for i, (at, length, flags, after) in enumerate(((place, 16, 1, head + 1), (place + 0x400, 512, 3, head + 2),
+                                                       (place + 0x800, 1, 2, 0))):
+            memory[0x1000 + 16 * (head + i):0x1010 + 16 * (head + i)] = struct.pack('<QIHH', at, length, flags, after)
+    for i, head in enumerate((6, 9, 3, 12)):
+        struct.pack_into('<H', memory, 0x2004 + 2 * ((front.avail + i) % 16), head)
+    struct.pack_into('<H', memory, 0x2002, front.avail + 4)
+    for order, head in enumerate((6, 9, 3)):
+        struct.pack_into('<B5xHQ', region, 16 + 16 * head, 1, 0, 50 + order)
+    struct.pack_into('<H', region, 12, 6)                        # the last that was used
+    struct.pack_into('<H', memory, 0x3002, front.avail + 1)  # shown, but not yet written down as shown
+    memory[0x8000 + 6 * 0x1000 + 0x800] = 0
+    front.avail += 1
+    process = back_end(*args)
+    again = FrontEnd('v.sock')
+    again.start(before=front)
+    wait_for(lambda: struct.unpack_from('<H', memory, 0x3002)[0] == front.avail + 3, 30, 'the answers')
+    used = [struct.unpack_from('<I', memory, 0x3004 + 8 * ((front.avail + i) % 16))[0] for i in range(3)]
+    assert sorted(used) == [3, 9, 12]
+    for head, sector in ((3, 100), (9, 102), (12, 103)):
+        place = 0x8000 + head * 0x1000
+        assert memory[place + 0x800] == 0 and memory[place + 0x400:place + 0x600] == content[sector * 512:sector * 512 + 512]
+    assert memory[0x8000 + 6 * 0x1000 + 0x400:0x8000 + 6 * 0x1000 + 0x600] == bytes(512)  # not done twice
+    wait_for(lambda: struct.unpack_from('<H', region, 14)[0] == front.avail + 3, 30, 'the last note')
+    assert not any(region[16::16][:16])
+    again.avail = front.avail + 3
+    assert again.request(0, 7, 512) == (0, content[7 * 512:8 * 512])
+    # A region that tells nonsense breaks the ring, and nothing else.
+    for at, value in ((8, 7), (10, 15), (14, 0x4000)):
+        kept = bytes(region)
+        struct.pack_into('<H', region, at, value)
+        again.socket.close()
+        liar = FrontEnd('v.sock')
+        liar.start(before=again)
+        liar.number(1)
+        region[:] = kept
+        again = liar
+    again.socket.close()
+    last = FrontEnd('v.sock')
+    last.start(before=again)
+    assert last.request(0, 9, 512) == (0, content[9 * 512:10 * 512])
+    process.terminate()
+    assert process.wait(30) == 0
+
+
 def test_front_ends_that_lie(tenon, back_end):
     tenon.disk('a.raw')
     process = back_end('--format', 'raw', 'a.raw')
@@ -146,7 +229,10 @@ def test_front_ends_that_lie(tenon, back_end):
             (5, struct.pack('<IIQQQQ', 1, 0, 0, 4096, ADDRESS, 0), ()),
             (2, struct.pack('<Q', 1 << 63), ()), (9, bytes(4), ()), (18, struct.pack('<II', 7, 1), ()),
             (12, struct.pack('<Q', 99), ()), (24, struct.pack('<III', 0, 1 << 30, 0), ()),
-            (16, struct.pack('<Q', 1 << 40), ())):
+            (16, struct.pack('<Q', 1 << 40), ()), (31, struct.pack('<QQHH', 0, 0, 9, 16), ()),
+            (31, struct.pack('<QQHH', 0, 0, 1, 0), ()), (31, bytes(4), ()),
+            (32, struct.pack('<QQHH', 1 << 40, 0, 1, 16), [small]), (32, struct.pack('<QQHH', 4096, 0, 1, 1024), [small]),
+            (32, struct.pack('<QQHH', 4096, 4096, 1, 16), [small]), (32, struct.pack('<QQHH', 4096, 0, 1, 16), ())):
         front = FrontEnd('v.sock')
         front.send(request, payload, fds)
         assert front.socket.recv(100) == b'', (request, payload)

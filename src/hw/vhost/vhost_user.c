@@ -16,6 +16,7 @@ static void drop_fds(struct vhost_user *vhost)
 {
     while (vhost->fd_count)
         close(vhost->fds[--vhost->fd_count]);
+    vhost_user_close(&vhost->reply_fd);
 }
 
 static void drop_front_end(struct vhost_user *vhost)
@@ -47,6 +48,18 @@ static bool send_reply(struct vhost_user *vhost, uint32_t request, const uint8_t
     uint8_t header[VHOST_HEADER];
     struct iovec iov[2] = {{header, sizeof(header)}, {(void *)(uintptr_t)payload, length}};
     struct msghdr message = {.msg_iov = iov, .msg_iovlen = 2};
+    union {
+        char bytes[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr align;
+    } control = {0};
+    if (vhost->reply_fd >= 0) {
+        message.msg_control = control.bytes;
+        message.msg_controllen = sizeof(control.bytes);
+        struct cmsghdr *part = CMSG_FIRSTHDR(&message);
+        *part = (struct cmsghdr){
+            .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
+        memcpy(CMSG_DATA(part), &vhost->reply_fd, sizeof(int));
+    }
     put_le32(header, request);
     put_le32(header + 4, VHOST_VERSION | VHOST_REPLY);
     put_le32(header + 8, length);
@@ -62,15 +75,16 @@ static bool handle(struct vhost_user *vhost)
     bool good = (flags & 3) == VHOST_VERSION && !(flags & VHOST_REPLY) &&
                 vhost_user_handle(vhost, (enum vhost_request)request, vhost->message + VHOST_HEADER,
                                   vhost->got - VHOST_HEADER, reply, &length);
-    drop_fds(vhost);
-    vhost->got = 0;
     bool wants = (flags & VHOST_NEED_REPLY) && (vhost->protocol >> VHOST_P_REPLY_ACK & 1);
-    if (good && length)
-        return send_reply(vhost, request, reply, length);
-    if (!wants)
-        return good;
-    put_le64(reply, !good);
-    return send_reply(vhost, request, reply, 8) && good;
+    vhost->got = 0;
+    if (good && length) {
+        good = send_reply(vhost, request, reply, length);
+    } else if (wants) {
+        put_le64(reply, !good);
+        good = send_reply(vhost, request, reply, 8) && good;
+    }
+    drop_fds(vhost);
+    return good;
 }
 
 /* Descriptors that came with some bytes. More than a message can have are closed. */
@@ -180,7 +194,7 @@ struct err *vhost_user_new(const struct vhost_user_config *config, struct vhost_
 {
     struct vhost_user *vhost = xcalloc(1, sizeof(*vhost));
     vhost->config = *config;
-    vhost->fd = -1;
+    vhost->fd = vhost->reply_fd = -1;
     for (unsigned i = 0; i < VIRTIO_BLK_QUEUES_MAX; i++)
         vhost->ring[i] = (struct vhost_ring){.vhost = vhost, .kick_fd = -1, .call_fd = -1};
     struct err *err = build(vhost);

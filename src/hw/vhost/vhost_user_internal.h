@@ -37,13 +37,20 @@ enum vhost_request {
     VHOST_SET_VRING_ENABLE = 18,
     VHOST_GET_CONFIG = 24,
     VHOST_SET_CONFIG = 25,
+    VHOST_GET_INFLIGHT_FD = 31,
+    VHOST_SET_INFLIGHT_FD = 32,
 };
 
 #define VHOST_VERSION 1u
 #define VHOST_REPLY (1u << 2)
 #define VHOST_NEED_REPLY (1u << 3)
 #define VHOST_F_PROTOCOL_FEATURES 30
-enum vhost_protocol_feature { VHOST_P_MQ = 0, VHOST_P_REPLY_ACK = 3, VHOST_P_CONFIG = 9 };
+enum vhost_protocol_feature {
+    VHOST_P_MQ = 0,
+    VHOST_P_REPLY_ACK = 3,
+    VHOST_P_CONFIG = 9,
+    VHOST_P_INFLIGHT_SHMFD = 12,
+};
 
 struct vhost_region {
     uint64_t gpa, size, address; /* `address`: where the front end has it in its own memory */
@@ -74,12 +81,15 @@ struct vhost_user {
     struct vhost_region region[VHOST_REGIONS_MAX];
     unsigned region_count;
     struct vhost_ring ring[VIRTIO_BLK_QUEUES_MAX];
+    uint8_t *inflight; /* mapped: what the rings have in flight; NULL: not written down */
+    size_t inflight_size;
 
     /* The message that is coming. */
     uint8_t message[VHOST_HEADER + VHOST_PAYLOAD_MAX];
     unsigned got;
     int fds[VHOST_FDS_MAX]; /* owned until a request takes them */
     unsigned fd_count;
+    int reply_fd; /* owned: goes along with the answer; -1: none does */
 };
 
 static inline void vhost_user_close(int *fd)
@@ -96,5 +106,15 @@ bool vhost_user_handle(struct vhost_user *vhost, enum vhost_request request, uin
                        uint32_t size, uint8_t *reply, uint32_t *length);
 /* To the state before any front end. */
 void vhost_user_forget(struct vhost_user *vhost);
+
+/*
+ * vhost_user_inflight.c: the memory that tells another process what was in flight. No ring runs.
+ * GET makes it (reply_fd), SET maps it; `payload` has VHOST_INFLIGHT_PAYLOAD bytes.
+ */
+#define VHOST_INFLIGHT_PAYLOAD 20u
+bool vhost_user_inflight_get(struct vhost_user *vhost, const uint8_t *payload, uint8_t *reply,
+                             uint32_t *length);
+bool vhost_user_inflight_set(struct vhost_user *vhost, const uint8_t *payload, int take_fd);
+void vhost_user_inflight_forget(struct vhost_user *vhost);
 
 #endif

@@ -15,7 +15,9 @@
 #include "base/checked.h"
 #include "hw/vhost/vhost_user_internal.h"
 
-#define PROTOCOL_FEATURES (1ull << VHOST_P_MQ | 1ull << VHOST_P_REPLY_ACK | 1ull << VHOST_P_CONFIG)
+#define PROTOCOL_FEATURES                                                                          \
+    (1ull << VHOST_P_MQ | 1ull << VHOST_P_REPLY_ACK | 1ull << VHOST_P_CONFIG |                     \
+     1ull << VHOST_P_INFLIGHT_SHMFD)
 #define NO_FD 0x100u /* in the number that goes with a doorbell: there is none */
 #define CONFIG_HEADER 12u
 
@@ -91,7 +93,7 @@ static void start_ring(struct vhost_user *vhost, unsigned index)
     queue->used = used_index(vhost, queue);
     device->needs_reset = false;
     device->status |= VIRTIO_STATUS_FEATURES_OK | VIRTIO_STATUS_DRIVER_OK;
-    queue->enabled = virtq_enable(queue);
+    queue->enabled = virtq_enable(queue) && virtq_inflight_begin(queue);
     if (queue->enabled)
         virtq_signal(queue); /* what has been made available before */
 }
@@ -300,6 +302,14 @@ static bool answer_number(uint64_t number, uint8_t *reply, uint32_t *length)
     return true;
 }
 
+static bool set_inflight(struct vhost_user *vhost, const uint8_t *payload)
+{
+    stop_all(vhost);
+    bool good = vhost_user_inflight_set(vhost, payload, take_fd(vhost));
+    start_all(vhost);
+    return good;
+}
+
 /* How much a request has at least behind its header. */
 static uint32_t least_payload(enum vhost_request request)
 {
@@ -315,6 +325,9 @@ static uint32_t least_payload(enum vhost_request request)
     case VHOST_GET_CONFIG:
     case VHOST_SET_CONFIG:
         return CONFIG_HEADER;
+    case VHOST_GET_INFLIGHT_FD:
+    case VHOST_SET_INFLIGHT_FD:
+        return VHOST_INFLIGHT_PAYLOAD;
     default:
         return 8;
     }
@@ -359,6 +372,10 @@ bool vhost_user_handle(struct vhost_user *vhost, enum vhost_request request, uin
     case VHOST_GET_CONFIG:
     case VHOST_SET_CONFIG:
         return config(vhost, request == VHOST_SET_CONFIG, payload, size, reply, length);
+    case VHOST_GET_INFLIGHT_FD:
+        return vhost_user_inflight_get(vhost, payload, reply, length);
+    case VHOST_SET_INFLIGHT_FD:
+        return set_inflight(vhost, payload);
     }
     return false;
 }
@@ -373,6 +390,7 @@ void vhost_user_forget(struct vhost_user *vhost)
         vhost_user_close(&ring->call_fd);
         *ring = (struct vhost_ring){.vhost = vhost, .kick_fd = -1, .call_fd = -1};
     }
+    vhost_user_inflight_forget(vhost);
     virtio_reset(device); /* the features too */
     virtio_resume(device);
     forget_memory(vhost);

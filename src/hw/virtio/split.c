@@ -44,7 +44,7 @@ static int available(struct virtq *queue)
                       waiting);
         return -1;
     }
-    return waiting;
+    return waiting + (int)virtq_inflight_left(queue);
 }
 
 /* The entries of an indirect table, which are chained within it. */
@@ -86,7 +86,9 @@ static bool gather(struct virtq_chain *chain)
 {
     struct virtq *queue = chain->queue;
     unsigned place = queue->avail % queue->size;
-    uint16_t head = load16(queue->host[AVAIL] + RING_ENTRIES + place * AVAIL_ENTRY);
+    bool again = virtq_inflight_left(queue);
+    uint16_t head = again ? virtq_inflight_again(queue)
+                          : load16(queue->host[AVAIL] + RING_ENTRIES + place * AVAIL_ENTRY);
     uint16_t at = head;
     for (unsigned walked = 0; walked < queue->size; walked++) {
         if (at >= queue->size) {
@@ -108,7 +110,7 @@ static bool gather(struct virtq_chain *chain)
             return false;
         }
         if (!more) {
-            queue->avail++;
+            queue->avail += !again;
             chain->slot->req.id = head;
             chain->slot->req.chain_len = 1;
             return true;

@@ -204,6 +204,7 @@ struct virtq_req *virtq_pop(struct virtq *queue)
     }
     queue->in_flight++;
     queue->descriptors_in_flight += req->chain_len;
+    virtq_inflight_take(queue, req->id);
     return req;
 }
 
@@ -255,7 +256,9 @@ void virtq_push(struct virtq *queue, struct virtq_req *req, uint32_t written)
     written = (uint32_t)MIN((uint64_t)written, req->in_len);
     return_segments(queue, req, written);
     queue->ring->put_used(queue, req, written);
+    virtq_inflight_used(queue, req->id);
     queue->ring->publish(queue);
+    virtq_inflight_shown(queue, req->id);
     release(queue, req);
 }
 
@@ -393,6 +396,9 @@ void virtq_disable(struct virtq *queue)
         gmem_unmap(queue_gmem(queue), queue->host[i], queue->area_size[i],
                    i == 2 ? GMEM_WRITE : GMEM_READ, 0);
     free(queue->slots);
+    free(queue->inflight.again);
+    queue->inflight.again = NULL;
+    queue->inflight.again_count = queue->inflight.again_next = 0;
     queue->slots = NULL;
     queue->free = NULL;
     queue->ring = NULL;

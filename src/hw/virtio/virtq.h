@@ -82,6 +82,14 @@ struct virtq_ring {
 
 extern const struct virtq_ring virtq_split, virtq_packed;
 
+/* Requests in flight, written down where another process finds them (inflight.c). */
+struct virtq_inflight {
+    uint8_t *region; /* borrowed, virtq_inflight_size() bytes; NULL: nobody wants to know */
+    uint64_t counter;
+    uint16_t *again; /* owned: heads that come once more, oldest first */
+    unsigned again_count, again_next;
+};
+
 struct virtq {
     struct virtio_device *device;
     struct loop *loop;
@@ -121,6 +129,8 @@ struct virtq {
     uint64_t doorbell; /* guest address that rings kick_fd without an exit to us; 0: none */
     bool drain_wanted; /* the queue's loop is to drain it */
     bool resetting;    /* ... and then to reset it */
+
+    struct virtq_inflight inflight;
 };
 
 /* virtq.c: from the driver's registers to a usable ring; false after virtio_broken(). */
@@ -128,6 +138,21 @@ bool virtq_enable(struct virtq *queue);
 /* Gives the ring's memory back; the registers stay. No request is in flight. */
 void virtq_disable(struct virtq *queue);
 void virtq_reset_registers(struct virtq *queue);
+
+/* inflight.c: bytes for a ring of so many entries. */
+size_t virtq_inflight_size(uint16_t entries);
+/*
+ * On a ring that was just enabled: what the region says is in flight comes again, before what is
+ * available. False after virtio_broken().
+ */
+bool virtq_inflight_begin(struct virtq *queue);
+void virtq_inflight_take(struct virtq *queue, uint16_t head);
+/* Around publish(): the request is among the used ones that are about to be shown; it was shown. */
+void virtq_inflight_used(struct virtq *queue, uint16_t head);
+void virtq_inflight_shown(struct virtq *queue, uint16_t head);
+/* How many are to come again, and the head of the next of them. */
+unsigned virtq_inflight_left(const struct virtq *queue);
+uint16_t virtq_inflight_again(struct virtq *queue);
 
 /* For the ring layouts. */
 struct virtq_desc virtq_desc_copy(const uint8_t *at);

@@ -112,9 +112,11 @@ struct image_files {
 
 /*
  * A file or block device as a node, the bottom of every graph. `fd` is taken, on error too. Reads
- * beyond its end give zeros, writes extend a file.
+ * beyond its end give zeros, writes extend a file. Of a socket, whose other end an NBD server has
+ * (block/export/), it is what that server has.
  */
 struct err *image_open_fd(int take_fd, unsigned flags, struct image **image);
+bool image_fd_is_socket(int fd);
 /*
  * A format over `take_file` (taken, on error too). `driver` NULL probes: raw is what nothing else
  * recognises. `files` may be NULL and is borrowed until the call returns.

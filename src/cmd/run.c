@@ -41,7 +41,8 @@ static const struct option_spec options[] = {
      "Whoever may connect owns the guest."},
     {"paused", NULL, "Start with the CPUs stopped: QMP `cont` or gdb lets them go."},
     {"write", NULL, "With an image: change it, instead of an overlay that is dropped at the end."},
-    {"cdrom", "FILE", "An optical drive with this image as its disc; none: an empty one."},
+    {"cdrom", "FILE|URL",
+     "An optical drive with this image as its disc; none: an empty one. May be repeated."},
     {"user-data", "FILE", "User data for cloud-init in the guest, on a disk of its own."},
     {"ssh-key", "FILE", "Public keys that may log in, through cloud-init."},
     {"hostname", "NAME", "The guest's name for itself, through cloud-init."},
@@ -392,6 +393,7 @@ static void run_fini(struct run *run)
         kill(run->vmm, SIGKILL);
         waitpid(run->vmm, NULL, 0);
     }
+    run_end_remotes(run);
     terminal_fini(&run->terminal);
     for (unsigned i = 0; i < run->socket_count; i++) {
         unlink(run->socket_path[i]);
@@ -446,6 +448,7 @@ static struct err *command_run_main(int argc, char **argv, uint64_t started_ns, 
         err = start(run);
         if (!err)
             err = run_supervise(run);
+        run_end_remotes(run);
         if (!err)
             err = conclude(run, status);
         if (err)

@@ -20,6 +20,12 @@
 
 #define RUN_SOCKETS_MAX (VM_CONSOLES_MAX + 3)
 
+/* The process that has a remote disk's image. */
+struct run_remote {
+    pid_t pid;   /* 0: none */
+    int stop_fd; /* closed: it ends */
+};
+
 struct run {
     struct launch launch; /* the VM, and the descriptors for tenon-vmm */
 
@@ -45,6 +51,7 @@ struct run {
     int report_fd;                    /* -1: no report file */
     pid_t vmm, slirp[VM_NETS_MAX];    /* 0: not running */
     int slirp_status_fd[VM_NETS_MAX]; /* until it is ready; -1 */
+    struct run_remote remote[VM_DISKS_MAX];
     char engine_why[400];             /* "soft: /dev/kvm is missing" */
     struct terminal terminal;
 
@@ -61,6 +68,11 @@ struct err *run_choose_accel(struct run *run, bool open_kvm);
 struct err *run_open_files(struct run *run);
 /* One disk with the layers below it, locked; its `format` becomes that of all of them. */
 struct err *run_open_disk(struct vm_disk *disk);
+/* run_remote.c: is the image on another machine? Then a process opens and serves it. */
+bool run_disk_is_remote(const struct vm_disk *disk);
+struct err *run_open_remote(struct run *run, unsigned index);
+/* The VM has ended: waits until what it wrote has been sent. */
+void run_end_remotes(struct run *run);
 /* Opens `path` and checks that it is a file; `what` begins the error: "kernel". */
 struct err *run_open_file(const char *what, const char *path, int flags, int *fd);
 /* Locks an image, against other VMs; waits a little for one that is ending. */

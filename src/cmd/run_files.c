@@ -173,6 +173,17 @@ struct err *run_open_disk(struct vm_disk *disk)
     return NULL;
 }
 
+/* The only thing to boot from, and a disc: its architecture is looked at. */
+static struct err *check_boot_disc(const struct vm_config *config)
+{
+    const struct vm_disk *disk = &config->disk[0];
+
+    if (!config->firmware || config->disk_count != 1 || disk->media != VM_MEDIA_CDROM ||
+        !disk->path || run_disk_is_remote(disk) || strcmp(disk->format, "raw"))
+        return NULL;
+    return err_wrap(run_check_boot_disc(disk), "disk '%s'", disk->id);
+}
+
 struct err *run_open_files(struct run *run)
 {
     struct vm_config *config = &run->launch.config;
@@ -182,11 +193,10 @@ struct err *run_open_files(struct run *run)
     if (config->initrd)
         TRY(run_open_file("initrd", config->initrd, O_RDONLY, &config->initrd_fd));
     TRY(run_open_firmware(run));
-    for (unsigned i = 0; i < config->disk_count; i++)
-        TRY(err_wrap(run_open_disk(&config->disk[i]), "disk '%s'", config->disk[i].id));
-    const struct vm_disk *first = &config->disk[0];
-    if (config->firmware && config->disk_count == 1 && first->media == VM_MEDIA_CDROM &&
-        first->path && !strcmp(first->format, "raw"))
-        return err_wrap(run_check_boot_disc(first), "disk '%s'", first->id);
-    return NULL;
+    for (unsigned i = 0; i < config->disk_count; i++) {
+        struct vm_disk *disk = &config->disk[i];
+        struct err *err = run_disk_is_remote(disk) ? run_open_remote(run, i) : run_open_disk(disk);
+        TRY(err_wrap(err, "disk '%s'", disk->id));
+    }
+    return check_boot_disc(config);
 }

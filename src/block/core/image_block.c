@@ -132,11 +132,14 @@ struct err *block_open_removable(const struct block_options *options, struct blo
 
 struct err *block_open(const struct block_options *options, struct block **out)
 {
-    if (!options->formats || !strcmp(options->formats, "raw"))
+    struct block_options opened = *options;
+    if (!options->formats)
+        opened.formats = "raw";
+    if (!strcmp(opened.formats, "raw") && !image_fd_is_socket(options->fd))
         return block_open_raw(options, out);
     struct block *block = block_new(options);
     block->fd = -1; /* the image's */
-    struct err *err = open_chain(block, options);
+    struct err *err = open_chain(block, &opened);
     block->memory_align = 1;
     block->info.logical_block = 512;
     block->info.physical_block = 4096;

@@ -33,7 +33,8 @@ struct nbd_server_config {
     const struct nbd_export *export;
     unsigned export_count;
     const struct nbd_tls *tls; /* NULL: in the clear; else nobody gets in without */
-    int listen_fd;             /* borrowed */
+    int listen_fd;             /* borrowed; -1: there is only the first client */
+    int client_fd;             /* a first client, taken; 0 or -1: none */
     int stop_fd;               /* readable or hung up: the server ends; borrowed */
     unsigned clients_max;      /* others wait in the listener's queue */
 };

@@ -206,6 +206,8 @@ struct err *nbd_serve(const struct nbd_server_config *config)
     pthread_attr_init(&server.thread);
     pthread_attr_setdetachstate(&server.thread, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&server.thread, WORKER_STACK);
+    if (config->client_fd > 0)
+        add_client(&server, config->client_fd);
     accept_clients(&server);
     close_clients(&server);
     pthread_attr_destroy(&server.thread);

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "block/core/driver.h"
+#include "block/proto/remote.h"
 
 struct file_state {
     int fd;
@@ -246,6 +247,8 @@ static struct err *learn(int fd, struct file_state *state, uint64_t *size)
 
 struct err *image_open_fd(int take_fd, unsigned flags, struct image **out)
 {
+    if (image_fd_is_socket(take_fd))
+        return image_open_socket(take_fd, flags, out);
     struct file_state *state = xcalloc(1, sizeof(*state));
     uint64_t size = 0;
     struct err *err = learn(take_fd, state, &size);
@@ -262,6 +265,12 @@ struct err *image_open_fd(int take_fd, unsigned flags, struct image **out)
     image->grows = true;
     *out = image;
     return NULL;
+}
+
+bool image_fd_is_socket(int fd)
+{
+    struct stat status;
+    return fstat(fd, &status) == 0 && S_ISSOCK(status.st_mode);
 }
 
 int image_fd(const struct image *image)

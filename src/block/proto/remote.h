@@ -15,6 +15,9 @@ bool image_is_remote(const char *name);
 /* Opens it as the bottom node of a graph: IMAGE_OPEN_WRITABLE or not. */
 struct err *image_open_remote(const char *name, unsigned flags, struct image **image);
 
+/* nbd_client.c: the image of the NBD server at the other end of a socket. */
+struct err *image_open_socket(int take_fd, unsigned flags, struct image **image);
+
 /* The kinds, each in its file. */
 struct err *remote_open_nbd(const char *name, unsigned flags, struct image **image);
 struct err *remote_open_http(const char *name, unsigned flags, struct image **image);

@@ -26,14 +26,10 @@ static bool name_agrees(const char *path, const char *format)
            (!strcmp(format, "qcow2") && !strcmp(end, "qcow"));
 }
 
-struct err *image_guess_format(int take_fd, const char *path, char **format)
+struct err *image_guess(struct image *file, const char *path, char **format)
 {
     const struct block_driver *driver;
-    struct image *file;
-    TRY(image_open_fd(take_fd, 0, &file));
-    struct err *err = image_probe(file, &driver);
-    image_close(file);
-    TRY(err);
+    TRY(image_probe(file, &driver));
     const char *name = image_driver_name(driver);
     if (strcmp(name, "raw") && !name_agrees(path, name))
         return err_of(ERR_USAGE,
@@ -42,6 +38,15 @@ struct err *image_guess_format(int take_fd, const char *path, char **format)
                       path, name, name);
     *format = xstrdup(name);
     return NULL;
+}
+
+struct err *image_guess_format(int take_fd, const char *path, char **format)
+{
+    struct image *file;
+    TRY(image_open_fd(take_fd, 0, &file));
+    struct err *err = image_guess(file, path, format);
+    image_close(file);
+    return err;
 }
 
 static struct err *guess(struct vm_disk *disk)

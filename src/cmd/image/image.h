@@ -134,7 +134,9 @@ void image_new_fini(struct image_new *file);
 /* disk.c: the format of a VM's disk and the descriptors of its backing chain. */
 struct vm_disk;
 struct err *image_resolve_disk(struct vm_disk *disk);
-/* What the first bytes and the end of the name agree on. The descriptor is taken. */
+/* What the first bytes of a file and the end of its name agree on. */
+struct err *image_guess(struct image *file, const char *path, char **format);
+/* The same; the descriptor is taken. */
 struct err *image_guess_format(int take_fd, const char *path, char **format);
 
 /* report.c: what goes to standard output. */

@@ -46,19 +46,6 @@ static void packet_done(struct scsi_task *task)
     ahci_ended(port);
 }
 
-/* The sense data of the last failure, once. */
-static bool answer_sense(struct ahci_port *port, struct scsi_task *task)
-{
-    if (task->cdb[0] != SCSI_REQUEST_SENSE || !port->sense[0])
-        return false;
-    task->moved = 0;
-    task->overrun = false;
-    memcpy(task->scratch, port->sense, SCSI_SENSE_SIZE);
-    memset(port->sense, 0, SCSI_SENSE_SIZE);
-    scsi_task_answer(task, SCSI_SENSE_SIZE, task->cdb[4]);
-    return true;
-}
-
 static void packet(struct ahci_command *command)
 {
     static const uint16_t lun = 0;
@@ -84,7 +71,7 @@ static void packet(struct ahci_command *command)
     task->lock = ahci_lock(port);
     port->in_flight++;
     port->ahci->in_flight++;
-    if (!answer_sense(port, task))
+    if (!scsi_task_answer_sense(task, port->sense))
         scsi_task_start(task);
 }
 

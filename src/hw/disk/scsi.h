@@ -135,5 +135,10 @@ struct scsi_task {
 
 /* Carries a command out. The fields after `lock` need not be set. Device lock held. */
 void scsi_task_start(struct scsi_task *task);
+/*
+ * For transports that keep the sense data of the last failure: a command that asks for it takes it
+ * out of `sense`, and ends. False: it is to be started.
+ */
+bool scsi_task_answer_sense(struct scsi_task *task, uint8_t sense[SCSI_SENSE_SIZE]);
 
 #endif

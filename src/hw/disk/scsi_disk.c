@@ -401,6 +401,18 @@ static void request_sense(struct scsi_task *task)
     scsi_task_answer(task, SCSI_SENSE_SIZE, task->cdb[4]);
 }
 
+bool scsi_task_answer_sense(struct scsi_task *task, uint8_t sense[SCSI_SENSE_SIZE])
+{
+    if (task->cdb[0] != SCSI_REQUEST_SENSE || !sense[0])
+        return false;
+    task->moved = 0;
+    task->overrun = false;
+    memcpy(task->scratch, sense, SCSI_SENSE_SIZE);
+    memset(sense, 0, SCSI_SENSE_SIZE);
+    scsi_task_answer(task, SCSI_SENSE_SIZE, task->cdb[4]);
+    return true;
+}
+
 static void refuse_reservation(struct scsi_task *task)
 {
     log_guest(&task->unit->complaints,

@@ -220,6 +220,9 @@ void run_print_start(const struct run *run)
         print_net(&out, &config->net[i]);
     if (config->vga)
         buf_printf(&out, "  screen: VGA adapter, with keyboard and mouse\n");
+    if (config->usb)
+        buf_printf(&out, "  usb: xHCI controller%s%s\n", config->usb_keyboard ? ", keyboard" : "",
+                   config->usb_tablet ? ", tablet" : "");
     for (unsigned i = 0; i < config->console_count; i++)
         print_console(&out, run, i);
     if (run->qmp_path)

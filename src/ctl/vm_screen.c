@@ -121,18 +121,24 @@ static struct err *read_button(const json_t *data, struct vm_input *input)
     return err_new("there is no button '%s'", name ? name : "?");
 }
 
-static struct err *read_movement(const json_t *data, struct vm_input *input)
+/* By a distance, or with `absolute` to a place from 0 to 0x7fff. */
+static struct err *read_movement(const json_t *data, bool absolute, struct vm_input *input)
 {
     const char *axis = json_string_value(json_object_get(data, "axis"));
     json_int_t value = json_integer_value(json_object_get(data, "value"));
 
-    if (!axis || (strcmp(axis, "x") && strcmp(axis, "y")) || value < INT16_MIN || value > INT16_MAX)
-        return err_new("a movement is {\"axis\": \"x\" or \"y\", \"value\": DOTS}");
+    if (!axis || (strcmp(axis, "x") && strcmp(axis, "y")) || value < (absolute ? 0 : INT16_MIN) ||
+        value > INT16_MAX)
+        return err_new("a movement is {\"axis\": \"x\" or \"y\", \"value\": %s}",
+                       absolute ? "0 to 32767" : "DOTS");
+    input->absolute = absolute;
+    if (absolute)
+        input->x = input->y = -1;
     *(*axis == 'x' ? &input->x : &input->y) = (int)value;
     return NULL;
 }
 
-/* QAPI's InputEvent, but for tablets and touch screens, which this machine lacks. */
+/* QAPI's InputEvent, but for touch screens, which this machine lacks. */
 static struct err *read_event(const json_t *event, struct vm_input *input)
 {
     const char *type = json_string_value(json_object_get(event, "type"));
@@ -143,9 +149,9 @@ static struct err *read_event(const json_t *event, struct vm_input *input)
         return read_key(json_object_get(data, "key"), &input->key);
     if (type && !strcmp(type, "btn"))
         return read_button(data, input);
-    if (type && !strcmp(type, "rel"))
-        return read_movement(data, input);
-    return err_new("the types of events are key, btn and rel, not '%s'", type ? type : "?");
+    if (type && (!strcmp(type, "rel") || !strcmp(type, "abs")))
+        return read_movement(data, *type == 'a', input);
+    return err_new("the types of events are key, btn, rel and abs, not '%s'", type ? type : "?");
 }
 
 /* All events are read before the first happens. */

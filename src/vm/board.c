@@ -198,6 +198,7 @@ struct err *board_build(struct board *board, const struct board_wiring *wiring)
     TRY(kind->build_chipset(board));
     TRY(board_add_ports(board));
     TRY(board_add_screen(board));
+    TRY(board_add_usb(board));
     TRY(board_add_virtio(board));
     return board_add_firmware(board);
 }

@@ -75,7 +75,10 @@ struct board {
     struct host_bridge *bridge; /* q35 */
     struct i8042 *i8042;        /* q35 */
     struct vga *vga;            /* NULL: no screen, and nobody sees the keyboard */
-    struct key_player *keys;
+    struct xhci *xhci;          /* NULL: no USB */
+    struct usb_hid *usb_keyboard, *usb_tablet;
+    struct key_player *keys; /* NULL: no keyboard */
+    uint8_t buttons;         /* of mouse or tablet, enum mouse_button */
     struct screen_console *screen_console; /* NULL: none */
 
     /* With firmware. */
@@ -138,6 +141,16 @@ struct err *board_add_ports(struct board *board);
 struct err *board_add_screen(struct board *board);
 /* Before the devices. */
 void board_fini_screen(struct board *board);
+/* board_usb.c: the controller, if the VM has one, with what is plugged in but disks. */
+struct err *board_add_usb(struct board *board);
+struct err *board_add_usb_disk(struct board *board, unsigned disk);
+/* A person's keyboard and pointer: those that the guest uses, if it has several. */
+void board_key(struct board *board, uint8_t key, bool down);
+/* To a place on the screen, see USB_TABLET_RANGE; negative: as it is. False: there is no tablet. */
+bool board_point(struct board *board, int x, int y);
+/* By a distance. */
+void board_move(struct board *board, int x, int y);
+void board_buttons(struct board *board, uint8_t buttons, int wheel);
 /* board_virtio.c */
 struct err *board_add_virtio(struct board *board);
 /* board_tables.c: ACPI, SMBIOS and the reset vector into guest memory. */

@@ -1,5 +1,5 @@
 /*
- * The VGA adapter of a VM that has a screen, and who uses its keyboard.
+ * The VGA adapter of a VM that has a screen, and who types on its keyboard.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -28,10 +28,17 @@ static struct err *read_rom(int fd, struct vga *vga)
     return NULL;
 }
 
+static void on_key(void *opaque, uint8_t key, bool down)
+{
+    board_key(opaque, key, down);
+}
+
 struct err *board_add_screen(struct board *board)
 {
     const struct vm_config *config = board->config;
 
+    if (config->vga || config->usb_keyboard)
+        board->keys = key_player_new(board->env->loop, on_key, board);
     if (!config->vga)
         return NULL;
     struct vga *vga = (struct vga *)device_new(&vga_class, board->env, "vga");
@@ -42,7 +49,6 @@ struct err *board_add_screen(struct board *board)
     }
     TRY(board_add_pci(board, &vga->pci, -1));
     board->vga = vga;
-    board->keys = key_player_new(board->env->loop, board->i8042);
     for (unsigned i = 0; i < config->console_count; i++) {
         if (config->console[i].device == VM_CONSOLE_VGA)
             board->screen_console =

@@ -89,6 +89,8 @@ static void set_boot_paths(struct board *board, unsigned first, const struct pci
             kind = "pci8086,2922";
             unit = xasprintf("drive@%x/disk@0", place);
             break;
+        case VM_DISK_USB: /* see board_add_usb_disk() */
+            continue;
         }
         board->boot_path[i] = board_boot_path(pci, kind, unit);
         place++;
@@ -183,6 +185,7 @@ static struct err *add_disks(struct board *board)
         [VM_DISK_SCSI] = add_scsi,
         [VM_DISK_NVME] = add_nvme,
         [VM_DISK_AHCI] = add_ahci,
+        [VM_DISK_USB] = board_add_usb_disk,
     };
     const struct vm_config *config = board->config;
 

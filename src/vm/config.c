@@ -111,6 +111,20 @@ static struct err *check_ahci(const struct vm_config *config)
     return NULL;
 }
 
+static struct err *finish_usb(struct vm_config *config)
+{
+    unsigned count = config->usb_keyboard + config->usb_tablet;
+
+    for (unsigned i = 0; i < config->disk_count; i++)
+        count += config->disk[i].bus == VM_DISK_USB;
+    config->usb |= count > 0;
+    if (count > VM_USB_CONNECTORS)
+        return err_of(ERR_USAGE,
+                      "%u USB devices: the controller has %d connectors, give disks another bus",
+                      count, VM_USB_CONNECTORS);
+    return NULL;
+}
+
 static struct err *finish_disks(struct vm_config *config)
 {
     for (unsigned i = 0; i < config->disk_count; i++) {
@@ -132,6 +146,7 @@ static struct err *finish_disks(struct vm_config *config)
                           disk->id, disk->serial, DISK_SERIAL_MAX);
     }
     TRY(check_ahci(config));
+    TRY(finish_usb(config));
     return check_ids(&schema_disk, config->disk, config->disk_count);
 }
 
@@ -290,7 +305,9 @@ unsigned vm_disk_controller(const struct vm_config *config, unsigned index)
 {
     const struct vm_disk *disk = &config->disk[index];
 
-    for (unsigned i = 0; i < index && disk->bus != VM_DISK_VIRTIO; i++) {
+    bool alone = disk->bus == VM_DISK_VIRTIO || disk->bus == VM_DISK_USB;
+
+    for (unsigned i = 0; i < index && !alone; i++) {
         const struct vm_disk *other = &config->disk[i];
         if (other->bus == disk->bus &&
             (disk->bus != VM_DISK_NVME || !strcmp(other->serial, disk->serial)))
@@ -350,10 +367,11 @@ static struct err *check_boot(const struct vm_config *config, const char *flag, 
 
 static struct err *check_slots(const struct vm_config *config)
 {
-    unsigned devices = config->net_count + config->rng + config->vga;
+    unsigned devices = config->net_count + config->rng + config->vga + config->usb;
 
     for (unsigned i = 0; i < config->disk_count; i++)
-        devices += config->disk[i].bus != VM_DISK_AHCI && vm_disk_controller(config, i) == i;
+        devices += config->disk[i].bus != VM_DISK_AHCI && config->disk[i].bus != VM_DISK_USB &&
+                   vm_disk_controller(config, i) == i;
     for (unsigned i = 0; i < config->console_count; i++)
         devices += config->console[i].device == VM_CONSOLE_VIRTIO;
     if (devices > PCI_DEVICES_MAX)

@@ -19,6 +19,7 @@
 #define VM_FORWARDS_MAX 32
 #define VM_QUEUES_MAX 16
 #define VM_AHCI_PORTS 6
+#define VM_USB_CONNECTORS 8
 
 enum vm_accel {
     VM_ACCEL_AUTO,
@@ -34,6 +35,7 @@ enum vm_disk_bus {
     VM_DISK_NVME,
     VM_DISK_AHCI,
     VM_DISK_SATA, /* the same; until schema_finish */
+    VM_DISK_USB,
 };
 enum vm_disk_media { VM_MEDIA_DISK, VM_MEDIA_CDROM };
 enum vm_on_error { VM_ON_ERROR_REPORT, VM_ON_ERROR_STOP };
@@ -117,6 +119,7 @@ struct vm_config {
     int firmware_fd, firmware_vars_fd;
     bool vga;        /* VGA adapter, keyboard and mouse */
     int vga_rom_fd;  /* its option ROM; -1: none */
+    bool usb, usb_keyboard, usb_tablet;
     bool debug_exit; /* test devices: debug exit and testdev */
     enum vm_on_reset on_reset;
     struct vm_disk disk[VM_DISKS_MAX];

@@ -12,7 +12,7 @@ static const char *const accel_names[] = {"auto", "kvm", "soft", NULL, "none"};
 static const char *const board_names[] = {"micro", "q35", "auto", NULL};
 static const char *const reset_names[] = {"reboot", "exit", NULL};
 static const char *const cache_names[] = {"writeback", "none", "writethrough", "unsafe", NULL};
-static const char *const bus_names[] = {"virtio", "scsi", "nvme", "ahci", "sata", NULL};
+static const char *const bus_names[] = {"virtio", "scsi", "nvme", "ahci", "sata", "usb", NULL};
 static const char *const media_names[] = {"disk", "cdrom", NULL};
 static const char *const error_names[] = {"report", "stop", NULL};
 static const char *const net_names[] = {"user", "tap", "none", NULL};
@@ -42,8 +42,9 @@ static const struct schema_field disk_fields[] = {
     {.key = "bus", .kind = SCHEMA_CHOICE, .offset = offsetof(struct vm_disk, bus),
      .choices = bus_names, .standard = "virtio",
      .help = "How the guest sees it: virtio (virtio-blk, vda...), scsi (virtio-scsi, sda...; one controller for "
-             "all such disks), nvme (nvme0n1...; disks with the same serial are namespaces of one controller) or ahci "
-             "(sda...; the board's SATA controller has six ports; sata is the same)."},
+             "all such disks), nvme (nvme0n1...; disks with the same serial are namespaces of one controller), ahci "
+             "(sda...; the board's SATA controller has six ports; sata is the same) or usb (sda...; a USB 3 disk, which "
+             "brings a controller with eight connectors)."},
     {.key = "media", .kind = SCHEMA_CHOICE, .offset = offsetof(struct vm_disk, media),
      .choices = media_names, .standard = "disk",
      .help = "disk, or cdrom: an optical drive with the image as its disc (sr0...), bus ahci, read only. Without a "
@@ -181,6 +182,15 @@ static const struct schema_field vm_fields[] = {
      .standard = "false",
      .help = "VGA adapter (1234:1111, Bochs VBE) with a PS/2 keyboard and mouse, for firmware and kernel. "
              "A vga console brings one."},
+    {.key = "usb", .flag = "usb", .kind = SCHEMA_SWITCH, .offset = offsetof(struct vm_config, usb),
+     .standard = "false",
+     .help = "USB 3 controller (xHCI) with eight connectors. A USB device brings one."},
+    {.key = "usb-keyboard", .flag = "usb-keyboard", .kind = SCHEMA_SWITCH,
+     .offset = offsetof(struct vm_config, usb_keyboard), .standard = "false",
+     .help = "USB keyboard; once the guest uses it, it gets the keys instead of the PS/2 one."},
+    {.key = "usb-tablet", .flag = "usb-tablet", .kind = SCHEMA_SWITCH,
+     .offset = offsetof(struct vm_config, usb_tablet), .standard = "false",
+     .help = "USB tablet: a pointer that goes to places on the screen, not by distances."},
     {.key = "kernel", .flag = "kernel", .kind = SCHEMA_PATH,
      .offset = offsetof(struct vm_config, kernel), .metavar = "PATH",
      .help = "Kernel to start: a Linux bzImage or vmlinux, or a Multiboot image."},

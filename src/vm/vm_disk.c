@@ -13,6 +13,7 @@
 
 #include "hw/disk/ahci.h"
 #include "hw/disk/nvme.h"
+#include "hw/usb/usb_storage.h"
 #include "hw/virtio/virtio_blk.h"
 #include "hw/virtio/virtio_scsi.h"
 #include "vm/vm_internal.h"
@@ -100,6 +101,9 @@ static void tell_size(struct vm *vm, unsigned disk)
     case VM_DISK_AHCI:
     case VM_DISK_SATA:
         ahci_resized((struct ahci *)device, place_at_controller(vm, disk));
+        break;
+    case VM_DISK_USB:
+        usb_storage_resized((struct usb_storage *)device);
         break;
     }
 }

@@ -127,7 +127,6 @@ struct vm {
     void *boot_failed_opaque;
     struct boot_watch boot_watch;
     struct vm_debug debug;
-    uint8_t buttons; /* of the mouse, that are held down */
     bool asleep;     /* S3: no vCPU runs until the board wakes */
     void (*ended)(void *opaque, const struct vm_result *result);
     void *ended_opaque;

@@ -13,6 +13,11 @@ static struct err *no_screen(void)
     return err_new("the VM has no screen: start it with --vga");
 }
 
+static struct err *no_keyboard(void)
+{
+    return err_new("the VM has no keyboard: start it with --vga or --usb-keyboard");
+}
+
 struct err *vm_screen_picture(struct vm *vm, struct picture *picture)
 {
     if (!vm->board.vga)
@@ -24,7 +29,7 @@ struct err *vm_screen_picture(struct vm *vm, struct picture *picture)
 struct err *vm_screen_keys(struct vm *vm, const struct key_stroke *stroke, unsigned hold_ms)
 {
     if (!vm->board.keys)
-        return no_screen();
+        return no_keyboard();
     if (!key_player_play(vm->board.keys, stroke, hold_ms))
         return err_of(ERR_BUSY, "too many keys wait to be typed");
     return NULL;
@@ -32,14 +37,24 @@ struct err *vm_screen_keys(struct vm *vm, const struct key_stroke *stroke, unsig
 
 struct err *vm_screen_input(struct vm *vm, const struct vm_input *input)
 {
-    if (!vm->board.vga)
+    struct board *board = &vm->board;
+
+    if (input->key && !board->keys)
+        return no_keyboard();
+    if (input->absolute)
+        return board_point(board, input->x, input->y)
+                   ? NULL
+                   : err_new("the VM has no tablet: start it with --usb-tablet");
+    if (!input->key && !board->vga && !board->usb_tablet)
         return no_screen();
-    if (input->key) {
-        i8042_key(vm->board.i8042, input->key, input->down);
-        return NULL;
-    }
-    vm->buttons =
-        input->down ? vm->buttons | input->buttons : vm->buttons & (uint8_t)~input->buttons;
-    i8042_mouse(vm->board.i8042, input->x, input->y, input->wheel, vm->buttons);
+    if (input->key)
+        board_key(board, input->key, input->down);
+    else if (input->buttons || input->wheel)
+        board_buttons(board,
+                      input->down ? board->buttons | input->buttons
+                                  : board->buttons & (uint8_t)~input->buttons,
+                      input->wheel);
+    else
+        board_move(board, input->x, input->y);
     return NULL;
 }

@@ -13,7 +13,8 @@
 #define PAUSE_MS 10 /* between two strokes */
 
 struct key_player {
-    struct i8042 *keyboard;
+    void (*key)(void *opaque, uint8_t key, bool down);
+    void *opaque;
     struct loop_timer timer;
     struct {
         struct key_stroke stroke;
@@ -33,7 +34,7 @@ static void press(struct key_player *player)
     const struct key_stroke *stroke = &player->queue[player->first].stroke;
 
     for (unsigned i = 0; i < stroke->count; i++)
-        i8042_key(player->keyboard, stroke->key[i], true);
+        player->key(player->opaque, stroke->key[i], true);
     player->down = true;
     arm(player, player->queue[player->first].hold_ms);
 }
@@ -43,7 +44,7 @@ static void release(struct key_player *player)
     const struct key_stroke *stroke = &player->queue[player->first].stroke;
 
     for (unsigned i = stroke->count; i-- > 0;)
-        i8042_key(player->keyboard, stroke->key[i], false);
+        player->key(player->opaque, stroke->key[i], false);
     player->down = false;
     player->first = (player->first + 1) % STROKES_MAX;
     if (--player->count)
@@ -60,11 +61,13 @@ static void step(void *opaque)
         press(player);
 }
 
-struct key_player *key_player_new(struct loop *loop, struct i8042 *keyboard)
+struct key_player *key_player_new(struct loop *loop,
+                                  void (*key)(void *opaque, uint8_t key, bool down), void *opaque)
 {
     struct key_player *player = xcalloc(1, sizeof(*player));
 
-    player->keyboard = keyboard;
+    player->key = key;
+    player->opaque = opaque;
     loop_timer_init(loop, &player->timer, step, player);
     return player;
 }

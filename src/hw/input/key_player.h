@@ -10,12 +10,13 @@
 #define TENON_HW_INPUT_KEY_PLAYER_H
 
 #include "display/keys.h"
-#include "hw/input/i8042.h"
+#include "loop/loop.h"
 
 struct key_player;
 
-/* The keyboard is borrowed. */
-struct key_player *key_player_new(struct loop *loop, struct i8042 *keyboard);
+/* `key` presses and releases a key of whatever keyboard it is. */
+struct key_player *key_player_new(struct loop *loop,
+                                  void (*key)(void *opaque, uint8_t key, bool down), void *opaque);
 /* NULL is fine. What is still to play is lost. */
 void key_player_free(struct key_player *player);
 /* Strokes queue up; false: there are too many, this one is dropped. */

@@ -260,10 +260,15 @@ static void the_mouse_is_asked_or_wraps(void **state)
     EXPECT(true, 0xfe);
 }
 
+static void play(void *keyboard, uint8_t key, bool down)
+{
+    i8042_key(keyboard, key, down);
+}
+
 static void strokes_are_played_in_time(void **state)
 {
     struct fixture *f = *state;
-    struct key_player *player = key_player_new(f->board.env.loop, f->kbc);
+    struct key_player *player = key_player_new(f->board.env.loop, play, f->kbc);
     struct key_stroke stroke = {0};
     assert_true(key_stroke_character(&stroke, 'A'));
     assert_int_equal(stroke.count, 2);

@@ -73,8 +73,11 @@ static void build(struct machine *machine, enum vm_board board)
     flag(machine, "console", "serial,backend=null");
     flag(machine, "console", "virtio,backend=null");
     flag(machine, "console", "debug,backend=null");
-    if (board == VM_BOARD_Q35)
+    if (board == VM_BOARD_Q35) {
         flag(machine, "console", "vga,backend=null");
+        flag(machine, "usb-keyboard", NULL);
+        flag(machine, "usb-tablet", NULL);
+    }
     ok(schema_finish(&machine->config));
     give_descriptors(&machine->config);
     ok(loop_new("control", &machine->loop));

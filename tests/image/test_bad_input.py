@@ -48,6 +48,50 @@ def test_full_disk(images):
     said(done, 'No space left on device')
 
 
+@pytest.mark.parametrize('image_format', ['qcow2', 'vmdk', 'vpc', 'vhdx', 'vdi'])
+def test_full_disk_below(images, image_format):
+    """What is written into an image that exists finds no room: source and target are sound, the target half new."""
+    images.path('new.raw').write_bytes(b'\x22' * (24 << 20))
+    images.tenon('create', '-f', image_format, 'old.img', '24M')
+    script = 'cp ../old.img a.img && "$1" image convert -q -n -f raw -O %s ../new.raw a.img; echo $? >../status; ' \
+             'cp a.img ../after.img; ls' % image_format
+    images.path('small').mkdir()
+    done = images.call('unshare', '-rm', 'sh', '-c', 'mount -t tmpfs -o size=10m none small && cd small && ' + script, 'sh',
+                       images.tenon_program(), status=None)
+    if 'unshare' in done.stderr or 'mount' in done.stderr:
+        pytest.skip('no mount namespace here: %s' % done.stderr.strip())
+    assert images.path('status').read_text() == '1\n' and done.stdout == 'a.img\n', done
+    assert done.stderr.count('\n') == 1 and 'No space left' in done.stderr, done.stderr
+    images.tenon('check', '--repair=all', '-f', image_format, 'after.img', status=None)
+    images.tenon('check', '-f', image_format, 'after.img')
+    images.tenon('convert', '-f', image_format, 'after.img', 'after.raw')
+    data = images.path('after.raw').read_bytes()
+    assert data.count(0x22) + data.count(0) == 24 << 20
+    assert images.path('new.raw').read_bytes() == b'\x22' * (24 << 20)
+
+
+def test_full_disk_for_commit(images):
+    """The overlay keeps what did not fit into its base."""
+    images.tenon('create', '-f', 'qcow2', 'base.qcow2', '24M')
+    images.tenon('create', '-f', 'qcow2', '-b', 'base.qcow2', '-F', 'qcow2', 'over.qcow2')
+    images.path('new.raw').write_bytes(b'\x22' * (24 << 20))
+    images.tenon('convert', '-n', '-f', 'raw', '-O', 'qcow2', 'new.raw', 'over.qcow2')
+    before = images.path('over.qcow2').read_bytes()
+    images.path('small').mkdir()
+    images.tenon('rebase', '-u', '-b', 'small/base.qcow2', '-F', 'qcow2', 'over.qcow2')
+    script = 'mount -t tmpfs -o size=10m none small && cp base.qcow2 small && "$1" image commit -q over.qcow2; echo $? >status; ' \
+             'cp small/base.qcow2 after.qcow2'
+    done = images.call('unshare', '-rm', 'sh', '-c', script, 'sh', images.tenon_program(), status=None)
+    if 'unshare' in done.stderr or 'mount' in done.stderr:
+        pytest.skip('no mount namespace here: %s' % done.stderr.strip())
+    assert images.path('status').read_text() == '1\n' and 'No space left' in done.stderr, done
+    images.tenon('rebase', '-u', '-b', 'base.qcow2', '-F', 'qcow2', 'over.qcow2')
+    assert images.path('over.qcow2').read_bytes()[65536:] == before[65536:]
+    images.tenon('compare', '-f', 'qcow2', '-F', 'raw', 'over.qcow2', 'new.raw')
+    done = images.tenon('check', 'after.qcow2', status=None)
+    assert done.returncode in (0, 3), done.stdout
+
+
 def test_limit_on_file_size(images):
     images.path('a.raw').write_bytes(os.urandom(4 << 20))
     done = subprocess.run([images.tenon_program(), 'image', 'convert', '-f', 'raw', '-O', 'qcow2', 'a.raw', 'b'],

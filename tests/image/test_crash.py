@@ -47,6 +47,34 @@ def test_killed_writer(images, layout):
         images.sound('a.qcow2')
 
 
+def test_killed_with_lazy_counts(images):
+    """The image says that its counts are not to be believed, and the next writer of either program counts anew."""
+    size = 24 * MIB
+    images.path('new.raw').write_bytes(b'\x22' * size)
+    draw = random.Random('lazy')
+    command = ('convert', '-f', 'raw', '-n', '-O', 'qcow2', 'new.raw', 'a.qcow2')
+    changes = None
+    for turn in range(6):
+        images.tenon('create', '-f', 'qcow2', '-o', 'lazy_refcounts=on,cluster_size=4k', '--force', 'a.qcow2', str(size))
+        if not changes:
+            changes = count_changes(images, command)
+            assert not images.info('a.qcow2')['dirty-flag']
+            images.sound('a.qcow2')
+            continue
+        kill_within(images, command, draw, changes)
+        images.tenon('convert', '--force', 'a.qcow2', 'before.raw')
+        data = images.path('before.raw').read_bytes()
+        assert data.count(0x22) + data.count(0) == size
+        if turn % 2:
+            images.io('a.qcow2', 'write -P 7 0 512')
+        else:
+            images.tenon('bench', '-w', '-q', '-f', 'qcow2', '-c', '1', '-d', '1', '-s', '512', '--pattern', '7', 'a.qcow2')
+        assert not images.info('a.qcow2')['dirty-flag']
+        images.sound('a.qcow2')
+        images.tenon('convert', '--force', 'a.qcow2', 'after.raw')
+        assert images.path('after.raw').read_bytes() == b'\7' * 512 + data[512:]
+
+
 def test_killed_convert_leaves_nothing(images):
     images.mixed('a.raw', 64 * MIB)
     command = ('convert', '-f', 'raw', '-c', '-O', 'qcow2', 'a.raw', 'a.qcow2')

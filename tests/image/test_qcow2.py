@@ -48,6 +48,21 @@ def test_created_here_filled_by_qemu(images, options):
     images.same('a.raw', 'a.qcow2')
 
 
+def test_lazy_counts_amended(images):
+    """Set and taken away between writes; either program finds counts that are right whenever it is closed."""
+    images.tenon('create', '-f', 'qcow2', 'a.qcow2', '16M')
+    for turn, lazy in enumerate(('on', 'off', 'on', 'off')):
+        images.tenon('amend', '-f', 'qcow2', '-o', 'lazy_refcounts=' + lazy, 'a.qcow2')
+        assert images.info('a.qcow2')['format-specific']['data']['lazy-refcounts'] == (lazy == 'on')
+        images.tenon('bench', '-w', '-q', '-f', 'qcow2', '-c', '30', '-s', '4096', '-S', '69632', '-o', str(turn << 21),
+                     '--flush-interval', '7', '-d', '1', 'a.qcow2')
+        images.tenon('snapshot', '-c', 's%d' % turn, 'a.qcow2')
+        images.sound('a.qcow2')
+    images.tenon('snapshot', '-a', 's1', 'a.qcow2')
+    images.tenon('snapshot', '-d', 's2', 'a.qcow2')
+    images.sound('a.qcow2')
+
+
 @pytest.mark.parametrize('how', ['metadata', 'falloc', 'full'])
 def test_preallocation(images, how):
     """Every cluster has a place that reads as zeros; the file has as much room as QEMU's."""

@@ -146,6 +146,7 @@ static const struct option_spec options[] = {
      "Free leaked clusters (check); --repair=all also sets counts that are too low."},
     {"snapshot", "NAME", "-l: convert or measure a snapshot of the image."},
     {"sparse", "SIZE", "-S: zeros shorter than this are written; 0: all are (convert)."},
+    {"copy-offloading", NULL, "-C: the kernel copies between raw files (convert)."},
     {"salvage", NULL, "What cannot be read becomes zeros (convert)."},
     {"target-is-zero", NULL, "With -n: the target reads as zeros already."},
     {"rate-limit", "BYTES", "-r: a second (convert, commit)."},

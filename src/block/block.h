@@ -137,9 +137,13 @@ void block_drain(struct block_queue *queue);
 /*
  * File locks against a second writer, for whoever opens the files (the tenon command): an open file
  * description lock on one byte, shared for readers, exclusive for a writer; it lives as long as the
- * descriptor and its duplicates. ERR_BUSY names the file and says that another VM uses it.
+ * descriptor and its duplicates. A VM that was killed may still be on its way out in the kernel,
+ * and its lock with it: a lock that is held for longer than that is a living VM's. ERR_BUSY names
+ * the file and says that another VM uses it.
  */
 struct err *block_lock_file(int fd, const char *path, bool readonly);
+/* Gives it back although the kernel keeps the description open: an io_uring does for a while. */
+void block_unlock_file(int fd);
 
 /* "io_uring" or "threads". */
 const char *block_engine_name(const struct block_queue *queue);

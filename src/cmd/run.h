@@ -75,8 +75,6 @@ struct err *run_open_remote(struct run *run, unsigned index);
 void run_end_remotes(struct run *run);
 /* Opens `path` and checks that it is a file; `what` begins the error: "kernel". */
 struct err *run_open_file(const char *what, const char *path, int flags, int *fd);
-/* Locks an image, against other VMs; waits a little for one that is ending. */
-struct err *run_lock_file(int fd, const char *path, bool readonly);
 /* A file of ours in the user's folders: $VARIABLE/tenon/FILE, or ~/STANDARD/tenon/FILE. Makes the
  * folders. */
 struct err *run_user_path(const char *variable, const char *standard, const char *file,

@@ -9,15 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "block/block.h"
 #include "cmd/image/image.h"
 #include "cmd/run.h"
-
-#define LOCK_TRIES 30 /* of 10 ms each */
 
 static struct err *open_error(const char *what, const char *path, int error)
 {
@@ -133,24 +129,6 @@ static struct err *disk_error(const struct vm_disk *disk, int error)
     return err_errno(error, "cannot open '%s'", disk->path);
 }
 
-/*
- * A VM that has just ended, or whose tenon was killed, may still be on its way out in the kernel,
- * and its lock with it: a lock that is held for longer is a living VM's.
- */
-struct err *run_lock_file(int fd, const char *path, bool readonly)
-{
-    const struct timespec pause = {.tv_nsec = 10 * NSEC_PER_MSEC};
-    struct err *err;
-
-    for (unsigned tries = 0;; tries++) {
-        err = block_lock_file(fd, path, readonly);
-        if (!err || err_kind(err) != ERR_BUSY || tries == LOCK_TRIES)
-            return err;
-        err_free(err);
-        nanosleep(&pause, NULL);
-    }
-}
-
 struct err *run_open_disk(struct vm_disk *disk)
 {
     int flags = (disk->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK;
@@ -162,7 +140,7 @@ struct err *run_open_disk(struct vm_disk *disk)
         return disk_error(disk, errno);
     TRY(check_type("image", disk->path, disk->fd, true));
     TRY(make_blocking(disk->path, disk->fd));
-    TRY(run_lock_file(disk->fd, disk->path, disk->readonly));
+    TRY(block_lock_file(disk->fd, disk->path, disk->readonly));
     TRY(image_resolve_disk(disk));
     if (disk->media == VM_MEDIA_CDROM && !strcmp(disk->format, "raw"))
         TRY(run_check_disc(disk->path, disk->fd));

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "block/block.h"
 #include "cmd/run.h"
 
 #define VARIABLES_MAX MIB(8)
@@ -133,7 +134,7 @@ static struct err *open_variables(struct vm_config *config, const struct firmwar
     if (from && access(config->firmware_vars, F_OK) != 0)
         TRY(copy_template(from, config->firmware_vars));
     TRY(run_open_file("variables", config->firmware_vars, O_RDWR, &config->firmware_vars_fd));
-    TRY(run_lock_file(config->firmware_vars_fd, config->firmware_vars, false));
+    TRY(block_lock_file(config->firmware_vars_fd, config->firmware_vars, false));
     return from ? check_variables(config->firmware_vars_fd, config->firmware_vars, from) : NULL;
 }
 

@@ -6,6 +6,7 @@
  */
 #include "cmd/vmm_policy.h"
 
+#include <fcntl.h>
 #include <linux/if_tun.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +27,7 @@ static const struct sandbox_rule vmm_rules[] = {
     SANDBOX_ALLOW(fsync),
     SANDBOX_ALLOW(fallocate),
     SANDBOX_ALLOW(ftruncate),
+    SANDBOX_ALLOW_IF(fcntl, {1, UINT32_MAX, F_OFD_SETLK}), /* to give a disk's lock back */
     /* taps: the guest's driver chooses its offloads when it starts */
     SANDBOX_ALLOW_IOCTL(TUNSETOFFLOAD),
 };

@@ -41,6 +41,16 @@ def test_debug_exit(tenon, value, status):
     assert report['exit_status'] == status and report['forced'] is False
 
 
+def test_disk_is_free_when_the_vm_has_ended(tenon):
+    """At once: the kernel keeps an io_uring's files open for some time, but the lock is given back."""
+    kernel, disk = tenon.guest('k', debug_exit(0) + HALT), tenon.disk()
+    for _ in range(4):
+        assert tenon.run(*SOFT, '--debug-exit', '--kernel', kernel, '--disk', disk).returncode == 0
+        with open(disk, 'r+b') as file:
+            fcntl.fcntl(file, 37, struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, 0, 0, 0))  # F_OFD_SETLK
+
+
+
 def test_console_on_standard_output(tenon):
     kernel = tenon.guest('k', serial_text('hello, world\n') + debug_exit(0) + HALT)
     result = tenon.run(*SOFT, '--debug-exit', '--kernel', kernel)

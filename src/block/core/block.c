@@ -97,6 +97,8 @@ void block_close(struct block *block)
     }
     if (block->image && image_close(block->image))
         log_error("disk '%s': its last metadata could not be written", block->id);
+    if (block->fd >= 0)
+        block_unlock_file(block->fd);
     fd_cleanup(&block->fd);
     lock_fini(&block->queues_lock);
     free(block->id);

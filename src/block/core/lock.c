@@ -15,12 +15,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "block/block.h"
 
 #define BYTE_WRITES 101
 #define BYTE_NO_OTHER_WRITER 201
+#define TRIES 30 /* of 10 ms each */
 
 static int lock_byte(int fd, int command, short type, off_t byte, short *found)
 {
@@ -90,7 +93,7 @@ static char *holder(int fd)
     return text ? text : xstrdup("");
 }
 
-struct err *block_lock_file(int fd, const char *path, bool readonly)
+static struct err *try_lock(int fd, const char *path, bool readonly)
 {
     short other = F_UNLCK;
     int result =
@@ -104,4 +107,22 @@ struct err *block_lock_file(int fd, const char *path, bool readonly)
         lock_byte(fd, F_OFD_SETLK, F_UNLCK, BYTE_NO_OTHER_WRITER, NULL);
     scoped(free_cleanup) char *who = holder(fd);
     return err_of(ERR_BUSY, "'%s' is in use by another VM%s", path, who);
+}
+
+struct err *block_lock_file(int fd, const char *path, bool readonly)
+{
+    const struct timespec pause = {.tv_nsec = 10 * NSEC_PER_MSEC};
+    for (unsigned tries = 0;; tries++) {
+        struct err *err = try_lock(fd, path, readonly);
+        if (!err || err_kind(err) != ERR_BUSY || tries == TRIES)
+            return err;
+        err_free(err);
+        nanosleep(&pause, NULL);
+    }
+}
+
+void block_unlock_file(int fd)
+{
+    struct flock all = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+    (void)fcntl(fd, F_OFD_SETLK, &all);
 }

@@ -8,9 +8,9 @@
 #include <string.h>
 #include <sys/socket.h>
 
-bool socket_send_fd(int socket, const char *text, int fd, int flags)
+bool socket_send_fd(int socket, const void *bytes, size_t length, int fd, int flags)
 {
-    struct iovec iov = {.iov_base = (void *)(uintptr_t)text, .iov_len = strlen(text)};
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)bytes, .iov_len = length};
     union {
         struct cmsghdr header;
         char space[CMSG_SPACE(sizeof(int))];

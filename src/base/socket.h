@@ -9,9 +9,9 @@
 #include "base/base.h"
 
 /*
- * Sends all of `text` in one message, with descriptor `fd` (-1: none). False when the other side
+ * Sends all of `bytes` in one message, with descriptor `fd` (-1: none). False when the other side
  * has gone or, with MSG_DONTWAIT in `flags`, cannot take it now.
  */
-bool socket_send_fd(int socket, const char *text, int fd, int flags);
+bool socket_send_fd(int socket, const void *bytes, size_t length, int fd, int flags);
 
 #endif

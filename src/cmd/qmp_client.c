@@ -68,7 +68,8 @@ struct err *qmp_client_run(struct qmp_client *client, const char *command, json_
 {
     json_t *request = json_pack("{s:s, s:o*}", "execute", command, "arguments", take_arguments);
     char *text = json_dumps(request, JSON_COMPACT);
-    struct err *err = socket_send_fd(client->fd, text, fd, 0) ? NULL : err_new("the VM has ended");
+    struct err *err =
+        socket_send_fd(client->fd, text, strlen(text), fd, 0) ? NULL : err_new("the VM has ended");
 
     free(text);
     json_decref(request);

@@ -236,7 +236,7 @@ void link_run(struct link *link, const char *name, json_t *take_arguments, int f
 
     json_decref(request);
     /* Commands are short: a socket that cannot take one has a dead reader, and no time left. */
-    bool sent = !link->closed && socket_send_fd(link->fd, text, fd, MSG_DONTWAIT);
+    bool sent = !link->closed && socket_send_fd(link->fd, text, strlen(text), fd, MSG_DONTWAIT);
     struct command *command = xcalloc(1, sizeof(*command));
     command->done = done;
     command->opaque = opaque;

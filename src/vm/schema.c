@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "block/proto/remote.h"
 #include "vm/node.h"
 #include "vm/schema_table.h"
 
@@ -141,13 +142,20 @@ static struct err *make_absolute(const struct source *source, const struct schem
 {
     char **member = schema_at(element, field->offset);
 
-    if (field->kind != SCHEMA_PATH || !*member || **member == '/')
+    if (field->kind != SCHEMA_PATH || !*member)
+        return NULL;
+    const char *path = image_vhost_user_path(*member); /* the socket of another process */
+    if (!path && image_is_remote(*member))
+        return NULL;
+    if (!path)
+        path = *member;
+    if (*path == '/')
         return NULL;
     if (source->absolute)
         return err_of(ERR_USAGE, "expected an absolute path, found '%s'", *member);
     if (!source->directory)
         return NULL;
-    char *joined = xasprintf("%s%s", source->directory, *member);
+    char *joined = xasprintf("%.*s%s%s", (int)(path - *member), *member, source->directory, path);
     free(*member);
     *member = joined;
     return NULL;

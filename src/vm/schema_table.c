@@ -34,7 +34,7 @@ static const struct schema_field disk_fields[] = {
      .help = "Name of the disk in reports and errors. Default: d0, d1, ..."},
     {.key = "path", .kind = SCHEMA_PATH, .offset = offsetof(struct vm_disk, path),
      .metavar = "PATH",
-     .help = "Image file, block device, or URL: nbd:, http:, https:, rbd:, iscsi:."},
+     .help = "Image file, block device, or URL: nbd:, http:, https:, rbd:, iscsi:, vhost-user:."},
     {.key = "format", .kind = SCHEMA_WORD, .offset = offsetof(struct vm_disk, format),
      .metavar = "FORMAT",
      .help = "What the image is: raw, qcow2... Default: what its first bytes and the end of its name "

@@ -13,9 +13,10 @@ static const struct {
     const char *prefix;
     struct err *(*open)(const char *name, unsigned flags, struct image **image);
 } kinds[] = {
-    {"nbd:", remote_open_nbd},       {"nbds:", remote_open_nbd},     {"nbd+unix:", remote_open_nbd},
-    {"http://", remote_open_http},   {"https://", remote_open_http}, {"rbd:", remote_open_rbd},
-    {"iscsi://", remote_open_iscsi},
+    {"nbd:", remote_open_nbd},       {"nbds:", remote_open_nbd},
+    {"nbd+unix:", remote_open_nbd},  {"http://", remote_open_http},
+    {"https://", remote_open_http},  {"rbd:", remote_open_rbd},
+    {"iscsi://", remote_open_iscsi}, {"vhost-user:", remote_open_vhost_user},
 };
 
 bool image_is_remote(const char *name)

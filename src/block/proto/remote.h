@@ -1,7 +1,7 @@
 /*
- * Images that another machine or process has: NBD, HTTP, Ceph RBD, iSCSI. For `tenon image` and
- * processes of their own; a VMM parses nothing that comes from a network. Their libraries are
- * loaded when such a name is opened.
+ * Images that another machine or process has: NBD, HTTP, Ceph RBD, iSCSI, vhost-user. For `tenon
+ * image` and processes of their own; a VMM parses nothing that comes from a network. Their
+ * libraries are loaded when such a name is opened.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -22,7 +22,11 @@ struct err *image_open_socket(int take_fd, unsigned flags, struct image **image)
 struct err *remote_open_nbd(const char *name, unsigned flags, struct image **image);
 struct err *remote_open_http(const char *name, unsigned flags, struct image **image);
 struct err *remote_open_rbd(const char *name, unsigned flags, struct image **image);
+struct err *remote_open_vhost_user(const char *name, unsigned flags, struct image **image);
 struct err *remote_open_iscsi(const char *name, unsigned flags, struct image **image);
+
+/* The socket's path of a vhost-user name, whose back end serves one client at a time; or NULL. */
+const char *image_vhost_user_path(const char *name);
 
 /* A bottom node of this size; beyond its end it reads as zeros, and cannot be written. */
 struct image *remote_node(const struct block_driver *driver, void *state, unsigned flags,

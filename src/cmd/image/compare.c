@@ -13,7 +13,7 @@ static struct err *compare(const struct image_args *args, const struct image_rea
                            int *status)
 {
     struct image_progress progress;
-    struct compare_job job = {.workers = readers[0].count,
+    struct compare_job job = {.workers = MIN(readers[0].count, readers[1].count),
                               .name = {args->word[0], args->word[1]},
                               .progress = image_progress_at,
                               .opaque = &progress};

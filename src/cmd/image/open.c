@@ -216,6 +216,9 @@ struct err *image_readers_open(struct image_readers *readers, const struct image
 {
     struct image_args own = *args;
     own.unlocked = true; /* the first has the lock */
+    for (unsigned i = 0; i < paths; i++)
+        if (image_vhost_user_path(path[i])) /* which serves one at a time */
+            count = 1;
     *readers = (struct image_readers){.image = {first}, .count = first != NULL, .borrowed = first};
     while (readers->count < count) {
         struct image **next = &readers->image[readers->count];

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/socket.h"
 #include "hw/vhost/vhost_user_internal.h"
 
 static void drop_fds(struct vhost_user *vhost)
@@ -45,27 +46,13 @@ static void interrupt(struct virtio_device *device, uint16_t vector)
 static bool send_reply(struct vhost_user *vhost, uint32_t request, const uint8_t *payload,
                        uint32_t length)
 {
-    uint8_t header[VHOST_HEADER];
-    struct iovec iov[2] = {{header, sizeof(header)}, {(void *)(uintptr_t)payload, length}};
-    struct msghdr message = {.msg_iov = iov, .msg_iovlen = 2};
-    union {
-        char bytes[CMSG_SPACE(sizeof(int))];
-        struct cmsghdr align;
-    } control = {0};
-    if (vhost->reply_fd >= 0) {
-        message.msg_control = control.bytes;
-        message.msg_controllen = sizeof(control.bytes);
-        struct cmsghdr *part = CMSG_FIRSTHDR(&message);
-        *part = (struct cmsghdr){
-            .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
-        memcpy(CMSG_DATA(part), &vhost->reply_fd, sizeof(int));
-    }
-    put_le32(header, request);
-    put_le32(header + 4, VHOST_VERSION | VHOST_REPLY);
-    put_le32(header + 8, length);
+    uint8_t message[VHOST_HEADER + VHOST_PAYLOAD_MAX];
+    put_le32(message, request);
+    put_le32(message + 4, VHOST_VERSION | VHOST_REPLY);
+    put_le32(message + 8, length);
+    memcpy(message + VHOST_HEADER, payload, length);
     /* A front end waits for each answer, so there is always room for one. */
-    return sendmsg(vhost->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) ==
-           (ssize_t)(sizeof(header) + length);
+    return socket_send_fd(vhost->fd, message, VHOST_HEADER + length, vhost->reply_fd, MSG_DONTWAIT);
 }
 
 static bool handle(struct vhost_user *vhost)

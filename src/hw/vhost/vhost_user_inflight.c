@@ -28,8 +28,8 @@ static uint64_t bytes_needed(const struct vhost_user *vhost, const uint8_t *payl
     return queues * (uint64_t)virtq_inflight_size(entries);
 }
 
-bool vhost_user_inflight_get(struct vhost_user *vhost, const uint8_t *payload, uint8_t *reply,
-                             uint32_t *length)
+bool vhost_user_inflight_get(struct vhost_user *vhost, const uint8_t *payload, uint32_t length,
+                             uint8_t *reply)
 {
     uint64_t size = bytes_needed(vhost, payload);
     if (!size)
@@ -38,10 +38,9 @@ bool vhost_user_inflight_get(struct vhost_user *vhost, const uint8_t *payload, u
     vhost->reply_fd = memfd_create("inflight", MFD_CLOEXEC);
     if (vhost->reply_fd < 0 || ftruncate(vhost->reply_fd, (off_t)size) < 0)
         return false;
-    memcpy(reply, payload, VHOST_INFLIGHT_PAYLOAD);
+    memcpy(reply, payload, length); /* QEMU wants its padding back */
     put_le64(reply + P_SIZE, size);
     put_le64(reply + P_OFFSET, 0);
-    *length = VHOST_INFLIGHT_PAYLOAD;
     return true;
 }
 

@@ -6,6 +6,7 @@
 #ifndef TENON_HW_VHOST_VHOST_USER_INTERNAL_H
 #define TENON_HW_VHOST_VHOST_USER_INTERNAL_H
 
+#include "block/proto/vhost_protocol.h"
 #include "hw/core/env.h"
 #include "hw/pci/pci.h"
 #include "hw/vhost/vhost_user.h"
@@ -14,43 +15,7 @@
 
 #define VHOST_REGIONS_MAX 8
 #define VHOST_FDS_MAX VHOST_REGIONS_MAX
-#define VHOST_HEADER 12u
 #define VHOST_PAYLOAD_MAX 512u
-
-/* Message numbers of the front end. */
-enum vhost_request {
-    VHOST_GET_FEATURES = 1,
-    VHOST_SET_FEATURES = 2,
-    VHOST_SET_OWNER = 3,
-    VHOST_RESET_OWNER = 4,
-    VHOST_SET_MEM_TABLE = 5,
-    VHOST_SET_VRING_NUM = 8,
-    VHOST_SET_VRING_ADDR = 9,
-    VHOST_SET_VRING_BASE = 10,
-    VHOST_GET_VRING_BASE = 11,
-    VHOST_SET_VRING_KICK = 12,
-    VHOST_SET_VRING_CALL = 13,
-    VHOST_SET_VRING_ERR = 14,
-    VHOST_GET_PROTOCOL_FEATURES = 15,
-    VHOST_SET_PROTOCOL_FEATURES = 16,
-    VHOST_GET_QUEUE_NUM = 17,
-    VHOST_SET_VRING_ENABLE = 18,
-    VHOST_GET_CONFIG = 24,
-    VHOST_SET_CONFIG = 25,
-    VHOST_GET_INFLIGHT_FD = 31,
-    VHOST_SET_INFLIGHT_FD = 32,
-};
-
-#define VHOST_VERSION 1u
-#define VHOST_REPLY (1u << 2)
-#define VHOST_NEED_REPLY (1u << 3)
-#define VHOST_F_PROTOCOL_FEATURES 30
-enum vhost_protocol_feature {
-    VHOST_P_MQ = 0,
-    VHOST_P_REPLY_ACK = 3,
-    VHOST_P_CONFIG = 9,
-    VHOST_P_INFLIGHT_SHMFD = 12,
-};
 
 struct vhost_region {
     uint64_t gpa, size, address; /* `address`: where the front end has it in its own memory */
@@ -109,11 +74,12 @@ void vhost_user_forget(struct vhost_user *vhost);
 
 /*
  * vhost_user_inflight.c: the memory that tells another process what was in flight. No ring runs.
- * GET makes it (reply_fd), SET maps it; `payload` has VHOST_INFLIGHT_PAYLOAD bytes.
+ * GET makes it (reply_fd) and answers as much as it was asked, SET maps it; `payload` has
+ * VHOST_INFLIGHT_PAYLOAD bytes or more.
  */
 #define VHOST_INFLIGHT_PAYLOAD 20u
-bool vhost_user_inflight_get(struct vhost_user *vhost, const uint8_t *payload, uint8_t *reply,
-                             uint32_t *length);
+bool vhost_user_inflight_get(struct vhost_user *vhost, const uint8_t *payload, uint32_t length,
+                             uint8_t *reply);
 bool vhost_user_inflight_set(struct vhost_user *vhost, const uint8_t *payload, int take_fd);
 void vhost_user_inflight_forget(struct vhost_user *vhost);
 

@@ -19,7 +19,6 @@
     (1ull << VHOST_P_MQ | 1ull << VHOST_P_REPLY_ACK | 1ull << VHOST_P_CONFIG |                     \
      1ull << VHOST_P_INFLIGHT_SHMFD)
 #define NO_FD 0x100u /* in the number that goes with a doorbell: there is none */
-#define CONFIG_HEADER 12u
 
 static struct virtio_device *device_of(struct vhost_user *vhost)
 {
@@ -281,15 +280,16 @@ static bool config(struct vhost_user *vhost, bool set, uint8_t *payload, uint32_
 {
     struct virtio_device *device = device_of(vhost);
     uint32_t offset = get_le32(payload), bytes = get_le32(payload + 4);
-    if (size < CONFIG_HEADER || bytes > size - CONFIG_HEADER || offset > VHOST_PAYLOAD_MAX)
+    if (size < VHOST_CONFIG_HEADER || bytes > size - VHOST_CONFIG_HEADER ||
+        offset > VHOST_PAYLOAD_MAX)
         return false;
     lock_take(lock_of(vhost));
     if (set) {
-        device->ops->config_write(device, offset, payload + CONFIG_HEADER, bytes);
+        device->ops->config_write(device, offset, payload + VHOST_CONFIG_HEADER, bytes);
     } else {
-        memcpy(reply, payload, CONFIG_HEADER);
-        device->ops->config_read(device, offset, reply + CONFIG_HEADER, bytes);
-        *length = CONFIG_HEADER + bytes;
+        memcpy(reply, payload, VHOST_CONFIG_HEADER);
+        device->ops->config_read(device, offset, reply + VHOST_CONFIG_HEADER, bytes);
+        *length = VHOST_CONFIG_HEADER + bytes;
     }
     lock_drop(lock_of(vhost));
     return true;
@@ -324,7 +324,7 @@ static uint32_t least_payload(enum vhost_request request)
         return 40;
     case VHOST_GET_CONFIG:
     case VHOST_SET_CONFIG:
-        return CONFIG_HEADER;
+        return VHOST_CONFIG_HEADER;
     case VHOST_GET_INFLIGHT_FD:
     case VHOST_SET_INFLIGHT_FD:
         return VHOST_INFLIGHT_PAYLOAD;
@@ -373,7 +373,8 @@ bool vhost_user_handle(struct vhost_user *vhost, enum vhost_request request, uin
     case VHOST_SET_CONFIG:
         return config(vhost, request == VHOST_SET_CONFIG, payload, size, reply, length);
     case VHOST_GET_INFLIGHT_FD:
-        return vhost_user_inflight_get(vhost, payload, reply, length);
+        *length = size;
+        return vhost_user_inflight_get(vhost, payload, size, reply);
     case VHOST_SET_INFLIGHT_FD:
         return set_inflight(vhost, payload);
     }

@@ -54,6 +54,7 @@ struct block_driver {
     bool parallel;    /* data calls may come from several threads at once */
     bool in_place;    /* writes go where they belong: their order does not change the layout */
     bool noise;       /* a new image does not read as zeros */
+    bool packs;       /* an image that has compressed units has no others */
     const char *const *create_options; /* names that create understands; NULL-terminated; or NULL */
 
     /* How sure: 0 no, 100 its magic is there. `head` are the first bytes (up to IMAGE_PROBE_SIZE).

@@ -533,6 +533,7 @@ static const char *const create_options[] = {"subformat", "adapter_type", "hwver
 
 const struct block_driver image_vmdk = {
     .name = "vmdk",
+    .packs = true,
     .create_options = create_options,
     .probe = vmdk_probe,
     .open = vmdk_open,

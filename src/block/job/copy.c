@@ -360,6 +360,8 @@ static void free_slots(struct copy *c)
 struct err *copy_job_run(struct copy_job *job)
 {
     struct copy c = {.job = job, .started_ns = clock_now_ns()};
+    /* What packs all that it gets would do it one unit after another. */
+    job->compress |= job->target->driver->packs && image_compress_unit(job->target);
     if (job->compress) {
         job->unit = image_compress_unit(job->target);
         if (!job->unit)

@@ -132,6 +132,7 @@ struct qcow2 {
     uint64_t l1_offset;
     uint32_t l1_size; /* entries */
     uint64_t *l1;     /* host order */
+    uint32_t l1_dirty, l1_dirty_end; /* entries that the file does not have yet; equal: none */
     uint64_t reftable_offset;
     uint32_t reftable_size; /* entries */
     uint64_t *reftable;     /* host order */
@@ -174,7 +175,7 @@ void qcow2_cache_dirty(struct qcow2 *q, struct qcow2_cache *cache, const uint8_t
 void qcow2_forget(struct qcow2 *q, uint64_t offset, uint64_t length);
 int qcow2_sync(struct qcow2 *q); /* the file, if order matters */
 int qcow2_write_refs(struct qcow2 *q);
-int qcow2_write_l2(struct qcow2 *q);
+int qcow2_write_l2(struct qcow2 *q); /* and L1 */
 /* Everything, in order; then the clusters that are gone become free. Without leaving the lock. */
 int qcow2_flush_all(struct qcow2 *q);
 /* The same under the lock, which it leaves while the disk works. One at a time. */
@@ -239,6 +240,8 @@ static inline unsigned qcow2_table_bits(const struct qcow2 *q)
 /* Where a packed cluster lies: first byte and number of bytes, whole sectors. */
 void qcow2_packed_range(const struct qcow2 *q, uint64_t entry, uint64_t *offset, uint64_t *length);
 int qcow2_write_l1_entry(struct qcow2 *q, uint64_t index);
+/* The entries that the file does not have yet. What they name is stable. */
+int qcow2_write_l1(struct qcow2 *q);
 
 /* qcow2_packed.c */
 /* Under the lock, which it leaves meanwhile: `length` bytes from byte `inside` of a cluster. */

@@ -72,14 +72,26 @@ static int write_refs_first(struct qcow2 *q)
     return qcow2_lazy(q) && q->incompatible & QCOW2_INCOMPAT_DIRTY ? 0 : qcow2_write_refs(q);
 }
 
+static bool tables_dirty(const struct qcow2 *q)
+{
+    return q->l2.dirty || q->l1_dirty != q->l1_dirty_end;
+}
+
+/* What they name is stable. */
+static int write_tables(struct qcow2 *q)
+{
+    int result = write_all(q, &q->l2);
+    return result ? result : qcow2_write_l1(q);
+}
+
 int qcow2_write_l2(struct qcow2 *q)
 {
-    if (!q->l2.dirty)
+    if (!tables_dirty(q))
         return 0;
     int result = write_refs_first(q);
     if (!result)
         result = qcow2_sync(q);
-    return result ? result : write_all(q, &q->l2);
+    return result ? result : write_tables(q);
 }
 
 int qcow2_flush_all(struct qcow2 *q)
@@ -103,11 +115,11 @@ static int sync_unlocked(struct qcow2 *q)
 int qcow2_flush_shared(struct qcow2 *q)
 {
     int result = write_refs_first(q);
-    if (!result && q->l2.dirty) { /* what they name has to be stable before they are written */
+    if (!result && tables_dirty(q)) { /* what they name has to be stable before they are written */
         q->frozen = true;
         result = sync_unlocked(q);
         if (!result)
-            result = write_all(q, &q->l2);
+            result = write_tables(q);
         q->frozen = false;
         pthread_cond_broadcast(&q->progress);
     }

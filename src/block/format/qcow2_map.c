@@ -68,13 +68,45 @@ int qcow2_write_l1_entry(struct qcow2 *q, uint64_t index)
     return image_write(q->file, bytes, q->l1_offset + index * 8, 8);
 }
 
-/* A table of our own for this part of the disk: empty, or a copy of one that snapshots share. */
+int qcow2_write_l1(struct qcow2 *q)
+{
+    uint64_t count = q->l1_dirty_end - q->l1_dirty;
+    if (!count)
+        return 0;
+    for (uint64_t i = 0; i < count; i++)
+        put_be64(q->cluster + i * 8, q->l1[q->l1_dirty + i]);
+    int result =
+        image_write(q->file, q->cluster, q->l1_offset + (uint64_t)q->l1_dirty * 8, count * 8);
+    if (!result)
+        q->l1_dirty = q->l1_dirty_end = 0;
+    return result;
+}
+
+/* Can the entry be written together with those that are dirty? */
+static bool l1_near(const struct qcow2 *q, uint64_t index)
+{
+    return q->l1_dirty == q->l1_dirty_end ||
+           MAX(q->l1_dirty_end, index + 1) - MIN(q->l1_dirty, index) <= q->cluster_size / 8;
+}
+
+static void l1_set(struct qcow2 *q, uint64_t index, uint64_t entry)
+{
+    bool first = q->l1_dirty == q->l1_dirty_end;
+    q->l1[index] = entry;
+    q->l1_dirty = (uint32_t)(first ? index : MIN(q->l1_dirty, index));
+    q->l1_dirty_end = (uint32_t)(first ? index + 1 : MAX(q->l1_dirty_end, index + 1));
+}
+
+/*
+ * A table of our own for this part of the disk: empty, or a copy of one that snapshots share. The
+ * L1 entry follows when the L2 slices are written: what it names is stable then.
+ */
 static int new_table(struct qcow2 *q, uint64_t l1_index)
 {
     uint64_t old = q->l1[l1_index] & QCOW2_OFFSET_MASK, at;
     int result = old && !table_good(q, old) ? -EIO : 0;
-    if (!result)
-        result = qcow2_write_l2(q); /* what memory has of the old one */
+    if (!result && (old || !l1_near(q, l1_index)))
+        result = qcow2_write_l2(q); /* also what memory has of the old table */
     if (!result)
         result = qcow2_alloc_run(q, 1, &at);
     if (result)
@@ -86,21 +118,11 @@ static int new_table(struct qcow2 *q, uint64_t l1_index)
     if (!result)
         result = image_write(q->file, q->cluster, at, q->cluster_size);
     qcow2_forget(q, at, q->cluster_size);
-    if (!result)
-        result = qcow2_write_refs(q);
-    if (!result)
-        result = qcow2_sync(q);
     if (result) {
         qcow2_unalloc(q, at, 1);
         return result;
     }
-    uint64_t before = q->l1[l1_index];
-    q->l1[l1_index] = at | QCOW2_COPIED;
-    result = qcow2_write_l1_entry(q, l1_index);
-    if (result) { /* what the file has now is not known: the new cluster stays taken */
-        q->l1[l1_index] = before;
-        return result;
-    }
+    l1_set(q, l1_index, at | QCOW2_COPIED);
     return old ? qcow2_gone(q, old) : 0;
 }
 

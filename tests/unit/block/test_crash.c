@@ -32,7 +32,7 @@ struct kind {
 static const struct kind kinds[] = {
     {"qcow2-4k", "qcow2", {{"cluster_size", "4096"}}, 1, MIB(8), true, true, true},
     {"qcow2-64k", "qcow2", {{"cluster_size", "65536"}}, 1, MIB(32), true, true, true},
-    {"qcow2-512", "qcow2", {{"cluster_size", "512"}}, 1, MIB(2), true, true, true},
+    {"qcow2-512", "qcow2", {{"cluster_size", "512"}}, 1, MIB(4), true, true, true},
     {"qcow2-v2",
      "qcow2",
      {{"cluster_size", "4096"}, {"compat", "0.10"}},

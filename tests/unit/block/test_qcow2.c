@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #include "block/core/driver.h"
+#include "block/filter/filter.h"
 
 #define SIZE (MIB(2) + 1536)
 #define ROUNDS 1500
@@ -191,11 +192,41 @@ static void test_bounds(void **state)
     bed_fini(&bed);
 }
 
+static void count_flush(void *opaque, const struct filter_log_entry *entry)
+{
+    *(unsigned *)opaque += entry->call == FILTER_FLUSH;
+}
+
+/* The disk may take its time for one flush; a disk that fills up must not wait for many. */
+static void test_new_tables_wait_for_the_flush(void **state)
+{
+    static const struct layout layout = {{{"refcount_bits", "1"}, {"cluster_size", "512"}}, false};
+    const uint64_t covers = 512 / 8 * 512; /* by one L2 table */
+    struct bed bed;
+    struct image *file;
+    unsigned flushes = 0;
+    (void)state;
+    bed_init(&bed, &layout);
+    assert_int_equal(image_close(bed.image), 0);
+    good(image_open_fd(dup(bed.fd), IMAGE_OPEN_WRITABLE, &file));
+    file = filter_log_open(file, count_flush, &flushes);
+    good(image_open(file, NULL, IMAGE_OPEN_WRITABLE, NULL, &bed.image));
+    for (uint64_t at = 0; at < MIB(2); at += covers) {
+        memset(bed.model + at, 7, 512);
+        assert_int_equal(image_write(bed.image, bed.model + at, at, 512), 0);
+    }
+    assert_int_equal(flushes, 0);
+    assert_int_equal(image_flush(bed.image), 0);
+    assert_in_range(flushes, 1, 2);
+    bed_fini(&bed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_model),
         cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_new_tables_wait_for_the_flush),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -24,6 +24,7 @@ static const struct sandbox_rule vmm_rules[] = {
     /* disks: rings are set up before and restricted to reads, writes and syncs of the disk */
     SANDBOX_ALLOW(io_uring_enter),
     SANDBOX_ALLOW(fdatasync),
+    SANDBOX_ALLOW(sync_file_range),
     SANDBOX_ALLOW(fsync),
     SANDBOX_ALLOW(fallocate),
     SANDBOX_ALLOW(ftruncate),

@@ -194,13 +194,21 @@ static struct err *close_images(struct serve *serve)
 static struct err *confine(struct err *(*step)(const struct sandbox_policy *policy))
 {
     static const struct sandbox_rule rules[] = {
-        SANDBOX_ALLOW(accept4),      SANDBOX_ALLOW(sendto),
-        SANDBOX_ALLOW(sendmsg),      SANDBOX_ALLOW(recvfrom),
-        SANDBOX_ALLOW(recvmsg),      SANDBOX_ALLOW(setsockopt),
-        SANDBOX_ALLOW(getsockopt),   SANDBOX_ALLOW(fdatasync),
-        SANDBOX_ALLOW(fsync),        SANDBOX_ALLOW(fallocate),
-        SANDBOX_ALLOW(ftruncate),    SANDBOX_ALLOW(io_uring_enter),
-        SANDBOX_ALLOW(memfd_create), SANDBOX_ALLOW_IF(fcntl, {1, UINT32_MAX, F_OFD_SETLK}),
+        SANDBOX_ALLOW(accept4),
+        SANDBOX_ALLOW(sendto),
+        SANDBOX_ALLOW(sendmsg),
+        SANDBOX_ALLOW(recvfrom),
+        SANDBOX_ALLOW(recvmsg),
+        SANDBOX_ALLOW(setsockopt),
+        SANDBOX_ALLOW(getsockopt),
+        SANDBOX_ALLOW(fdatasync),
+        SANDBOX_ALLOW(sync_file_range),
+        SANDBOX_ALLOW(fsync),
+        SANDBOX_ALLOW(fallocate),
+        SANDBOX_ALLOW(ftruncate),
+        SANDBOX_ALLOW(io_uring_enter),
+        SANDBOX_ALLOW(memfd_create),
+        SANDBOX_ALLOW_IF(fcntl, {1, UINT32_MAX, F_OFD_SETLK}),
     };
     const struct sandbox_policy policy = {
         .name = "tenon image serve",

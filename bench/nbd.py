@@ -1,21 +1,16 @@
-#!/usr/bin/env python3
-"""NBD serving of a qcow2 image: `tenon image serve` against qemu-nbd, in turn.
+"""NBD serving of a qcow2 image: `tenon image serve` against qemu-nbd.
 
-Prints for each load the median seconds that it took, and the processor seconds of the server alone,
-which other work on the machine disturbs less. Wants nbdcopy, qemu-nbd, and fio with its nbd engine.
+The processor seconds are the server's alone. Wants nbdcopy, qemu-nbd, and fio with its nbd engine.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
-import argparse
 import os
-import pathlib
-import resource
+import re
 import statistics
 import subprocess
-import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+NEED = 1.8
 URI = 'nbd+unix:///?socket=s.sock'
 
 
@@ -35,51 +30,40 @@ LOADS = {  # name: (read-only, command)
 }
 
 
-def children():
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def once(server, readonly, load):
+def once(server, readonly, load, folder):
     """Seconds of the load, processor seconds of the server."""
-    process = subprocess.Popen(server + (['--read-only'] if readonly else []) + ['image.qcow2'],
-                               stdout=subprocess.DEVNULL)
-    while not os.path.exists('s.sock'):
+    words = server + (['--read-only'] if readonly else []) + ['image.qcow2']
+    process = subprocess.Popen(words, cwd=folder, stdout=subprocess.DEVNULL)
+    socket = os.path.join(folder, 's.sock')
+    while not os.path.exists(socket):
         time.sleep(0.01)
     begin = time.monotonic()
-    subprocess.run(load, check=True, capture_output=True)
+    subprocess.run(load, cwd=folder, check=True, capture_output=True)
     took = time.monotonic() - begin
-    before = children()
     process.terminate()
-    process.wait()
-    if os.path.exists('s.sock'):
-        os.unlink('s.sock')
-    return took, children() - before
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if os.path.exists(socket):
+        os.unlink(socket)
+    return took, used.ru_utime + used.ru_stime
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--build', default=ROOT / 'build')
-    parser.add_argument('--rounds', type=int, default=5)
-    parser.add_argument('--qemu-nbd', default='qemu-nbd')
-    args = parser.parse_args()
-    tenon = [str(pathlib.Path(args.build).resolve() / 'src/cmd/tenon'), 'image', 'serve',
-             '--format', 'qcow2', '--socket', 's.sock']
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        qemu = [args.qemu_nbd, '-t', '-e', '8', '-f', 'qcow2', '-k', folder + '/s.sock']
-        subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', 'image.qcow2', '1G'], check=True)
-        once(tenon, False, fio('write', '1M', 4, 1, '1G'))  # all of it is allocated
-        print('| load | Tenon s | qemu-nbd s | ratio | Tenon CPU s | qemu-nbd CPU s | ratio |')
-        print('|---|---|---|---|---|---|---|')
-        for name, (readonly, load) in LOADS.items():
-            rows = [once(server, readonly, load) for _ in range(args.rounds)
-                    for server in (tenon, qemu)]
-            ours, theirs = ([statistics.median(column) for column in zip(*rows[i::2])]
-                            for i in (0, 1))
-            print('| %s | %.2f | %.2f | %.2fx | %.2f | %.2f | %.2fx |'
-                  % (name, ours[0], theirs[0], theirs[0] / ours[0], ours[1], theirs[1],
-                     theirs[1] / ours[1]), flush=True)
-
-
-main()
+def nbd(args, folder):
+    """NBD serving of a qcow2 image of 1 GiB; the CPU seconds are the server's alone"""
+    tenon = [args.tenon, 'image', 'serve', '--format', 'qcow2', '--socket', 's.sock']
+    qemu = ['qemu-nbd', '-t', '-e', '8', '-f', 'qcow2', '-k', folder + '/s.sock']
+    subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', folder + '/image.qcow2', '1G'],
+                   check=True)
+    once(tenon, False, fio('write', '1M', 4, 1, '1G'), folder)  # all of it is allocated
+    print('\n### %s\n' % nbd.__doc__)
+    print('| load | need | qemu-nbd s | Tenon s | ratio | qemu-nbd CPU s | Tenon CPU s | ratio |')
+    print('|---|---|---|---|---|---|---|---|')
+    for name, (readonly, load) in LOADS.items():
+        if not re.search(args.rows, name):
+            continue
+        rows = [once(server, readonly, load, folder) for _ in range(args.rounds or 5)
+                for server in (qemu, tenon)]
+        theirs, ours = ([statistics.median(column) for column in zip(*rows[i::2])] for i in (0, 1))
+        print('| %s | %gx | %.2f | %.2f | %.2fx | %.2f | %.2f | %.2fx |'
+              % (name, NEED, theirs[0], ours[0], theirs[0] / ours[0], theirs[1], ours[1],
+                 theirs[1] / ours[1]), flush=True)

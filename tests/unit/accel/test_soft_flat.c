@@ -133,11 +133,37 @@ static void a_segment_that_shrinks_counts_at_once(void **state)
     rig_free(rig);
 }
 
+/*
+ * A loop with an instruction that lies on two pages:
+ *
+ *      mov $3000000, %ecx     |  1:  add $1, %eax  (2 bytes on the first page)
+ *      jmp 1f                 |      dec %ecx
+ *                             |      jnz 1b; mov $0x2a, %al; out %al, $0xf4; jmp .
+ *
+ * It goes from op to op without an end, and must not take a frame of the host's stack each time.
+ */
+static void a_loop_across_pages_needs_no_stack(void **state)
+{
+    static const uint8_t start[] = {0xb9, 0xc0, 0xc6, 0x2d, 0x00, 0xe9, 0xf4, 0x0f, 0x00, 0x00};
+    static const uint8_t loop[] = {0x81, 0xc0, 0x01, 0x00, 0x00, 0x00, 0x49, 0x75,
+                                   0xf7, 0xb0, 0x2a, 0xe6, 0xf4, 0xeb, 0xfe};
+    struct rig *rig = new_rig();
+
+    memcpy(rig->ram + CODE, start, sizeof(start));
+    memcpy(rig->ram + CODE + 0xffe, loop, sizeof(loop));
+    protected_mode(rig, CODE, FLAT_LIMIT);
+    rig_run(rig);
+    assert_int_equal(rig->exit_value, 0x2a);
+    assert_int_equal(rig->v->r[X86_RAX] >> 8, 3000000 >> 8);
+    rig_free(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(both_ways_leave_the_same),
         cmocka_unit_test(a_segment_that_shrinks_counts_at_once),
+        cmocka_unit_test(a_loop_across_pages_needs_no_stack),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -92,16 +92,25 @@ const struct op *op_fallthrough(struct soft_vcpu *v, const struct op *op)
     return enter_rip(v, rip);
 }
 
+/*
+ * The page behind the instruction's first. Not inlined: an op with a local whose address is known
+ * elsewhere keeps its frame when it jumps to the next op, and a guest's loop would fill the stack.
+ */
+static __attribute__((noinline)) uint64_t second_page(struct soft_vcpu *v, uint64_t linear)
+{
+    uint64_t gpa;
+    soft_fetch_ptr(v, linear, &gpa);
+    return gpa;
+}
+
 /* First op of a block whose instruction crosses a page: is the next page still what it was? */
 const struct op *op_crossing(struct soft_vcpu *v, const struct op *op)
 {
-    uint64_t gpa;
     v->rip = v->r[R_BLOCK];
     uint64_t linear = v->rip + op->disp;
     if (v->mode != INSN_64)
         linear = (uint32_t)(linear + v->seg[X86_CS].base);
-    soft_fetch_ptr(v, linear, &gpa);
-    if (unlikely(gpa != (uint64_t)op->imm)) {
+    if (unlikely(second_page(v, linear) != (uint64_t)op->imm)) {
         soft_code_drop(
             v, ((const struct block *)((const uint8_t *)op - offsetof(struct block, ops)))->gpa);
         GOTO_OP(v, soft_lookup(v, v->rip));

@@ -402,6 +402,20 @@ static void check_slirp(struct finding *finding)
     check_program(finding, "tenon-slirp", FINDING_LIMITED);
 }
 
+static void check_tpm(struct finding *finding)
+{
+    scoped(free_cleanup) char *path = NULL;
+    struct err *err = run_find_swtpm(&path);
+
+    if (!err) {
+        found(finding, FINDING_OK, "%s", path);
+        return;
+    }
+    err_free(err);
+    found(finding, FINDING_INFO, "swtpm is not installed: VMs have no TPM");
+    advise(finding, "apt-get install swtpm");
+}
+
 const struct doctor_check doctor_checks[] = {
     {"cpu", "CPU", check_cpu},
     {"kvm", "KVM", check_kvm},
@@ -421,5 +435,6 @@ const struct doctor_check doctor_checks[] = {
     {"vmm", "tenon-vmm", check_vmm},
     {"slirp", "tenon-slirp", check_slirp},
     {"firmware", "firmware", check_firmware},
+    {"tpm", "TPM", check_tpm},
     {NULL, NULL, NULL},
 };

@@ -134,6 +134,8 @@ size_t launch_fds(const struct launch *launch, int *fds, size_t max)
     KEEP(config->firmware_fd);
     KEEP(config->firmware_vars_fd);
     KEEP(config->vga_rom_fd);
+    KEEP(config->tpm_control_fd);
+    KEEP(config->tpm_command_fd);
     KEEP(config->initrd_fd);
     KEEP(config->kvm_fd);
     KEEP(config->control_fd);

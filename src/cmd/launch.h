@@ -29,6 +29,6 @@ struct err *launch_read(int take_fd, struct launch *launch);
 
 /* All descriptors of the hand-over, at most `max`; returns how many there are. */
 size_t launch_fds(const struct launch *launch, int *fds, size_t max);
-#define LAUNCH_FDS_MAX (VM_DISKS_MAX + VM_NETS_MAX * VM_QUEUES_MAX + VM_CONSOLES_MAX * 2 + 9)
+#define LAUNCH_FDS_MAX (VM_DISKS_MAX + VM_NETS_MAX * VM_QUEUES_MAX + VM_CONSOLES_MAX * 2 + 11)
 
 #endif

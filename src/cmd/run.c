@@ -228,6 +228,7 @@ static void close_handed(struct run *run)
     }
     config->kernel_fd = config->initrd_fd = config->kvm_fd = config->control_fd = -1;
     config->firmware_fd = config->firmware_vars_fd = config->vga_rom_fd = -1;
+    config->tpm_control_fd = config->tpm_command_fd = -1;
     run->launch.listen_fd = run->launch.gdb_fd = -1;
     for (unsigned i = 0; i < config->disk_count; i++) {
         config->disk[i].fd = -1;
@@ -262,6 +263,7 @@ static struct err *start(struct run *run)
     signal(SIGTTIN, SIG_IGN);
     TRY(open_channels(run));
     TRY(run_start_nets(run));
+    TRY(run_start_tpm(run));
     TRY(run_choose_accel(run, true));
     TRY(run_image_overlay(run));
     TRY(run_seed_write(run));
@@ -382,12 +384,13 @@ static void run_fini(struct run *run)
     close_fd(run->report_fd);
     close_fd(run->launch.listen_fd);
     close_fd(run->launch.gdb_fd);
-    for (unsigned i = 0; i < VM_NETS_MAX; i++) {
+    for (unsigned i = 0; i < VM_NETS_MAX; i++)
         close_fd(run->slirp_status_fd[i]);
-        if (run->slirp[i] <= 0)
+    for (unsigned i = 0; i < RUN_HELPERS_MAX; i++) {
+        if (run->helper[i] <= 0)
             continue;
-        kill(run->slirp[i], SIGKILL);
-        waitpid(run->slirp[i], NULL, 0);
+        kill(run->helper[i], SIGKILL);
+        waitpid(run->helper[i], NULL, 0);
     }
     if (run->vmm > 0) {
         kill(run->vmm, SIGKILL);

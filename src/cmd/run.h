@@ -18,6 +18,9 @@
 #include "cmd/relay.h"
 #include "cmd/terminal.h"
 
+/* The programs beside tenon-vmm: a tenon-slirp for each user net, and swtpm. */
+#define RUN_SWTPM VM_NETS_MAX
+#define RUN_HELPERS_MAX (VM_NETS_MAX + 1)
 #define RUN_SOCKETS_MAX (VM_CONSOLES_MAX + 3)
 
 /* The process that has a remote disk's image. */
@@ -48,8 +51,9 @@ struct run {
     char *pty_path[VM_CONSOLES_MAX];
     char *socket_path[RUN_SOCKETS_MAX]; /* to unlink at the end */
     unsigned socket_count;
-    int report_fd;                    /* -1: no report file */
-    pid_t vmm, slirp[VM_NETS_MAX];    /* 0: not running */
+    int report_fd; /* -1: no report file */
+    pid_t vmm;     /* 0: not running; likewise: */
+    pid_t helper[RUN_HELPERS_MAX];
     int slirp_status_fd[VM_NETS_MAX]; /* until it is ready; -1 */
     struct run_remote remote[VM_DISKS_MAX];
     char engine_why[400];             /* "soft: /dev/kvm is missing" */
@@ -109,6 +113,11 @@ struct err *run_listen(struct run *run, const char *what, const char *path, int 
 struct err *run_start_nets(struct run *run);
 /* Waits until each tenon-slirp has its ports: they get ready while the rest is opened. */
 struct err *run_await_nets(struct run *run);
+
+/* run_tpm.c: starts swtpm for a VM with a TPM. */
+struct err *run_start_tpm(struct run *run);
+/* The first swtpm of $PATH. The caller frees it. */
+struct err *run_find_swtpm(char **path);
 
 /* supervise.c: the signals that it serves; blocked before the first child is started. */
 void run_signals(sigset_t *signals);

@@ -99,12 +99,12 @@ static struct err *start_slirp(struct run *run, unsigned index)
     run->slirp_status_fd[index] = status[0];
     slirp_args(&args, run, net, sockets[1], status[1]);
     err = spawn(path, args.argv, (int[]){sockets[1], status[1]}, 2, run->child_stderr_fd,
-                &run->slirp[index]);
+                &run->helper[index]);
     args_fini(&args);
     close(sockets[1]);
     close(status[1]);
     if (err)
-        run->slirp[index] = 0;
+        run->helper[index] = 0;
     return err;
 }
 

@@ -218,6 +218,8 @@ void run_print_start(const struct run *run)
     }
     for (unsigned i = 0; i < config->net_count; i++)
         print_net(&out, &config->net[i]);
+    if (config->tpm)
+        buf_printf(&out, "  TPM: 2.0, kept in %s\n", config->tpm_state);
     if (config->vga)
         buf_printf(&out, "  screen: VGA adapter, with keyboard and mouse\n");
     if (config->usb)

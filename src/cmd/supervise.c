@@ -26,8 +26,8 @@
 
 #define QUIT_GRACE_NS (3 * NSEC_PER_SEC) /* from quit to SIGKILL */
 #define HANGUP_GRACE_NS (60 * NSEC_PER_SEC)
-#define SLIRP_GRACE_MS 1000 /* from the end of the VM to SIGKILL */
-#define DRAIN_MS 2000       /* for a reader of our output that is slow */
+#define HELPER_GRACE_MS 1000 /* from the end of the VM to SIGKILL */
+#define DRAIN_MS 2000        /* for a reader of our output that is slow */
 #define CONTROL_LINE_MAX MIB(1)
 
 enum {
@@ -35,15 +35,15 @@ enum {
     POLL_VMM,
     POLL_CONTROL,
     POLL_STDERR,
-    POLL_SLIRP,
-    POLL_RELAY = POLL_SLIRP + VM_NETS_MAX,
+    POLL_HELPER,
+    POLL_RELAY = POLL_HELPER + RUN_HELPERS_MAX,
     POLL_COUNT = POLL_RELAY + RELAY_POLL_FDS,
 };
 
 struct supervisor {
     struct run *run;
     struct relay relay;
-    int signal_fd, vmm_fd, slirp_fd[VM_NETS_MAX]; /* vmm_fd, slirp_fd: pidfds */
+    int signal_fd, vmm_fd, helper_fd[RUN_HELPERS_MAX]; /* vmm_fd, helper_fd: pidfds */
     struct buf control_in;
     unsigned end_requests;
     uint64_t quit_at_ns, kill_at_ns; /* 0: not planned */
@@ -332,24 +332,26 @@ static void on_signal(struct supervisor *supervisor)
 
 /* ---- the loop ---- */
 
-static void on_slirp_end(struct supervisor *supervisor, unsigned net)
+static void on_helper_end(struct supervisor *supervisor, unsigned index)
 {
     struct run *run = supervisor->run;
     char text[80];
     int status;
 
-    if (waitpid(run->slirp[net], &status, WNOHANG) != run->slirp[net])
+    if (waitpid(run->helper[index], &status, WNOHANG) != run->helper[index])
         return;
     spawn_status_text(status, text, sizeof(text));
     /* With status 0 it has seen the end of its socket: the VMM is about to end as well. */
-    if (!WIFEXITED(status) || WEXITSTATUS(status))
+    if ((!WIFEXITED(status) || WEXITSTATUS(status)) && index == RUN_SWTPM)
+        terminal_say(&run->terminal, "tenon: swtpm %s; the guest has lost its TPM", text);
+    else if (!WIFEXITED(status) || WEXITSTATUS(status))
         terminal_say(&run->terminal,
                      "tenon: net '%s': tenon-slirp %s; the guest has lost this "
                      "network",
-                     run->launch.config.net[net].id, text);
-    run->slirp[net] = 0;
-    close(supervisor->slirp_fd[net]);
-    supervisor->slirp_fd[net] = -1;
+                     run->launch.config.net[index].id, text);
+    run->helper[index] = 0;
+    close(supervisor->helper_fd[index]);
+    supervisor->helper_fd[index] = -1;
 }
 
 static int next_timeout_ms(const struct supervisor *supervisor)
@@ -385,8 +387,9 @@ static void loop_until_vmm_ends(struct supervisor *supervisor)
         fds[POLL_VMM] = (struct pollfd){.fd = supervisor->vmm_fd, .events = POLLIN};
         fds[POLL_CONTROL] = (struct pollfd){.fd = run->control_fd, .events = POLLIN};
         fds[POLL_STDERR] = (struct pollfd){.fd = run->stderr_fd, .events = POLLIN};
-        for (unsigned i = 0; i < VM_NETS_MAX; i++)
-            fds[POLL_SLIRP + i] = (struct pollfd){.fd = supervisor->slirp_fd[i], .events = POLLIN};
+        for (unsigned i = 0; i < RUN_HELPERS_MAX; i++)
+            fds[POLL_HELPER + i] =
+                (struct pollfd){.fd = supervisor->helper_fd[i], .events = POLLIN};
         relay_want(&supervisor->relay, &fds[POLL_RELAY]);
         if (poll(fds, POLL_COUNT, next_timeout_ms(supervisor)) < 0)
             continue;
@@ -399,27 +402,27 @@ static void loop_until_vmm_ends(struct supervisor *supervisor)
         relay_serve(&supervisor->relay, &fds[POLL_RELAY]);
         if (fds[POLL_VMM].revents)
             return;
-        for (unsigned i = 0; i < VM_NETS_MAX; i++)
-            if (fds[POLL_SLIRP + i].revents)
-                on_slirp_end(supervisor, i);
+        for (unsigned i = 0; i < RUN_HELPERS_MAX; i++)
+            if (fds[POLL_HELPER + i].revents)
+                on_helper_end(supervisor, i);
         on_deadlines(supervisor);
     }
 }
 
-/* The socket to the VMM is closed with it, so each tenon-slirp ends by itself; not for ever. */
-static void reap_slirps(struct supervisor *supervisor)
+/* The sockets to the VMM are closed with it, so each helper ends by itself; not for ever. */
+static void reap_helpers(struct supervisor *supervisor)
 {
     struct run *run = supervisor->run;
 
-    for (unsigned i = 0; i < VM_NETS_MAX; i++) {
-        struct pollfd poll_fd = {.fd = supervisor->slirp_fd[i], .events = POLLIN};
+    for (unsigned i = 0; i < RUN_HELPERS_MAX; i++) {
+        struct pollfd poll_fd = {.fd = supervisor->helper_fd[i], .events = POLLIN};
 
-        if (run->slirp[i] <= 0)
+        if (run->helper[i] <= 0)
             continue;
-        if (poll(&poll_fd, 1, SLIRP_GRACE_MS) <= 0)
-            kill(run->slirp[i], SIGKILL);
-        waitpid(run->slirp[i], NULL, 0);
-        run->slirp[i] = 0;
+        if (poll(&poll_fd, 1, HELPER_GRACE_MS) <= 0)
+            kill(run->helper[i], SIGKILL);
+        waitpid(run->helper[i], NULL, 0);
+        run->helper[i] = 0;
     }
 }
 
@@ -431,8 +434,8 @@ static struct err *supervisor_init(struct supervisor *supervisor, struct run *ru
     memset(supervisor, 0, sizeof(*supervisor));
     supervisor->run = run;
     supervisor->signal_fd = supervisor->vmm_fd = -1;
-    for (unsigned i = 0; i < VM_NETS_MAX; i++)
-        supervisor->slirp_fd[i] = -1;
+    for (unsigned i = 0; i < RUN_HELPERS_MAX; i++)
+        supervisor->helper_fd[i] = -1;
     relay_init(&supervisor->relay, &run->terminal, run->console_fd,
                run->json ? STDERR_FILENO : STDOUT_FILENO, on_escape, supervisor);
     run->console_fd = -1;
@@ -440,9 +443,10 @@ static struct err *supervisor_init(struct supervisor *supervisor, struct run *ru
     supervisor->vmm_fd = pidfd_open_cloexec(run->vmm);
     if (supervisor->signal_fd < 0 || supervisor->vmm_fd < 0)
         return err_errno(errno, "cannot watch the VM");
-    for (unsigned i = 0; i < VM_NETS_MAX; i++)
-        if (run->slirp[i] > 0 && (supervisor->slirp_fd[i] = pidfd_open_cloexec(run->slirp[i])) < 0)
-            return err_errno(errno, "cannot watch tenon-slirp");
+    for (unsigned i = 0; i < RUN_HELPERS_MAX; i++)
+        if (run->helper[i] > 0 &&
+            (supervisor->helper_fd[i] = pidfd_open_cloexec(run->helper[i])) < 0)
+            return err_errno(errno, "cannot watch the programs beside the VM");
     return NULL;
 }
 
@@ -454,9 +458,9 @@ static void supervisor_fini(struct supervisor *supervisor)
         close(supervisor->signal_fd);
     if (supervisor->vmm_fd >= 0)
         close(supervisor->vmm_fd);
-    for (unsigned i = 0; i < VM_NETS_MAX; i++)
-        if (supervisor->slirp_fd[i] >= 0)
-            close(supervisor->slirp_fd[i]);
+    for (unsigned i = 0; i < RUN_HELPERS_MAX; i++)
+        if (supervisor->helper_fd[i] >= 0)
+            close(supervisor->helper_fd[i]);
 }
 
 struct err *run_supervise(struct run *run)
@@ -478,7 +482,7 @@ struct err *run_supervise(struct run *run)
     }
     run->vmm = 0;
     terminal_restore(&run->terminal);
-    reap_slirps(&supervisor);
+    reap_helpers(&supervisor);
     while (stderr_read(run))
         ;
     supervisor_fini(&supervisor);

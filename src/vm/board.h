@@ -79,6 +79,7 @@ struct board {
     struct usb_hid *usb_keyboard, *usb_tablet;
     struct key_player *keys; /* NULL: no keyboard */
     uint8_t buttons;         /* of mouse or tablet, enum mouse_button */
+    struct tpm_crb *tpm;     /* NULL: none */
     struct screen_console *screen_console; /* NULL: none */
 
     /* With firmware. */

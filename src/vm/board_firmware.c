@@ -147,6 +147,10 @@ static struct err *add_acpi(struct board *board, struct fw_cfg *cfg)
         fw_cfg_add_file(cfg, "etc/acpi/tables", files.tables.data, files.tables.len);
         fw_cfg_add_file(cfg, "etc/table-loader", files.script.data, files.script.len);
     }
+    if (!err && config.tpm) {
+        scoped(free_cleanup) uint8_t *empty = xcalloc(1, ACPI_TPM_LOG_SIZE);
+        fw_cfg_add_file(cfg, "etc/tpm/log", empty, ACPI_TPM_LOG_SIZE);
+    }
     loader_files_fini(&files);
     return err;
 }

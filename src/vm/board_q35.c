@@ -13,6 +13,7 @@
 #include "hw/chipset/rtc.h"
 #include "hw/input/i8042.h"
 #include "hw/pci/host_bridge.h"
+#include "hw/tpm/tpm_crb.h"
 #include "vm/board.h"
 
 static struct err *add_controllers(struct board *board)
@@ -101,6 +102,20 @@ static struct err *add_timers(struct board *board)
     return board_add(board, &rtc->device);
 }
 
+static struct err *add_tpm(struct board *board)
+{
+    struct vm_config *config = board->config;
+
+    if (!config->tpm)
+        return NULL;
+    board->tpm = (struct tpm_crb *)device_new(&tpm_crb_class, board->env, "tpm");
+    board->tpm->base = LAYOUT_TPM_BASE;
+    board->tpm->tpm.control_fd = config->tpm_control_fd;
+    board->tpm->tpm.command_fd = config->tpm_command_fd;
+    config->tpm_control_fd = config->tpm_command_fd = -1;
+    return board_add(board, &board->tpm->device);
+}
+
 static struct err *build_chipset(struct board *board)
 {
     TRY(add_pci_functions(board));
@@ -110,6 +125,7 @@ static struct err *build_chipset(struct board *board)
     board->power = &pm->device;
     TRY(board_add(board, &pm->device));
     TRY(add_timers(board));
+    TRY(add_tpm(board));
 
     struct i8042 *keyboard = (struct i8042 *)device_new(&i8042_class, board->env, "i8042");
     keyboard->keyboard_irq = isa_irq_line(&board->isa, LAYOUT_IRQ_KEYBOARD);

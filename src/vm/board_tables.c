@@ -70,6 +70,8 @@ void board_describe_acpi(const struct board *board, struct acpi_config *acpi)
         .i8042 = !reduced,
         .vga = board->config->vga,
         .no_s3 = board_has_firmware(board),
+        .tpm = board->config->tpm,
+        .tpm_log = board->config->tpm && board_has_firmware(board),
     };
     describe_windows(board, acpi);
     describe_serials(board->config, acpi);

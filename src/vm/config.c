@@ -39,6 +39,8 @@ void vm_config_fini(struct vm_config *config)
     close_fd(&config->firmware_fd);
     close_fd(&config->firmware_vars_fd);
     close_fd(&config->vga_rom_fd);
+    close_fd(&config->tpm_control_fd);
+    close_fd(&config->tpm_command_fd);
     close_fd(&config->kvm_fd);
     close_fd(&config->control_fd);
     for (unsigned i = 0; i < config->disk_count; i++) {
@@ -403,20 +405,24 @@ static struct err *finish_start(struct vm_config *config)
                                  "remove it");
     for (unsigned i = 0; i < config->console_count; i++)
         config->vga |= config->console[i].device == VM_CONSOLE_VGA;
-    if ((config->firmware || config->vga) && config->board == VM_BOARD_MICRO)
+    if (config->tpm_state && !config->tpm)
+        return err_of(ERR_USAGE, "--tpm-state is for a TPM: add --tpm, or remove it");
+    if ((config->firmware || config->vga || config->tpm) && config->board == VM_BOARD_MICRO)
         return err_of(ERR_USAGE, "%s needs board q35: remove --board micro",
-                      config->firmware ? "firmware" : "a VGA adapter");
+                      config->firmware ? "firmware"
+                      : config->vga    ? "a VGA adapter"
+                                       : "a TPM");
     return NULL;
 }
 
-/* Firmware, VGA and the SATA controller are parts of a PC; all else starts faster without one. */
+/* Firmware, VGA, TPM and SATA controller are parts of a PC; all else starts faster without one. */
 static enum vm_board standard_board(const struct vm_config *config)
 {
     for (unsigned i = 0; i < config->disk_count; i++) {
         if (config->disk[i].bus == VM_DISK_AHCI)
             return VM_BOARD_Q35;
     }
-    return config->firmware || config->vga ? VM_BOARD_Q35 : VM_BOARD_MICRO;
+    return config->firmware || config->vga || config->tpm ? VM_BOARD_Q35 : VM_BOARD_MICRO;
 }
 
 struct err *schema_finish(struct vm_config *config)

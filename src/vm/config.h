@@ -120,6 +120,9 @@ struct vm_config {
     bool vga;        /* VGA adapter, keyboard and mouse */
     int vga_rom_fd;  /* its option ROM; -1: none */
     bool usb, usb_keyboard, usb_tablet;
+    bool tpm;        /* TPM 2.0 */
+    char *tpm_state; /* folder of what it keeps; NULL: the standard one */
+    int tpm_control_fd, tpm_command_fd; /* sockets to swtpm */
     bool debug_exit; /* test devices: debug exit and testdev */
     enum vm_on_reset on_reset;
     struct vm_disk disk[VM_DISKS_MAX];

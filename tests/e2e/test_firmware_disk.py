@@ -50,6 +50,18 @@ def start(tenon, tmp_path, kind, image, *args, **options):
                        *args, **options)
 
 
+def choose_shell(process):
+    """The menu's second entry, by keys; returns what was seen before."""
+    seen = read_until(process, 'with shell', timeout=PATIENCE)
+    process.stdin.write(DOWN)
+    process.stdin.flush()
+    read_until(process, '*Tenon, with shell', timeout=PATIENCE)
+    process.stdin.write(ENTER)
+    process.stdin.flush()
+    read_until(process, 'disk: a shell', timeout=PATIENCE)
+    return seen
+
+
 @pytest.mark.parametrize('kind', ['bios', 'uefi'])
 def test_boots_by_itself(tenon, tmp_path, disk, kind):
     process = start(tenon, tmp_path, kind, disk(kind), '--report', tmp_path / 'report.json')
@@ -71,13 +83,7 @@ def test_boots_by_itself(tenon, tmp_path, disk, kind):
 @pytest.mark.parametrize('kind', ['bios', 'uefi'])
 def test_a_menu_entry_is_chosen_with_keys(tenon, tmp_path, disk, kind):
     process = start(tenon, tmp_path, kind, disk(kind), stdin=subprocess.PIPE)
-    seen = read_until(process, 'with shell', timeout=PATIENCE)
-    process.stdin.write(DOWN)
-    process.stdin.flush()
-    read_until(process, '*Tenon, with shell', timeout=PATIENCE)
-    process.stdin.write(ENTER)
-    process.stdin.flush()
-    read_until(process, 'disk: a shell', timeout=PATIENCE)
+    seen = choose_shell(process)
     process.stdin.write(b'echo sum $((6 * 7)); cat /proc/iomem /proc/cmdline; exit\n')
     process.stdin.flush()
     out, err = process.communicate(timeout=PATIENCE)

@@ -12,6 +12,7 @@
  *   0xfec00000  IOAPIC
  *   0xfed00000  HPET
  *   0xfed1c000  root complex registers (RCBA)
+ *   0xfed40000  TPM
  *   0xfee00000  local APIC
  *   4 GiB       the rest of RAM; below it lies the firmware, at most 8 MiB
  *
@@ -67,7 +68,8 @@
 #define LAYOUT_IOAPIC_BASE 0xfec00000ull
 #define LAYOUT_HPET_BASE 0xfed00000ull
 #define LAYOUT_RCBA_BASE 0xfed1c000ull
-#define LAYOUT_GED_BASE 0xfed40000ull
+#define LAYOUT_TPM_BASE 0xfed40000ull /* q35 */
+#define LAYOUT_GED_BASE 0xfed40000ull /* micro */
 #define LAYOUT_LAPIC_BASE 0xfee00000ull
 #define LAYOUT_TESTDEV_BASE 0xff000000ull /* with --debug-exit */
 

@@ -13,6 +13,7 @@
 #include "hw/chipset/pm.h"
 #include "hw/firmware/acpi.h"
 #include "hw/firmware/dsdt.h"
+#include "hw/tpm/tpm_crb.h"
 
 #define HEADER_SIZE 36
 #define RSDP_SIZE 36
@@ -35,6 +36,7 @@
 
 #define MADT_PCAT_COMPAT 1u
 #define MADT_LEVEL_HIGH 0x000d
+#define TPM2_START_CRB 7u
 
 enum gas_space { GAS_MEMORY = 0, GAS_IO = 1 };
 
@@ -263,6 +265,22 @@ static void hpet(struct builder *b)
     end_table(b, address, true);
 }
 
+/* TCG ACPI Specification 1.2, table 7; without a log as in revision 3. */
+static void tpm2(struct builder *b)
+{
+    uint64_t address = begin_table(b, "TPM2", b->config->tpm_log ? 4 : 3);
+    buf_le32(b->out, 0); /* platform class: client */
+    buf_le64(b->out, LAYOUT_TPM_BASE + TPM_CRB_CONTROL);
+    buf_le32(b->out, TPM2_START_CRB);
+    if (b->config->tpm_log) {
+        buf_extend(b->out, 12); /* parameters of the start method: none */
+        buf_le32(b->out, (uint32_t)ACPI_TPM_LOG_SIZE);
+        b->layout.tpm_log = (uint32_t)(b->out->len - b->start);
+        buf_le64(b->out, 0);
+    }
+    end_table(b, address, true);
+}
+
 static uint64_t xsdt(struct builder *b)
 {
     uint64_t address = begin_table(b, "XSDT", 1);
@@ -292,8 +310,8 @@ static struct err *config_check(const struct acpi_config *config, uint64_t gpa)
     if ((!config->ecam_base && config->reduced) || config->ecam_buses < 1 ||
         config->ecam_buses > 256)
         return err_new("ACPI: the PCI configuration window is missing");
-    if (config->reduced && (config->hpet || config->i8042))
-        return err_new("ACPI: a hardware-reduced machine has no HPET or i8042");
+    if (config->reduced && (config->hpet || config->i8042 || config->tpm))
+        return err_new("ACPI: a hardware-reduced machine has no HPET, i8042 or TPM");
     if (gpa % 16 || gpa >= GIB(4))
         return err_new("ACPI: the tables cannot lie at 0x%llx", (unsigned long long)gpa);
     return NULL;
@@ -317,6 +335,8 @@ struct err *acpi_build(const struct acpi_config *config, uint64_t gpa, size_t si
         mcfg(&b);
     if (config->hpet)
         hpet(&b);
+    if (config->tpm)
+        tpm2(&b);
     rsdp(&b, xsdt(&b));
     if (out->len - b.start > size_max)
         return err_new("ACPI: the tables need %zu bytes, there are %zu", out->len - b.start,

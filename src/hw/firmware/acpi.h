@@ -24,10 +24,12 @@ struct acpi_config {
      * legacy set.
      */
     bool reduced;
-    bool hpet;  /* not with `reduced` */
-    bool i8042; /* a keyboard controller answers at 0x60/0x64; not with `reduced` */
-    bool vga;   /* there are a VGA adapter, a PS/2 keyboard and a mouse */
-    bool no_s3; /* the machine cannot suspend to RAM */
+    bool hpet;    /* not with `reduced` */
+    bool i8042;   /* a keyboard controller answers at 0x60/0x64; not with `reduced` */
+    bool vga;     /* there are a VGA adapter, a PS/2 keyboard and a mouse */
+    bool no_s3;   /* the machine cannot suspend to RAM */
+    bool tpm;     /* a TPM 2.0 of hw/tpm/tpm_crb.h at LAYOUT_TPM_BASE; not with `reduced` */
+    bool tpm_log; /* and firmware that keeps a log of what it measures */
 
     uint64_t ecam_base;                /* 0: firmware has switched it off */
     unsigned ecam_buses;               /* 1..256 */
@@ -39,6 +41,9 @@ struct acpi_config {
         uint8_t irq;
     } serial[ACPI_SERIALS_MAX]; /* port 0: absent */
 };
+
+/* Where firmware keeps its log of measurements; it makes the room itself. */
+#define ACPI_TPM_LOG_SIZE KIB(64)
 
 /* What whoever moves the block must correct: addresses, and checksums over them. */
 #define ACPI_POINTERS_MAX 16
@@ -52,6 +57,7 @@ struct acpi_layout {
         uint32_t at, start, len;
     } sum[ACPI_SUMS_MAX];
     unsigned pointers, sums;
+    uint32_t tpm_log; /* of the 8 bytes for the address of the TPM's log; 0: there is none */
 };
 
 /*

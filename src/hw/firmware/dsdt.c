@@ -10,6 +10,7 @@
 #include "hw/chipset/pm.h"
 #include "hw/firmware/aml.h"
 #include "hw/firmware/dsdt.h"
+#include "hw/tpm/tpm_crb.h"
 
 #define NOTIFY_PRESSED 0x80
 #define OSC_PCI "33DB4D5B-1FF7-401C-9657-7441C03DD766"
@@ -219,6 +220,16 @@ static void hpet_device(struct dsdt *dsdt)
     end_device(dsdt);
 }
 
+static void tpm_device(struct dsdt *dsdt)
+{
+    aml_device(&dsdt->aml, "TPM");
+    aml_name(&dsdt->aml, "_HID");
+    aml_string(&dsdt->aml, "MSFT0101");
+    dsdt->scratch.len = 0;
+    aml_res_memory32(&dsdt->scratch, (uint32_t)LAYOUT_TPM_BASE, TPM_CRB_SIZE);
+    end_device(dsdt);
+}
+
 /* Power button of a machine without PM registers: an interrupt, a register, a notification. */
 static void event_device(struct dsdt *dsdt)
 {
@@ -286,6 +297,8 @@ void dsdt_body(const struct acpi_config *config, struct buf *out)
     board_resources(&dsdt);
     if (config->hpet)
         hpet_device(&dsdt);
+    if (config->tpm)
+        tpm_device(&dsdt);
     if (config->reduced) {
         serial_ports(&dsdt);
         event_device(&dsdt);

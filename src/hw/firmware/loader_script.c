@@ -18,6 +18,7 @@
 #define RSDP_SIZE 36
 #define FILE_RSDP "etc/acpi/rsdp"
 #define FILE_TABLES "etc/acpi/tables"
+#define FILE_TPM_LOG "etc/tpm/log"
 #define TABLES_OFFSET ACPI_FACS /* what follows the root pointer */
 #define TABLES_MAX MIB(1)
 /*
@@ -26,7 +27,7 @@
  */
 #define TABLES_SLACK 256
 #define TABLES_ALIGN 4096
-#define SCRIPT_COMMANDS (2 + ACPI_POINTERS_MAX + ACPI_SUMS_MAX)
+#define SCRIPT_COMMANDS (4 + ACPI_POINTERS_MAX + ACPI_SUMS_MAX)
 
 enum command { ALLOCATE = 1, ADD_POINTER = 2, ADD_CHECKSUM = 3 };
 enum zone { ZONE_HIGH = 1, ZONE_BIOS_AREA = 2 };
@@ -57,12 +58,12 @@ static const char *file_of(uint32_t *offset)
     return FILE_TABLES;
 }
 
-static void add_pointer(struct buf *script, uint32_t at, uint8_t size)
+static void add_pointer(struct buf *script, uint32_t at, uint8_t size, const char *target)
 {
     const char *file = file_of(&at);
     uint8_t *operands = command(script, ADD_POINTER, file);
 
-    memcpy(operands, FILE_TABLES, sizeof(FILE_TABLES));
+    memcpy(operands, target, strlen(target));
     put_le32(operands + NAME_SIZE, at);
     operands[NAME_SIZE + 4] = size;
 }
@@ -95,7 +96,11 @@ struct err *loader_files_build(const struct acpi_config *config, struct loader_f
         uint8_t *field = block.data + layout.pointer[i].at;
         uint8_t size = layout.pointer[i].size;
         put_le(field, size, get_le(field, size) - TABLES_OFFSET);
-        add_pointer(&files->script, layout.pointer[i].at, size);
+        add_pointer(&files->script, layout.pointer[i].at, size, FILE_TABLES);
+    }
+    if (layout.tpm_log) {
+        allocate(&files->script, FILE_TPM_LOG, 64, ZONE_HIGH);
+        add_pointer(&files->script, layout.tpm_log, 8, FILE_TPM_LOG);
     }
     for (unsigned i = 0; i < layout.sums; i++) {
         block.data[layout.sum[i].at] = 0;

@@ -122,7 +122,7 @@ static void check_block(const struct acpi_config *config, bool with_iasl, const 
             assert_int_equal(get_le32(table + 4),
                              44 + 8 * config->cpus + 12 + 6 + (config->reduced ? 0 : 20));
     }
-    assert_int_equal(found, config->hpet ? 4 : 3);
+    assert_int_equal(found, 3 + config->hpet + config->tpm);
     buf_fini(&block);
 }
 
@@ -136,6 +136,10 @@ static void tables_are_sound(void **state)
     assert_non_null(mkdtemp(dir));
     for (unsigned i = 0; i < ARRAY_SIZE(cpus); i++) {
         struct acpi_config q35 = q35_config(cpus[i]), micro = micro_config(cpus[i]);
+        check_block(&q35, iasl, dir);
+        q35.tpm = true;
+        check_block(&q35, iasl, dir);
+        q35.tpm_log = true;
         check_block(&q35, iasl, dir);
         check_block(&micro, iasl, dir);
     }
@@ -163,6 +167,9 @@ static void what_does_not_fit_is_refused(void **state)
     refuses(&config, LAYOUT_TABLES_GPA, LAYOUT_TABLES_SIZE);
     config = micro_config(1);
     config.hpet = true;
+    refuses(&config, LAYOUT_TABLES_GPA, LAYOUT_TABLES_SIZE);
+    config.hpet = false;
+    config.tpm = true;
     refuses(&config, LAYOUT_TABLES_GPA, LAYOUT_TABLES_SIZE);
 }
 

@@ -426,6 +426,32 @@ static void the_script_makes_the_same_tables(void **state)
     loader_files_fini(&none);
 }
 
+/* The log's room is the firmware's to find; the table learns where it is. */
+static void the_script_places_the_tpm_log(void **state)
+{
+    struct acpi_config config = {.cpus = 1, .ecam_buses = 256, .tpm = true, .tpm_log = true};
+    struct loader_files files;
+    unsigned allocations = 0, pointers = 0;
+
+    board_ok(loader_files_build(&config, &files));
+    for (size_t at = 0; at + 128 <= files.script.len; at += 128) {
+        const uint8_t *command = files.script.data + at, *operands = command + 60;
+        if (get_le32(command) == 1 && !strcmp((const char *)command + 4, "etc/tpm/log"))
+            allocations++;
+        if (get_le32(command) != 2 || strcmp((const char *)operands, "etc/tpm/log"))
+            continue;
+        uint32_t field = get_le32(operands + 56);
+        assert_int_equal(operands[60], 8);
+        assert_memory_equal(files.tables.data + field - 68, "TPM2", 4);
+        assert_int_equal(get_le32(files.tables.data + field - 4), ACPI_TPM_LOG_SIZE);
+        assert_int_equal(get_le64(files.tables.data + field), 0);
+        pointers++;
+    }
+    assert_int_equal(allocations, 1);
+    assert_int_equal(pointers, 1);
+    loader_files_fini(&files);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -437,6 +463,7 @@ int main(void)
         cmocka_unit_test(shadow_switches),
         cmocka_unit_test(ecam_moves),
         cmocka_unit_test(the_script_makes_the_same_tables),
+        cmocka_unit_test(the_script_places_the_tpm_log),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

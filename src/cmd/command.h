@@ -29,6 +29,7 @@ struct command {
     void (*help_more)(struct buf *out); /* text below the options; may be NULL */
 };
 
+extern const struct command command_attest;
 extern const struct command command_run;
 extern const struct command command_doctor;
 extern const struct command command_image;

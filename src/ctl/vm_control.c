@@ -189,6 +189,8 @@ static const struct qmp_command commands[] = {
     {"block-job-cancel", vm_block_job_cancel},
     {"block-job-set-speed", vm_block_job_set_speed},
     {"screendump", vm_screen_dump},
+    {"tpm-command", vm_tpm_command},
+    {"pmemsave", vm_tpm_save_memory},
     {"send-key", vm_screen_send_key},
     {"input-send-event", vm_screen_send_event},
     {NULL, NULL},

@@ -76,6 +76,8 @@ void vm_machine_was_reset(void *opaque, bool by_guest);
 void vm_machine_boot_failed(void *opaque);
 /* vm_screen.c: commands. */
 vm_command vm_screen_dump, vm_screen_send_key, vm_screen_send_event;
+/* vm_tpm.c: commands. */
+vm_command vm_tpm_command, vm_tpm_save_memory;
 /* What query-block says of a node's bitmaps. */
 json_t *vm_block_bitmaps(const struct image *node);
 /* vm_drive.c, for vm_on_tray(). */

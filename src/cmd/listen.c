@@ -14,7 +14,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define BACKLOG 32
+/* A unix socket whose backlog is full refuses clients that do not wait. */
+#define BACKLOG SOMAXCONN
 
 /* Does somebody listen on a socket that exists already? */
 static bool is_alive(const struct sockaddr_un *address)

@@ -25,6 +25,9 @@
 
 #define PEM_MAX KIB(256)
 #define HOSTS_MAX 16
+#define CONNECTIONS_MAX 512
+#define TIMEOUT_STANDARD_S 15
+#define TIMEOUT_MAX_S 3600
 
 static const struct option_spec options[] = {
     {"socket", "PATH",
@@ -40,6 +43,9 @@ static const struct option_spec options[] = {
     {"host", "NAME",
      "A name by which clients of --listen call this host, besides localhost and the address. May "
      "be repeated."},
+    {"timeout", "SECONDS",
+     "How long a client may take to send its headers, twice that for its body, four times to read "
+     "the answer. Default: 15."},
     {"verbose", NULL, "More log lines."},
     {"help", NULL, "Print this help."},
     {NULL, NULL, NULL},
@@ -53,6 +59,7 @@ static const struct command command_tenond = {
 
 struct tenond {
     const char *socket, *state, *listen, *cert_path, *key_path;
+    unsigned timeout_s;
     const char *host[HOSTS_MAX + 4]; /* ends with NULL */
     unsigned host_count;
     char *keeper; /* path of `tenon` */
@@ -64,6 +71,17 @@ struct tenond {
 };
 
 /* ---- options ---- */
+
+static struct err *take_timeout(struct tenond *tenond, const char *value)
+{
+    char *end;
+    long seconds = strtol(value, &end, 10);
+
+    if (!*value || *end || seconds < 1 || seconds > TIMEOUT_MAX_S)
+        return err_of(ERR_USAGE, "--timeout is 1 to %d seconds, not '%s'", TIMEOUT_MAX_S, value);
+    tenond->timeout_s = (unsigned)seconds;
+    return NULL;
+}
 
 static struct err *take_option(struct tenond *tenond, const char *name, const char *value)
 {
@@ -77,6 +95,8 @@ static struct err *take_option(struct tenond *tenond, const char *name, const ch
         tenond->cert_path = value;
     else if (!strcmp(name, "tls-key"))
         tenond->key_path = value;
+    else if (!strcmp(name, "timeout"))
+        return take_timeout(tenond, value);
     else if (!strcmp(name, "verbose"))
         log_set_level(LOG_DEBUG);
     else if (tenond->host_count == HOSTS_MAX)
@@ -218,11 +238,8 @@ static struct err *catch_signals(struct tenond *tenond)
 
 static struct err *start(struct tenond *tenond, int argc, char **argv)
 {
-    struct daemon_config config = {.local_fd = -1,
-                                   .tcp_fd = -1,
-                                   .limits = HTTP_LIMITS_STANDARD,
-                                   .start_keeper = start_keeper,
-                                   .opaque = tenond};
+    struct daemon_config config = {
+        .local_fd = -1, .tcp_fd = -1, .start_keeper = start_keeper, .opaque = tenond};
 
     TRY(read_options(tenond, argc, argv));
     TRY(use_defaults(tenond));
@@ -238,6 +255,10 @@ static struct err *start(struct tenond *tenond, int argc, char **argv)
         fd_cleanup(&config.tcp_fd);
         return err;
     }
+    config.limits = (struct http_limits){.head_ms = tenond->timeout_s * 1000,
+                                         .body_ms = tenond->timeout_s * 2000,
+                                         .reply_ms = tenond->timeout_s * 4000,
+                                         .connections = CONNECTIONS_MAX};
     config.loop = tenond->loop;
     config.state = tenond->state;
     config.hosts = tenond->host;
@@ -274,7 +295,7 @@ static bool said(int argc, char **argv, const char *word)
 
 int main(int argc, char **argv)
 {
-    struct tenond tenond = {.signal_fd = -1};
+    struct tenond tenond = {.signal_fd = -1, .timeout_s = TIMEOUT_STANDARD_S};
     int status = 0;
 
     if (said(argc, argv, "--help") || said(argc, argv, "--version")) {

@@ -5,10 +5,15 @@
  */
 #include "daemon/access.h"
 
+#include <errno.h>
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
 #include <openssl/sha.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -55,6 +60,25 @@ void access_hash(const char *token, uint8_t hash[TOKEN_HASH_SIZE])
     SHA256((const unsigned char *)token, strlen(token), hash);
 }
 
+bool access_equal(const void *a, const void *b, size_t len)
+{
+    return CRYPTO_memcmp(a, b, len) == 0;
+}
+
+struct err *access_secret(char text[ACCESS_SECRET_SIZE])
+{
+    uint8_t random[33]; /* of which 32 fill the text */
+    char encoded[45];
+
+    if (getrandom(random, sizeof(random), 0) != sizeof(random))
+        return err_errno(errno, "the host has no random numbers");
+    EVP_EncodeBlock((unsigned char *)encoded, random, sizeof(random));
+    snprintf(text, ACCESS_SECRET_SIZE, "tenon_%.43s", encoded);
+    for (char *c = text; *c; c++)
+        *c = *c == '+' ? '-' : *c == '/' ? '_' : *c;
+    return NULL;
+}
+
 /* By what the socket knows. */
 static bool by_peer(struct http_request *request, struct identity *identity)
 {
@@ -84,6 +108,7 @@ static struct err *by_token(const char *text, struct store *store, struct identi
         identity->role = role_find(token.role);
         identity->name = xasprintf("token:%s", token.name);
         identity->vms = token.vms ? xstrdup(token.vms) : NULL;
+        identity->expires_ns = token.expires_ns;
     }
     store_token_fini(&token);
     return err;

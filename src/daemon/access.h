@@ -22,8 +22,9 @@ enum role {
 
 struct identity {
     enum role role;
-    char *name; /* "uid:1000", "token:ci"; NULL: nobody */
-    char *vms;  /* names with commas between them; NULL: all */
+    char *name;          /* "uid:1000", "token:ci"; NULL: nobody */
+    char *vms;           /* names with commas between them; NULL: all */
+    uint64_t expires_ns; /* wall clock; 0: never */
 };
 
 void identity_fini(struct identity *identity);
@@ -47,6 +48,11 @@ struct err *access_identify(struct http_request *request, struct store *store,
 struct err *access_check_names(struct http_request *request, const char *const *hosts,
                                unsigned *status);
 
+/* A new token or ticket: as text, 256 bits of it random. */
+#define ACCESS_SECRET_SIZE 50
+struct err *access_secret(char text[ACCESS_SECRET_SIZE]);
+/* Compares in a time that does not tell where they differ. */
+bool access_equal(const void *a, const void *b, size_t len);
 /* SHA-256 of a token's text. */
 void access_hash(const char *token, uint8_t hash[TOKEN_HASH_SIZE]);
 

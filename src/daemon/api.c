@@ -12,8 +12,32 @@
 
 /* ---- answers ---- */
 
+/* Changes, and what was refused. */
+static void note(const struct api_call *call, unsigned status)
+{
+    bool refused = status == 401 || status == 403 || status == 413 || status == 421;
+    const struct api_operation *operation = call->operation;
+    char from[80];
+
+    if (!refused && (!operation || !operation->audited))
+        return;
+    http_from(call->request, from, sizeof(from));
+    scoped(free_cleanup) char *other =
+        xasprintf("%.16s %.200s", http_method(call->request), http_path(call->request));
+    const struct audit_entry entry = {
+        .who = call->who.name ? call->who.name : "nobody",
+        .from = from,
+        .action = operation ? operation->id : other,
+        .target = call->target ? call->target : call->argument[0],
+        .detail = operation ? call->argument[1] : NULL,
+        .status = status,
+    };
+    audit_write(call->daemon->audit, &entry);
+}
+
 void api_answered(struct api_call *call, unsigned status)
 {
+    note(call, status);
     for (size_t i = 0; i < API_ARGUMENTS_MAX; i++)
         free(call->argument[i]);
     identity_fini(&call->who);
@@ -21,6 +45,7 @@ void api_answered(struct api_call *call, unsigned status)
     err_free(call->err);
     fd_cleanup(&call->fd);
     free(call->text);
+    free(call->target);
     free(call);
 }
 
@@ -62,14 +87,9 @@ static const char *title_of(unsigned status)
         unsigned status;
         const char *title;
     } titles[] = {
-        {400, "Bad Request"},
-        {401, "Unauthorized"},
-        {403, "Forbidden"},
-        {404, "Not Found"},
-        {405, "Method Not Allowed"},
-        {409, "Conflict"},
-        {415, "Unsupported Media Type"},
-        {421, "Misdirected Request"},
+        {400, "Bad Request"},       {401, "Unauthorized"},           {403, "Forbidden"},
+        {404, "Not Found"},         {405, "Method Not Allowed"},     {409, "Conflict"},
+        {413, "Content Too Large"}, {415, "Unsupported Media Type"}, {421, "Misdirected Request"},
         {504, "Gateway Timeout"},
     };
 
@@ -94,22 +114,11 @@ unsigned api_status_of(const struct err *err)
     return 500;
 }
 
-/* A sentence may hold bytes of a client that are no text. */
-static json_t *sentence(const char *text)
-{
-    json_t *json = json_string(text);
-    scoped(free_cleanup) char *copy = json ? NULL : xstrdup(text);
-
-    for (char *c = copy; c && *c; c++)
-        *c = *c & 0x80 ? '?' : *c;
-    return json ? json : json_string(copy);
-}
-
 void api_answer_error(struct api_call *call, unsigned status, struct err *take_err)
 {
     json_t *problem =
         json_pack("{s:s, s:s, s:i, s:o}", "type", "about:blank", "title", title_of(status),
-                  "status", (int)status, "detail", sentence(err_text(take_err)));
+                  "status", (int)status, "detail", json_text(err_text(take_err)));
 
     err_free(take_err);
     if (status == 401)
@@ -199,6 +208,12 @@ static struct err *find_vm(struct api_call *call, unsigned *status)
     call->vm = fleet_find(call->daemon->fleet, call->argument[0]);
     if (!call->vm || !identity_sees(&call->who, call->argument[0]))
         return err_new("there is no VM '%.64s'", call->argument[0]);
+    if (!strstr(call->operation->path, "{console}"))
+        return NULL;
+    call->console = instance_find_console(call->vm, call->argument[1]);
+    if (!call->console)
+        return err_new("VM '%s' has no console '%.64s' that is tenond's: see \"consoles\"",
+                       call->vm->name, call->argument[1]);
     return NULL;
 }
 
@@ -211,6 +226,19 @@ static struct err *check_role(const struct api_call *call, unsigned *status)
     return NULL;
 }
 
+/* By a ticket, where one is given: it is for one path. */
+static struct err *identify(struct api_call *call, unsigned *status)
+{
+    const char *ticket = http_query(call->request, "ticket");
+
+    if (!ticket)
+        return access_identify(call->request, call->daemon->store, &call->who, status);
+    *status = 401;
+    if (api_ticket_use(call->daemon, ticket, http_path(call->request), &call->who))
+        return NULL;
+    return err_of(ERR_DENIED, "the ticket is not for this, was used, or is too old");
+}
+
 static struct err *prepare(struct api_call *call, unsigned *status)
 {
     static const char *const local_hosts[] = {"localhost", "tenon", NULL};
@@ -219,7 +247,7 @@ static struct err *prepare(struct api_call *call, unsigned *status)
 
     TRY(access_check_names(
         request, http_is_local(request) ? local_hosts : call->daemon->config.hosts, status));
-    TRY(access_identify(request, call->daemon->store, &call->who, status));
+    TRY(identify(call, status));
     call->operation = api_document_find(&call->daemon->document, http_method(request),
                                         http_path(request), call->argument, &known);
     *status = known ? 405 : 404;
@@ -229,6 +257,9 @@ static struct err *prepare(struct api_call *call, unsigned *status)
                      : err_new("there is nothing at '%.64s'", http_path(request));
     TRY(check_role(call, status));
     TRY(find_vm(call, status));
+    *status = 413;
+    if (http_body_is_too_large(request))
+        return err_of(ERR_USAGE, "the body is larger than 1 MiB");
     *status = 400;
     TRY(check_query(call));
     return read_body(call, status);

@@ -12,8 +12,10 @@
 #include <jansson.h>
 
 #include "daemon/access.h"
+#include "daemon/audit.h"
 #include "daemon/daemon.h"
 #include "daemon/fleet.h"
+#include "daemon/session.h"
 
 #define API_ARGUMENTS_MAX 3
 #define API_OPERATIONS_MAX 48
@@ -25,6 +27,7 @@ struct api_operation {
     const char *id, *method, *path, *media;
     enum role role;
     unsigned status;
+    bool audited;
     const json_t *query, *body; /* schemas by name, a schema's name; NULL: none */
     struct err *(*run)(struct api_call *call);
 };
@@ -35,7 +38,8 @@ struct api_handler {
 };
 
 /* NULL-terminated; api_vm.c, api_events.c... */
-extern const struct api_handler api_vm_handlers[], api_look_handlers[], api_event_handlers[];
+extern const struct api_handler api_vm_handlers[], api_look_handlers[], api_event_handlers[],
+    api_console_handlers[], api_token_handlers[];
 
 struct api_document {
     json_t *source;  /* api.json with the VM's schema in it */
@@ -55,7 +59,11 @@ struct daemon {
     struct http_server *local, *tcp;
     int lock_fd; /* of the state folder */
     uint64_t started_ns;
-    struct list streams; /* open event streams */
+    struct audit *audit;
+    struct list sessions; /* what callers keep open */
+    struct list streams;  /* event streams */
+    struct list tickets;  /* to consoles */
+    unsigned ticket_count;
     struct loop_timer heartbeat;
 };
 
@@ -66,6 +74,7 @@ struct api_call {
     struct identity who;
     char *argument[API_ARGUMENTS_MAX]; /* of the path, in order */
     struct instance *vm;               /* the first, when the path has {vm} */
+    struct instance_console *console;  /* the second, when it has {console} */
     json_t *body;
     /* For handlers that answer later. */
     struct instance_waiter waiter;
@@ -73,6 +82,7 @@ struct api_call {
     struct err *err;
     int fd;
     char *text;
+    char *target; /* for the audit log, where it is not an argument; NULL: it is */
 };
 
 /* ---- api_document.c ---- */
@@ -103,7 +113,13 @@ unsigned api_status_of(const struct err *err);
 bool api_query_is(struct api_call *call, const char *name);
 uint64_t api_query_number(struct api_call *call, const char *name, uint64_t standard);
 
-/* api_events.c: streams of event, for the daemon's start and end. */
+/* api_console.c: the identity that a ticket stands for, once; all of one identity, or (NULL) all.
+ */
+bool api_ticket_use(struct daemon *daemon, const char *text, const char *path,
+                    struct identity *who);
+void api_tickets_forget(struct daemon *daemon, const char *name);
+
+/* api_events.c: streams of events, for the daemon's start and end. */
 void api_events_init(struct daemon *daemon);
 void api_events_fini(struct daemon *daemon);
 

@@ -11,7 +11,8 @@
 #include "vm/schema.h"
 
 static const struct api_handler *const handler_lists[] = {api_vm_handlers, api_look_handlers,
-                                                          api_event_handlers};
+                                                          api_event_handlers, api_console_handlers,
+                                                          api_token_handlers};
 
 static struct err *find_handler(struct api_operation *operation)
 {
@@ -30,19 +31,21 @@ static struct err *take_operation(struct api_document *document, const json_t *r
 {
     struct api_operation *operation = &document->operation[document->count];
     const char *role;
-    int status = 200;
+    int status = 200, audit = -1;
     json_error_t where;
 
     if (document->count == API_OPERATIONS_MAX)
         return err_new("api.json: more than %d operations", API_OPERATIONS_MAX);
     if (json_unpack_ex((json_t *)(uintptr_t)row, &where, 0,
-                       "{s:s, s:s, s:s, s:s, s?s, s?i, s?o, s?o}", "id", &operation->id, "method",
-                       &operation->method, "path", &operation->path, "role", &role, "media",
-                       &operation->media, "status", &status, "query", &operation->query, "body",
-                       &operation->body) != 0)
+                       "{s:s, s:s, s:s, s:s, s?s, s?i, s?o, s?o, s?b}", "id", &operation->id,
+                       "method", &operation->method, "path", &operation->path, "role", &role,
+                       "media", &operation->media, "status", &status, "query", &operation->query,
+                       "body", &operation->body, "audit", &audit) != 0)
         return err_new("api.json: operation %u: %s", document->count, where.text);
     operation->role = role_find(role);
     operation->status = (unsigned)status;
+    /* Every change is, and of looks those that say so. */
+    operation->audited = audit < 0 ? strcmp(operation->method, "GET") != 0 : audit;
     document->count++;
     return find_handler(operation);
 }

@@ -14,9 +14,9 @@
 /* One client that listens. */
 struct event_stream {
     struct list link;
+    struct session session;
     struct events_subscriber subscriber;
     struct http_stream *stream;
-    struct identity who;
     char *vm; /* NULL: all that it may see */
 };
 
@@ -25,7 +25,7 @@ static void on_event(void *opaque, const struct event *event)
     struct event_stream *stream = opaque;
     struct buf text = BUF_INIT;
 
-    if (event->vm && !identity_sees(&stream->who, event->vm))
+    if (event->vm && !identity_sees(&stream->session.who, event->vm))
         return;
     if (stream->vm && (!event->vm || strcmp(event->vm, stream->vm) != 0))
         return;
@@ -41,9 +41,16 @@ static void on_ended(void *opaque)
 
     events_unsubscribe(&stream->subscriber);
     list_remove(&stream->link);
-    identity_fini(&stream->who);
+    session_end(&stream->session);
     free(stream->vm);
     free(stream);
+}
+
+static void close_stream(void *opaque)
+{
+    const struct event_stream *stream = opaque;
+
+    http_stream_close(stream->stream); /* calls on_ended */
 }
 
 /* Where the client stopped, or now. */
@@ -63,8 +70,8 @@ static struct err *get_events(struct api_call *call)
     const char *vm = http_query(call->request, "vm");
 
     stream->vm = vm ? xstrdup(vm) : NULL;
-    stream->who = call->who;
-    call->who = (struct identity){0};
+    session_begin(&stream->session, call->daemon->loop, &call->daemon->sessions, &call->who,
+                  close_stream, stream);
     stream->subscriber.tell = on_event;
     stream->subscriber.opaque = stream;
     stream->stream = http_answer_stream(call->request, "text/event-stream", on_ended, stream);

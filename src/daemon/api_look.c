@@ -77,15 +77,7 @@ static struct err *get_log(struct api_call *call)
 
 static struct err *get_console_log(struct api_call *call)
 {
-    const struct instance_console *console = instance_find_console(call->vm, call->argument[1]);
-
-    if (!console) {
-        api_answer_error(call, 404,
-                         err_new("VM '%s' has no console '%.64s' that is ours", call->vm->name,
-                                 call->argument[1]));
-        return NULL;
-    }
-    scoped(free_cleanup) char *name = xasprintf("console-%s.log", console->id);
+    scoped(free_cleanup) char *name = xasprintf("console-%s.log", call->console->id);
     return answer_file(call, name, "application/octet-stream");
 }
 

@@ -40,7 +40,9 @@ static struct err *create_vm(struct api_call *call)
 {
     struct instance *vm;
     json_t *config;
+    const char *name = json_string_value(json_object_get(call->body, "name"));
 
+    call->target = name ? xasprintf("%.64s", name) : NULL;
     TRY(check_scope(call));
     TRY(fleet_resolve(call->body, &config));
     TRY(fleet_create(call->daemon->fleet, config, &vm));

@@ -38,6 +38,7 @@ static struct err *open_state(struct daemon *daemon)
 
     TRY(take_state(daemon));
     TRY(store_open(database, &daemon->store));
+    TRY(audit_open(daemon->loop, daemon->config.state, &daemon->audit));
     const struct instance_host host = {.loop = daemon->loop,
                                        .store = daemon->store,
                                        .events = daemon->events,
@@ -75,6 +76,8 @@ struct err *daemon_new(const struct daemon_config *config, struct daemon **resul
     daemon->loop = config->loop;
     daemon->lock_fd = -1;
     daemon->started_ns = clock_wall_ns();
+    list_init(&daemon->sessions);
+    list_init(&daemon->tickets);
     daemon->events = events_new();
     api_events_init(daemon);
     struct err *err = api_document_load(&daemon->document);
@@ -90,6 +93,16 @@ struct err *daemon_new(const struct daemon_config *config, struct daemon **resul
     return NULL;
 }
 
+/* Connections that speak another protocol are not the servers' to end. */
+static void close_sessions(struct daemon *daemon)
+{
+    struct session *session;
+
+    list_for_each (session, &daemon->sessions, link)
+        session->close(session->opaque);
+    loop_once(daemon->loop, 0);
+}
+
 void daemon_free(struct daemon *daemon)
 {
     if (!daemon)
@@ -97,9 +110,12 @@ void daemon_free(struct daemon *daemon)
     /* Calls that wait for a VM are answered by its going, before their connections end. */
     fleet_free(daemon->fleet);
     daemon->fleet = NULL;
+    close_sessions(daemon);
     http_server_free(daemon->local);
     http_server_free(daemon->tcp);
     api_events_fini(daemon);
+    api_tickets_forget(daemon, NULL);
+    audit_close(daemon->audit);
     api_document_fini(&daemon->document);
     events_free(daemon->events);
     store_close(daemon->store);

@@ -11,6 +11,7 @@
 #include "daemon/http.h"
 
 #include <errno.h>
+#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -161,15 +162,6 @@ void http_request_ready(struct http_request *request, unsigned status,
     http_server_kick(request->server);
 }
 
-static void refuse_body(struct http_request *request)
-{
-    static const char text[] = "{\"type\": \"about:blank\", \"title\": \"Content Too Large\", "
-                               "\"status\": 413, \"detail\": \"the body is larger than 1 MiB\"}";
-
-    request->handled = true;
-    http_answer(request, 413, "application/problem+json", text, sizeof(text) - 1);
-}
-
 static bool announces_too_much(const struct http_request *request)
 {
     const char *length = http_header(request, "Content-Length");
@@ -198,9 +190,9 @@ static enum MHD_Result on_access(void *opaque, struct MHD_Connection *handle, co
     if (!request) {
         *context = request = request_new(server, handle, method, path);
         connection_allow(request->connection, server->config.limits.body_ms);
-        if (!announces_too_much(request))
+        request->too_large = announces_too_much(request);
+        if (!request->too_large)
             return MHD_YES;
-        refuse_body(request);
     }
     if (*len) {
         take_body(request, bytes, *len);
@@ -210,10 +202,7 @@ static enum MHD_Result on_access(void *opaque, struct MHD_Connection *handle, co
     if (!request->handled) {
         request->handled = true;
         connection_allow(request->connection, 0);
-        if (request->too_large)
-            refuse_body(request);
-        else
-            server->config.handle(server->config.opaque, request);
+        server->config.handle(server->config.opaque, request);
     }
     if (request->response)
         return queue(request);
@@ -308,6 +297,11 @@ const struct buf *http_body(const struct http_request *request)
     return &request->body;
 }
 
+bool http_body_is_too_large(const struct http_request *request)
+{
+    return request->too_large;
+}
+
 bool http_is_local(const struct http_request *request)
 {
     return request->server->config.local;
@@ -324,6 +318,22 @@ bool http_peer(const struct http_request *request, struct ucred *peer)
 
     return request->server->config.local &&
            getsockopt(request->connection->fd, SOL_SOCKET, SO_PEERCRED, peer, &len) == 0;
+}
+
+void http_from(const struct http_request *request, char *text, size_t size)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(request->handle, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+    struct ucred peer;
+    char address[64];
+
+    if (http_peer(request, &peer))
+        snprintf(text, size, "uid %u pid %d", (unsigned)peer.uid, (int)peer.pid);
+    else if (info && getnameinfo(info->client_addr, sizeof(struct sockaddr_storage), address,
+                                 sizeof(address), NULL, 0, NI_NUMERICHOST) == 0)
+        snprintf(text, size, "%s", address);
+    else
+        snprintf(text, size, "unknown");
 }
 
 struct loop *http_loop(const struct http_request *request)

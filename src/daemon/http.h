@@ -36,11 +36,6 @@ struct http_limits {
     unsigned reply_ms; /* to read an answer that is no stream */
     unsigned connections;
 };
-#define HTTP_LIMITS_STANDARD                                                                       \
-    {                                                                                              \
-        .head_ms = 15000, .body_ms = 30000, .reply_ms = 60000, .connections = 512                  \
-    }
-
 struct http_config {
     struct loop *loop;
     int listen_fd; /* taken */
@@ -70,10 +65,14 @@ const char *http_query(struct http_request *request, const char *name);
 void http_query_names(struct http_request *request, void (*each)(void *opaque, const char *name),
                       void *opaque);
 const struct buf *http_body(const struct http_request *request);
+/* It was dropped, then. */
+bool http_body_is_too_large(const struct http_request *request);
 bool http_is_local(const struct http_request *request);
 bool http_is_tls(const struct http_request *request);
 /* Who is on the other end of a unix socket; false: nobody knows. */
 bool http_peer(const struct http_request *request, struct ucred *peer);
+/* The same for people: "uid 1000 pid 4711", or an address. */
+void http_from(const struct http_request *request, char *text, size_t size);
 struct loop *http_loop(const struct http_request *request);
 
 /* ---- answers: exactly one a request ---- */

@@ -6,7 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "daemon/http_internal.h"
+
+#define CLOSE_NS NSEC_PER_SEC
 
 struct http_stream {
     struct list link;
@@ -25,7 +28,8 @@ static ssize_t stream_read(void *opaque, uint64_t position, char *bytes, size_t 
     struct http_stream *stream = opaque;
     size_t len = MIN(stream->out.len - stream->sent, room);
 
-    loop_timer_cancel(&stream->connection->deadline);
+    if (!stream->closed)
+        loop_timer_cancel(&stream->connection->deadline);
     if (len) {
         memcpy(bytes, stream->out.data + stream->sent, len);
         stream->sent += len;
@@ -84,6 +88,7 @@ void http_stream_write(struct http_stream *stream, const void *bytes, size_t len
     if (stream->closed)
         return;
     if (stream->out.len - stream->sent + len > HTTP_STREAM_BACKLOG_MAX) {
+        stream->out.len = stream->sent = 0;
         http_stream_close(stream);
         return;
     }
@@ -96,9 +101,8 @@ void http_stream_close(struct http_stream *stream)
     if (stream->closed)
         return;
     stream->closed = true;
-    stream->out.len = stream->sent = 0;
-    /* A client that does not read would keep it for ever. */
-    loop_timer_arm(&stream->connection->deadline, 0);
+    /* A client that does not read what is left would keep it for ever. */
+    loop_timer_arm(&stream->connection->deadline, clock_now_ns() + CLOSE_NS);
     stream_resume(stream);
 }
 

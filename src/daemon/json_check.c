@@ -262,3 +262,13 @@ json_t *json_check_from_text(const json_t *schema, const char *text)
     long long number = strtoll(text, &end, 10);
     return !strcmp(type, "integer") && *text && !*end && !errno ? json_integer(number) : NULL;
 }
+
+json_t *json_text(const char *text)
+{
+    json_t *json = json_string(text);
+    scoped(free_cleanup) char *copy = json ? NULL : xstrdup(text);
+
+    for (char *c = copy; c && *c; c++)
+        *c = *c & 0x80 ? '?' : *c;
+    return json ? json : json_string(copy);
+}

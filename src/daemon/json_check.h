@@ -21,4 +21,7 @@ struct err *json_check_schema(const json_t *schema);
 /* Text of a query as the value that a schema of a plain type wants; NULL: it is none. */
 json_t *json_check_from_text(const json_t *schema, const char *text);
 
+/* Text of a client as JSON: bytes that are no UTF-8 become question marks. */
+json_t *json_text(const char *text);
+
 #endif

@@ -71,6 +71,57 @@ class Events:
         self.connection.close()
 
 
+class WebSocket:
+    """A small client, over a connection that is not open yet."""
+
+    def __init__(self, connection, path, headers=None):
+        connection.connect()
+        self.connection = connection
+        lines = ['GET %s HTTP/1.1' % path, 'Host: localhost', 'Upgrade: websocket', 'Connection: Upgrade',
+                 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==', 'Sec-WebSocket-Version: 13']
+        lines += ['%s: %s' % pair for pair in (headers or {}).items()]
+        connection.sock.sendall(('\r\n'.join(lines) + '\r\n\r\n').encode())
+        self.file = connection.sock.makefile('rb')
+        self.status = int(self.file.readline().split()[1])
+        self.headers = http.client.parse_headers(self.file)
+        self.seen = b''
+        self.pongs = []
+
+    def send(self, data, opcode=2):
+        """One frame; RFC 6455 wants those of clients masked."""
+        mask = b'abcd'
+        assert len(data) < 126
+        head = bytes([0x80 | opcode, 0x80 | len(data)]) + mask
+        self.connection.sock.sendall(head + bytes(b ^ mask[i % 4] for i, b in enumerate(data)))
+
+    def frame(self):
+        """(opcode, payload); opcode None: the connection has ended."""
+        head = self.file.read(2)
+        if len(head) < 2:
+            return None, b''
+        size = head[1] & 0x7F
+        if size >= 126:
+            size = int.from_bytes(self.file.read(2 if size == 126 else 8), 'big')
+        return head[0] & 0x0F, self.file.read(size)
+
+    def read_until(self, text):
+        while text not in self.seen:
+            opcode, data = self.frame()
+            assert opcode in (2, 10), (opcode, self.seen)
+            if opcode == 10:
+                self.pongs.append(data)
+            else:
+                self.seen += data
+
+    def await_end(self):
+        while self.frame()[0] not in (8, None):
+            pass
+
+    def close(self):
+        self.file.close()
+        self.connection.close()
+
+
 class Tenond:
     """The daemon. Its VMs outlive it, so `close` ends them by their own sockets."""
 
@@ -120,9 +171,12 @@ class Tenond:
 
     def raw(self, method, path, body=None, headers=None, connection=None):
         connection = connection or self.connection()
-        if body is not None and not isinstance(body, (bytes, str)):
+        if isinstance(body, (dict, list)):
             body = json.dumps(body)
-        connection.request(method, path, body, headers or {})
+        try:
+            connection.request(method, path, body, headers or {}, encode_chunked='Transfer-Encoding' in (headers or {}))
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # refused before all of it was sent: the answer is there
         reply = Reply(connection.getresponse())
         connection.close()
         return reply
@@ -189,6 +243,11 @@ class Tenond:
 
     def get(self, name):
         return self.good('GET', '/v1/vms/' + name).json
+
+    def token(self, name, role, **more):
+        """Headers with a new token."""
+        made = self.good('POST', '/v1/tokens', {'name': name, 'role': role, **more}).json
+        return {'Authorization': 'Bearer ' + made['token']}
 
     def events(self, path='/v1/events', headers=None):
         connection = self.connection()

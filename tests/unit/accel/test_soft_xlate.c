@@ -134,13 +134,15 @@ static void translate_again(struct fixture *f)
     struct soft_vcpu *v = f->rig->v;
     for (unsigned i = 0; i < ARRAY_SIZE(v->code->hash); i++)
         for (struct block *block = v->code->hash[i]; block; block = block->hash_next) {
-            block->hashed[0] = next_random(f);
-            block->hashed[1] = next_random(f);
-            block->huge[0] = next_random(f);
-            block->huge[1] = next_random(f);
-            block->lone = below(f, 2);
-            if (block->mode == INSN_64 && block->gpa2 == UINT64_MAX)
-                xlate_again(v, block);
+            if (block->mode != INSN_64 || block->crosses)
+                continue;
+            struct block_hints *hints = xlate_hints(v, block);
+            hints->hashed[0] = next_random(f);
+            hints->hashed[1] = next_random(f);
+            hints->huge[0] = next_random(f);
+            hints->huge[1] = next_random(f);
+            hints->lone = below(f, 2);
+            xlate_again(v, block);
         }
 }
 

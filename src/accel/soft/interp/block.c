@@ -35,7 +35,6 @@ struct soft_code *soft_code_new(struct soft_vcpu *v)
     code->arena = arena_map(CODE_ARENA);
     code->insns = arena_map(INSN_ARENA);
     code->miss = xcalloc(1, sizeof(*code->miss) + sizeof(struct op));
-    code->miss->gpa2 = UINT64_MAX;
     code->miss->ops[0].fn = op_lookup;
     code->xlate = xlate_new();
     if (!code->arena || !code->insns || !code->xlate) {
@@ -121,7 +120,7 @@ void soft_code_drop(struct soft_vcpu *v, uint64_t gpa)
     struct block *next;
     for (struct block *block = *list; block; block = next) {
         bool first = (block->gpa & ~0xfffull) == page;
-        next = first ? block->page_next : block->page2_next;
+        next = first ? block->page_next : block->page2_next; /* the second of one that crosses */
         kill(v, block);
     }
     *list = NULL;
@@ -247,12 +246,14 @@ static void build_crossing(struct builder *b)
     struct block *block = b->block;
     uint8_t bytes[INSN_MAX];
     struct insn insn;
-    unsigned count = cross_bytes(b, bytes, &block->gpa2);
+    uint64_t gpa2;
+    unsigned count = cross_bytes(b, bytes, &gpa2);
     b->xlate = false;
+    block->crosses = true;
     struct op *check = &block->ops[block->op_count++];
     memset(check, 0, sizeof(*check));
     check->fn = op_crossing;
-    check->imm = block->gpa2;
+    check->imm = (int64_t)gpa2;
     check->disp = b->room;
     enum decode_result result = decode(bytes, count, block->mode, b->v->features, &insn);
     bool end = true;
@@ -311,8 +312,8 @@ static void insert(struct soft_vcpu *v, struct block *block)
         block->page_next = *list;
         *list = block;
     }
-    if (block->gpa2 != UINT64_MAX) {
-        list = page_list(v, block->gpa2);
+    if (block->crosses) {
+        list = page_list(v, (uint64_t)block->ops[0].imm);
         if (list) {
             block->page2_next = *list;
             *list = block;
@@ -330,7 +331,6 @@ static struct block *build(struct soft_vcpu *v, const uint8_t *host, uint64_t gp
     struct block *block = (struct block *)(code->arena + code->used);
     memset(block, 0, sizeof(*block));
     block->gpa = gpa;
-    block->gpa2 = UINT64_MAX;
     block->mode = v->mode;
     block->flat = v->flat;
     xlate_block_init(v, block);
@@ -345,6 +345,7 @@ static struct block *build(struct soft_vcpu *v, const uint8_t *host, uint64_t gp
     for (;;) {
         size_t insns = code->insn_count;
         block->op_count = 0;
+        block->crosses = false;
         b.at = b.insns = 0;
         b.behind = false;
         build_ops(&b);
@@ -356,7 +357,7 @@ static struct block *build(struct soft_vcpu *v, const uint8_t *host, uint64_t gp
         code->insn_count = insns;
     }
     block->bytes = b.at;
-    code->used += ALIGN_UP(sizeof(*block) + block->op_count * sizeof(struct op), 64);
+    code->used += sizeof(*block) + block->op_count * sizeof(struct op);
     insert(v, block);
     v->stats.translations++;
     return block;

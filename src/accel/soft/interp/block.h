@@ -10,9 +10,9 @@
 
 #define BLOCK_OPS_MAX 64
 #define BLOCK_HASH_BITS 16
-/* With 28 MiB of code and some 10 of records (xlate.c), a vCPU stays below 100 MiB. */
-#define CODE_ARENA MIB(32)
-#define INSN_ARENA MIB(16)
+/* With 36 MiB of code and some 9 of records (xlate.c), a vCPU stays below 100 MiB. */
+#define CODE_ARENA MIB(36)
+#define INSN_ARENA MIB(8)
 
 struct soft_code {
     uint8_t *arena; /* blocks */
@@ -22,8 +22,9 @@ struct soft_code {
     struct block *hash[1u << BLOCK_HASH_BITS];
     struct block **pages; /* by page index of soft_mem: blocks that lie in the page */
     uint64_t page_count;
-    struct xlate *xlate; /* NULL: no translator */
-    struct block *miss;  /* stands for "not in the jump cache": its op looks the block up */
+    struct xlate *xlate;     /* NULL: no translator */
+    struct block *miss;      /* stands for "not in the jump cache": its op looks the block up */
+    struct block_hints lost; /* takes what there is no room for */
 };
 
 struct block *soft_code_miss(struct soft_code *code);

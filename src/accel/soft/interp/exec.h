@@ -41,25 +41,36 @@ struct op {
 
 _Static_assert(sizeof(struct op) == 32, "two ops a cache line");
 
-struct block {
-    uint64_t gpa; /* of the first byte */
-    struct block *hash_next, *page_next, *page2_next;
-    /* xlate.h: where translated code enters, with flags in the frame or in the host's register; the
-       same without a look for events, for jumps forward; jumps that are bound to it. */
-    const uint8_t *code, *code_flags, *ahead, *ahead_flags;
-    struct xlate_site *bound;
-    /* For its next translation, xlate_miss.c: ops that look into the hashed TLB, of them into that
-       of large pages; no groups. */
+/* What a block's next translation should know, xlate_miss.c: ops that look into the hashed TLB, of
+   them into that of large pages, a bit each; no groups. */
+struct block_hints {
     uint64_t hashed[2], huge[2];
     bool lone;
-    uint64_t gpa2; /* page that the last instruction crosses into, or UINT64_MAX */
+};
+
+struct block {
+    uint64_t gpa; /* of the first byte */
+    struct block *hash_next, *page_next;
+    union {
+        struct block *page2_next;  /* of one that crosses */
+        struct block_hints *hints; /* of any other; NULL: none */
+    };
+    /* xlate.h: where translated code enters with flags in the frame; from there on to the way in
+       with flags in the host's register, and the same without a look for events, for jumps forward;
+       jumps that are bound to it. */
+    const uint8_t *code;
+    struct xlate_site *bound;
+    int16_t code_flags, ahead, ahead_flags;
     uint16_t op_count;
     uint16_t bytes;
     uint8_t mode; /* enum insn_mode */
     bool flat;    /* for v->flat alone */
     bool dead;
+    bool crosses; /* one instruction, from this page into the next: ops[0].imm is that one's gpa */
     struct op ops[];
 };
+
+_Static_assert(sizeof(struct block) == 64, "a cache line, then ops");
 
 /*
  * Tail calls make each op's dispatch a jump of its own. A sanitizer's or an unoptimised build does

@@ -11,7 +11,7 @@
 #include "accel/soft/interp/ops.h"
 #include "accel/soft/xlate/xlate_emit.h"
 
-#define CODE_SIZE MIB(28)
+#define CODE_SIZE MIB(36)
 #define JUMP_COUNT (KIB(1) * 512)
 #define ACCESS_COUNT (KIB(1) * 512)
 
@@ -78,8 +78,8 @@ void xlate_flush(struct xlate *xlate)
 void xlate_block_init(struct soft_vcpu *v, struct block *block)
 {
     if (v->code->xlate)
-        block->code = block->code_flags = block->ahead = block->ahead_flags =
-            v->code->xlate->leave_block;
+        block->code = v->code->xlate->leave_block;
+    block->code_flags = block->ahead = block->ahead_flags = 0;
 }
 
 static void bind(struct xlate *xlate, struct xlate_site *site, const uint8_t *to)
@@ -113,6 +113,13 @@ static struct block *block_of(const struct op *first)
     return (struct block *)((uintptr_t)first - offsetof(struct block, ops));
 }
 
+static const uint8_t *way_in(const struct block *block, const struct xlate_site *from)
+{
+    if (from->ahead)
+        return block->code + (from->flags_live ? block->ahead_flags : block->ahead);
+    return block->code + (from->flags_live ? block->code_flags : 0);
+}
+
 /* Translated code came to a jump that leads nowhere yet: binds it if it can. The interpreter does a
    call over; any other jump is done but for its way, and its flags may be gone. */
 static const struct op *take_site(struct soft_vcpu *v, struct xlate_site *site)
@@ -121,10 +128,7 @@ static const struct op *take_site(struct soft_vcpu *v, struct xlate_site *site)
     struct xlate *xlate = v->code->xlate;
     struct block *target = op->fn == op_dead ? NULL : op->link;
     if (target && !target->dead && target->code != xlate->leave_block) {
-        if (site->ahead)
-            bind(xlate, site, site->flags_live ? target->ahead_flags : target->ahead);
-        else
-            bind(xlate, site, site->flags_live ? target->code_flags : target->code);
+        bind(xlate, site, way_in(target, site));
         site->next = target->bound;
         target->bound = site;
     }

@@ -130,7 +130,9 @@ void xlate_block_drop(struct soft_vcpu *v, struct block *block);
 /* Ops that stand before instructions: counts, then enters translated code. */
 op_fn xlate_op_hot, xlate_op_entry, xlate_op_native;
 
-/* Drops a block's code and lets it be translated again, as its `hashed` and `lone` say. */
+/* A block's hints, to be changed; not of one that crosses. */
+struct block_hints *xlate_hints(struct soft_vcpu *v, struct block *block);
+/* Drops a block's code and lets it be translated again, as its hints say. */
 void xlate_again(struct soft_vcpu *v, struct block *block);
 
 /* xlate_miss.c */

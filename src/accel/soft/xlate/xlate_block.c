@@ -141,17 +141,19 @@ static void first_entry(struct xlate_build *b)
 {
     struct emitter *e = &b->e;
     struct block *block = b->block;
-    block->code_flags = emit_here(e);
+    const uint8_t *with_flags = emit_here(e);
     if (b->ops[0].live_in)
         emit_flags_save(e);
     block->code = emit_here(e);
+    block->code_flags = with_flags - block->code;
     emit_load(e, HOST_T0, HOST_STACK, FRAME(vcpu));
     emit_rm(e, false, 0x83, 7, HOST_T0, offsetof(struct soft_vcpu, events)); /* cmp, 0 */
     emit1(e, 0);
     xlate_stub(b, emit_jcc(e, 5), 0, STUB_POLL);
-    block->ahead = emit_here(e);
+    block->ahead = emit_here(e) - block->code;
     entry(b, 0);
-    block->ahead_flags = b->ops[0].live_in && !b->host_flags ? block->code_flags : emit_here(e);
+    bool saves = b->ops[0].live_in && !b->host_flags;
+    block->ahead_flags = saves ? block->code_flags : emit_here(e) - block->code;
 }
 
 static void emit_block(struct xlate_build *b)
@@ -186,7 +188,7 @@ static void only_stack_sites(struct xlate_build *b)
 {
     for (unsigned i = 0; i < b->block->op_count; i++)
         if (b->ops[i].want.base != X86_RSP)
-            b->block->hashed[i / 64] |= 1ull << i % 64;
+            b->hints.hashed[i / 64] |= 1ull << i % 64;
 }
 
 bool xlate_block(struct soft_vcpu *v, struct block *block)
@@ -203,6 +205,7 @@ bool xlate_block(struct soft_vcpu *v, struct block *block)
     b.block = block;
     b.in_page = gpa & 0xfff;
     b.stub_count = b.site_count = b.local_count = 0;
+    b.hints = block->hints ? *block->hints : (struct block_hints){0};
     memset(b.groups, 0, sizeof(b.groups));
     memset(b.ops, 0, block->op_count * sizeof(b.ops[0]));
     const uint8_t *page = host - b.in_page;

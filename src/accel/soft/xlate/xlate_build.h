@@ -46,6 +46,7 @@ struct xlate_build {
     struct soft_vcpu *v;
     struct xlate *xlate;
     struct block *block;
+    struct block_hints hints;
     unsigned in_page; /* offset of the block in its page */
     /* Where the flags are now: the host's register, or the frame. Live flags are right there. */
     bool host_flags;

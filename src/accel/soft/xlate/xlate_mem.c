@@ -164,7 +164,7 @@ void xlate_plan_memory(struct xlate_build *b)
         if (x->want.size && groupable(&x->want)) {
             x->version = version[x->want.base];
             x->offset = moved[x->want.base] + x->want.disp;
-            x->grouped = !b->block->lone;
+            x->grouped = !b->hints.lone;
         }
         struct change change = change_of(x);
         for (unsigned reg = 0; reg < 16; reg++) {
@@ -341,7 +341,7 @@ static void group_span(const struct xlate_build *b, unsigned i, int64_t *low, in
         if (x->kind != XLATE_INSN)
             break;
         if (!x->grouped || x->want.base != first->want.base || x->version != first->version ||
-            (x->want.write && !first->want.write) || b->block->hashed[j / 64] >> (j % 64) & 1)
+            (x->want.write && !first->want.write) || b->hints.hashed[j / 64] >> (j % 64) & 1)
             continue;
         int64_t l = MIN(*low, x->offset), h = MAX(*high, x->offset + x->want.size);
         if (h - l > SPAN_MAX)
@@ -422,7 +422,7 @@ static struct xlate_place hashed(struct xlate_build *b, unsigned i)
     want.disp += low - x->offset;
     struct xlate_access *a = new_access(b, i, &want);
     a->hashed = true;
-    a->huge = !want.write && b->block->huge[i / 64] >> (i % 64) & 1;
+    a->huge = !want.write && b->hints.huge[i / 64] >> (i % 64) & 1;
     int32_t table = a->huge ? SPACE(huge) : want.write ? SPACE(write) : SPACE(read);
     a->group = group;
     a->bounce = a->bounce && !group;
@@ -509,7 +509,7 @@ static struct xlate_place grouped(struct xlate_build *b, unsigned i)
 struct xlate_place xlate_access(struct xlate_build *b, unsigned i)
 {
     const struct xlate_op *x = &b->ops[i];
-    bool jumps_about = b->block->hashed[i / 64] >> (i % 64) & 1;
+    bool jumps_about = b->hints.hashed[i / 64] >> (i % 64) & 1;
     if (x->grouped && (!jumps_about || in_group(b, x)))
         return grouped(b, i);
     xlate_spill_flags(b, x->live_in);

@@ -110,6 +110,24 @@ static bool goes_on(const struct soft_site *site, uint64_t linear)
     return at == end || at == site->start - GUEST_PAGE_SIZE;
 }
 
+/* Cleared member by member: the C library's memset uses the guest's vector registers. */
+struct block_hints *xlate_hints(struct soft_vcpu *v, struct block *block)
+{
+    struct soft_code *code = v->code;
+    size_t bytes = ALIGN_UP(sizeof(struct block_hints), sizeof(struct op));
+    if (block->hints)
+        return block->hints;
+    if (code->used + bytes > CODE_ARENA)
+        return &code->lost; /* all is dropped soon */
+    struct block_hints *hints = (struct block_hints *)(code->arena + code->used);
+    code->used += bytes;
+    hints->hashed[0] = hints->hashed[1] = 0;
+    hints->huge[0] = hints->huge[1] = 0;
+    hints->lone = false;
+    block->hints = hints;
+    return hints;
+}
+
 /* The site is filled anew: was it just so a moment ago? */
 static void missed(struct soft_vcpu *v, struct xlate_access *a)
 {
@@ -117,7 +135,7 @@ static void missed(struct soft_vcpu *v, struct xlate_access *a)
     if (now - a->last >= NEAR) {
         a->score -= MIN(a->score, 4);
     } else if (++a->score >= MISSES) {
-        a->block->hashed[a->op / 64] |= 1ull << a->op % 64;
+        xlate_hints(v, a->block)->hashed[a->op / 64] |= 1ull << a->op % 64;
         a->again = true;
     }
     a->last = now;
@@ -129,7 +147,7 @@ static uint64_t crossed(struct soft_vcpu *v, uint64_t linear, struct xlate_acces
         return cross(v, linear, a);
     uint64_t now = v->space->frame.icount;
     if (a->group && now - a->last < FAR && ++a->score == CROSSINGS)
-        a->block->lone = a->again = true;
+        xlate_hints(v, a->block)->lone = a->again = true;
     a->last = now;
     return MISS_LEAVE;
 }
@@ -150,7 +168,7 @@ static uint64_t find(struct soft_vcpu *v, uint64_t linear, struct xlate_access *
         return in_huge(v->space, linear) ? MISS_RETRY : MISS_WALK;
     if (a->hashed) {
         if (!a->write && in_huge(v->space, linear) && ++a->score >= MISSES) {
-            a->block->huge[a->op / 64] |= 1ull << a->op % 64;
+            xlate_hints(v, a->block)->huge[a->op / 64] |= 1ull << a->op % 64;
             a->again = true;
         }
         return in_tlb(v->space, linear, a->write) ? MISS_RETRY : MISS_WALK;
@@ -197,7 +215,7 @@ static uint64_t cross_forced(struct soft_vcpu *v, uint64_t linear, const struct 
 {
     struct xlate_frame *frame = &v->space->frame;
     if (a->group) {
-        a->block->lone = true;
+        xlate_hints(v, a->block)->lone = true;
         xlate_again(v, a->block);
     }
     if (!a->bounce || v->watching || (a->size > 16 && !(linear & 31)))
@@ -243,7 +261,7 @@ uint64_t xlate_walk(struct soft_vcpu *v, uint64_t linear, struct xlate_access *a
     }
     uint64_t result = find(v, linear, a);
     if (a->huge && result == MISS_WALK) { /* not a large page: this was no good idea */
-        a->block->huge[a->op / 64] &= ~(1ull << a->op % 64);
+        xlate_hints(v, a->block)->huge[a->op / 64] &= ~(1ull << a->op % 64);
         a->again = true;
     }
     if (a->again)

@@ -131,7 +131,7 @@ static void on_disk_error(struct run *run, const json_t *data)
 static void on_boot_failed(struct run *run)
 {
     const char *firmware = run->launch.config.firmware;
-    const char *other = !strcmp(firmware, "bios") ? "uefi" : "bios";
+    const char *other = !strcmp(firmware, "uefi") ? "bios" : "uefi";
 
     terminal_say(&run->terminal,
                  "tenon: firmware %s found nothing that it can boot: give an image with a boot "

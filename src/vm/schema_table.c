@@ -164,9 +164,9 @@ static const struct schema_field vm_fields[] = {
      .help = "micro starts fastest; q35 has the devices of a PC; auto is q35 with firmware, micro "
              "without."},
     {.key = "firmware", .flag = "firmware", .kind = SCHEMA_TEXT,
-     .offset = offsetof(struct vm_config, firmware), .metavar = "bios|uefi|PATH",
+     .offset = offsetof(struct vm_config, firmware), .metavar = "bios|uefi|secure|PATH",
      .help = "Firmware that boots from disks: bios (SeaBIOS, package seabios), uefi (OVMF, package "
-             "ovmf), or an image file. Default: bios without a kernel, none with one."},
+             "ovmf), secure (OVMF with Secure Boot and the keys of Debian and Microsoft), or an image file. Default: bios without a kernel, none with one."},
     {.key = "firmware-vars", .flag = "firmware-vars", .kind = SCHEMA_PATH,
      .offset = offsetof(struct vm_config, firmware_vars), .metavar = "PATH",
      .help = "File with the variables of a UEFI firmware, made from the template when missing. "

@@ -14,7 +14,7 @@ from conftest import read_until, wait_for
 from test_disks import TIMEOUT, boot_args, fio_disk  # noqa: F401
 from test_live import control
 
-# The first one failed on a busy machine, and why is not known yet.
+# They take half a minute, and a mount of FUSE that hangs hangs more than a test.
 pytestmark = pytest.mark.soak
 
 

@@ -14,6 +14,8 @@ import time
 
 import pytest
 
+from test_serve import Server
+
 
 def said(done, text, status=1):
     assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
@@ -148,6 +150,22 @@ def test_source_removed_meanwhile(images):
         images.path('a.raw').unlink()
     assert process.returncode == 0, process.error
     assert images.path('b.raw').read_bytes() == data
+
+
+def test_removed_while_served(images):
+    """An overlay and its base without a name go on until nobody has them open."""
+    images.mixed('base.raw', 4 << 20)
+    want = images.path('base.raw').read_bytes()
+    images.tenon('create', '-f', 'qcow2', '-b', 'base.raw', '-F', 'raw', 'over.qcow2')
+    server = Server(images, 'over.qcow2')
+    try:
+        images.path('over.qcow2').unlink()
+        images.path('base.raw').unlink()
+        images.io(server.uri(), 'write -P 5 1M 100k', 'read -P 5 1M 100k', 'flush')
+        images.tenon('convert', server.uri(), 'out.raw')
+    finally:
+        assert server.end() == (0, '')
+    assert images.path('out.raw').read_bytes() == want[:1 << 20] + b'\5' * 102400 + want[(1 << 20) + 102400:]
 
 
 def test_target_appears_meanwhile(images):

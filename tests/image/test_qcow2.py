@@ -48,6 +48,22 @@ def test_created_here_filled_by_qemu(images, options):
     images.same('a.raw', 'a.qcow2')
 
 
+def test_dirty_until_repaired(images):
+    """A repair of leaks alone, which finds worse, does not call the image clean."""
+    images.tenon('create', '-f', 'qcow2', '-o', 'lazy_refcounts=on', 'a.qcow2', '16M')
+    images.io('a.qcow2', 'write -P 1 0 1M')
+    data = bytearray(images.path('a.qcow2').read_bytes())
+    data[79] |= 1
+    block = int.from_bytes(data[(at := int.from_bytes(data[48:56], 'big')):at + 8], 'big')
+    data[block + 10:block + 12] = bytes(2)  # the count of a cluster with data
+    images.path('a.qcow2').write_bytes(data)
+    assert 'repair=all' in images.tenon('check', '--repair', 'a.qcow2', status=1).stderr
+    assert images.info('a.qcow2')['dirty-flag']
+    images.tenon('check', '--repair=all', 'a.qcow2')
+    assert not images.info('a.qcow2')['dirty-flag']
+    images.sound('a.qcow2')
+
+
 def test_lazy_counts_amended(images):
     """Set and taken away between writes; either program finds counts that are right whenever it is closed."""
     images.tenon('create', '-f', 'qcow2', 'a.qcow2', '16M')

@@ -51,6 +51,7 @@ int qcow2_set_clean(struct qcow2 *q)
         result = qcow2_sync(q);
     if (!result && q->incompatible & QCOW2_INCOMPAT_DIRTY)
         result = qcow2_set_incompatible(q, q->incompatible & ~QCOW2_INCOMPAT_DIRTY);
+    q->lazy_dirty = q->lazy_dirty && result;
     return result;
 }
 
@@ -350,7 +351,7 @@ static int qcow2_close(struct image *image)
         if (!result && q->prepared)
             result = qcow2_bitmaps_store(q);
         if (!result)
-            result = qcow2_set_clean(q); /* ... and reach the file */
+            result = q->lazy_dirty ? qcow2_set_clean(q) : qcow2_write_refs(q); /* in the file */
         if (!result)
             result = complete_last_cluster(q);
     }

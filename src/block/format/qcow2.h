@@ -122,6 +122,7 @@ struct qcow2 {
     unsigned compression; /* 0 zlib, 1 zstd */
     uint32_t header_length;
     bool prepared;         /* for writing: what it has of bitmaps is marked */
+    bool lazy_dirty;       /* it is marked dirty for the sake of lazy counts, and of nothing else */
     uint32_t bitmap_count; /* in the file's directory of dirty bitmaps ... */
     uint64_t bitmap_at, bitmap_size, bitmap_bits;
 
@@ -351,7 +352,8 @@ struct err *qcow2_empty(struct image *image);
 int qcow2_write_header_u64(struct qcow2 *q, unsigned at, uint64_t value);
 int qcow2_header_write(struct qcow2 *q, unsigned at, const void *bytes, size_t length);
 int qcow2_set_incompatible(struct qcow2 *q, uint64_t bits);
-/* All counts are in the file, and the image is not dirty any more. The tables are written. */
+/* All counts are in the file, and the image is not dirty any more. The tables are written before.
+ */
 int qcow2_set_clean(struct qcow2 *q);
 
 #endif

@@ -185,7 +185,7 @@ static struct err *set_lazy(struct qcow2 *q, const char *value)
     if (on && q->version < 3)
         return err_of(ERR_USAGE, "compat 0.10 has no lazy reference counts");
     uint64_t bits = on ? q->compatible | QCOW2_COMPAT_LAZY : q->compatible & ~QCOW2_COMPAT_LAZY;
-    int result = on ? 0 : qcow2_set_clean(q);
+    int result = q->lazy_dirty && !on ? qcow2_set_clean(q) : 0;
     if (!result && q->version >= 3)
         result = qcow2_write_header_u64(q, 80, bits);
     if (result)

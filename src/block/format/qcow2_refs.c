@@ -221,8 +221,10 @@ int qcow2_ref_set(struct qcow2 *q, uint64_t cluster, uint64_t count)
     uint8_t *slice;
     unsigned place;
     int result = 0;
-    if (qcow2_lazy(q) && !(q->incompatible & QCOW2_INCOMPAT_DIRTY))
+    if (qcow2_lazy(q) && !(q->incompatible & QCOW2_INCOMPAT_DIRTY)) {
         result = qcow2_set_incompatible(q, q->incompatible | QCOW2_INCOMPAT_DIRTY);
+        q->lazy_dirty = !result;
+    }
     if (!result)
         result = locate(q, cluster, &slice, &place);
     if (!result && !slice) {

@@ -309,7 +309,10 @@ static int write_l1_copy(struct qcow2 *q, const uint64_t *l1, uint32_t size, uin
 static int begin_change(struct qcow2 *q)
 {
     int result = qcow2_flush_all(q);
-    return result ? result : qcow2_set_incompatible(q, q->incompatible | QCOW2_INCOMPAT_DIRTY);
+    if (!result)
+        result = qcow2_set_incompatible(q, q->incompatible | QCOW2_INCOMPAT_DIRTY);
+    q->lazy_dirty = false; /* closing it does not take this mark away */
+    return result;
 }
 
 static void describe(struct qcow2 *q, struct qcow2_snapshot *snapshot, const char *name)

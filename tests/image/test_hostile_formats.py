@@ -223,7 +223,7 @@ def test_backing_of_itself(images, image_format):
     before = images.path('over.img').read_bytes()
     images.path('base.img').write_bytes(before)
     for words in (('convert', '-f', image_format, 'over.img', 'out.raw'), ('map', '-f', image_format, 'base.img'),
-                  ('commit', '-f', image_format, 'over.img')):
+                  ('commit', '-d', '-f', image_format, 'over.img')):
         done = images.tenon(*words, status=1, preexec_fn=limits)
         assert 'comes back' in done.stderr and done.stderr.count('\n') == 1, (words, done.stderr)
     assert images.path('over.img').read_bytes() == images.path('base.img').read_bytes() == before

@@ -161,25 +161,30 @@ def build_guest(folder):
     return program, initrd
 
 
-def contenders(args, initrd, append=APPEND, memory=MEMORY, disks=((), ())):
-    """The VMs, and why one is missing; `disks` are the words for QEMU's and for Tenon's."""
-    kernel = ['-kernel', str(DEMO / 'vmlinux'), '-initrd', str(initrd), '-append', append]
+def machines_with(args, memory, qemu_words, tenon_words):
+    """The VMs, each with words of its own, and why one is missing."""
     options = ['-name', 'bench,debug-threads=on', '-nodefaults', '-no-user-config', '-display',
                'none', '-serial', 'stdio', '-M', 'q35', '-accel', 'tcg', '-cpu', 'max',
-               '-m', memory] + list(disks[0])
+               '-m', memory] + list(qemu_words)
     tenon = [args.tenon, 'run', '--quiet', '--board', 'q35', '--accel', 'soft', '--memory', memory]
-    tenon += disks[1]
-    tenon += [word.replace('-', '--', 1) if word in ('-kernel', '-initrd', '-append') else word
-              for word in kernel]
-    machines = [Machine('QEMU 7.2', [QEMU] + options + kernel, None, 'CPU 0/TCG')]
+    machines = [Machine('QEMU 7.2', [QEMU] + options, None, 'CPU 0/TCG')]
     missing = None
     try:
-        machines.append(Machine('QEMU 10.0', qemu10.command() + options + kernel, None,
-                                'CPU 0/TCG'))
+        machines.append(Machine('QEMU 10.0', qemu10.command() + options, None, 'CPU 0/TCG'))
     except RuntimeError as why:
         missing = 'QEMU 10.0 is left out: %s' % why
-    machines.append(Machine('Tenon', tenon, 'tenon-vmm', 'vcpu00'))
+    machines.append(Machine('Tenon', tenon + list(tenon_words), 'tenon-vmm', 'vcpu00'))
     return machines, missing
+
+
+def contenders(args, initrd, append=APPEND, memory=MEMORY, disks=((), ())):
+    """The VMs with a kernel to start; `disks` are the words for QEMU's and for Tenon's."""
+    kernel = {'kernel': str(DEMO / 'vmlinux'), 'initrd': str(initrd), 'append': append}
+    qemu, tenon = list(disks[0]), list(disks[1])
+    for name, value in kernel.items():
+        qemu += ['-' + name, value]
+        tenon += ['--' + name, value]
+    return machines_with(args, memory, qemu, tenon)
 
 
 class Results:

@@ -51,6 +51,12 @@ def test_older_ciphers_are_read(keyed, mode):
     keyed.tenon('compare', '--key-file', 'key', 'a.raw', 'theirs.luks')
 
 
+def test_empty_slots_take_no_room(keyed):
+    theirs(keyed, 'create', '-q', '-f', 'luks', '-o', 'key-secret=s,' + FAST, 'theirs.luks', '8M')
+    keyed.tenon('create', '-f', 'luks', '-o', FAST, '--key-file', 'key', 'ours.luks', '8M')
+    assert keyed.path('ours.luks').stat().st_blocks <= keyed.path('theirs.luks').stat().st_blocks
+
+
 def test_written_in_parts(keyed):
     """qemu-io and Tenon write parts of sectors in turn."""
     keyed.tenon('convert', '-f', 'raw', '-O', 'luks', '-o', FAST, '--key-file', 'key', 'a.raw', 'a.luks')

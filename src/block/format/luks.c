@@ -207,6 +207,16 @@ struct err *luks_options_choose(const struct image_create *create, const char *p
     return NULL;
 }
 
+/* One slot is in use: the others take no room, and have nothing of what was there before. */
+static int write_area(struct image *file, const uint8_t *area, size_t length)
+{
+    size_t used = length;
+    while (used > KIB(4) && image_is_zero(area + used - KIB(4), KIB(4)))
+        used -= KIB(4);
+    int result = image_write(file, area, 0, used);
+    return result || used == length ? result : image_zero(file, used, length - used, true);
+}
+
 static struct err *luks_image_create(struct image *file, const struct image_create *create)
 {
     struct luks_options options;
@@ -221,7 +231,7 @@ static struct err *luks_image_create(struct image *file, const struct image_crea
     uint64_t size = ALIGN_UP(create->size, (uint64_t)LUKS_SECTOR);
     int result = image_truncate(file, length + size);
     if (!result)
-        result = image_write(file, area, 0, length);
+        result = write_area(file, area, length);
     free(area);
     return result ? err_errno(-result, "cannot write its header") : NULL;
 }

@@ -56,7 +56,10 @@ def measure(command, cwd):
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             words.seek(0)
-            sys.exit('bench: %s: %s' % (' '.join(map(str, command)), words.read()))
+            why = words.read()
+            if 'Unable to get accurate CPU usage' in why:  # QEMU measures how fast a key is made
+                return measure(command, cwd)
+            sys.exit('bench: %s: %s' % (' '.join(map(str, command)), why))
     return spent, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 

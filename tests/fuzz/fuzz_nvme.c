@@ -9,11 +9,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "fuzz_machine.h"
+#include "fuzz_pci.h"
 #include "hw/disk/nvme_internal.h"
 
 #define DISK_SIZE KIB(256)
-#define OPERATIONS_MAX 300
 #define ENTRIES 16
 #define QUEUES 2
 #define SUBMISSION(queue) (0x1000u + 0x2000u * (queue))
@@ -21,24 +20,8 @@
 #define SHADOW 0x8000u
 #define EVENTS 0x9000u
 
-enum operation {
-    OP_COMMAND,
-    OP_MEMORY,
-    OP_REGISTER,
-    OP_DOORBELL,
-    OP_CONFIG,
-    OP_SAVE,
-    OP_SETUP,
-    OP_RUN,
-    OP_COUNT
-};
-
-struct target {
-    struct fuzz_machine machine;
-    struct nvme *nvme;
-    uint64_t bar;
-    uint16_t tail[QUEUES + 1];
-};
+static struct nvme *nvme;
+static uint16_t tail[QUEUES + 1];
 
 static struct block *open_disk(bool readonly)
 {
@@ -55,69 +38,58 @@ static struct block *open_disk(bool readonly)
     return block;
 }
 
-static void target_open(struct target *target)
+static struct pci_device *open_device(struct fuzz_machine *machine)
 {
-    fuzz_machine_open(&target->machine);
-    target->nvme = (struct nvme *)device_new(&nvme_class, &target->machine.env, "n0");
-    target->nvme->ns[0].block = open_disk(false);
-    target->nvme->ns[1].block = open_disk(true);
-    target->nvme->ns_count = 2;
-    target->nvme->queues = QUEUES;
-    fuzz_machine_add(&target->machine, &target->nvme->pci);
+    nvme = (struct nvme *)device_new(&nvme_class, &machine->env, "n0");
+    nvme->ns[0].block = open_disk(false);
+    nvme->ns[1].block = open_disk(true);
+    nvme->ns_count = 2;
+    nvme->queues = QUEUES;
+    fuzz_machine_add(machine, &nvme->pci);
+    return &nvme->pci;
 }
 
-static void put(struct target *target, unsigned offset, unsigned size, uint64_t value)
+static void command(unsigned queue, const uint8_t entry[NVME_SQE])
 {
-    io_bus_write(target->machine.env.mmio, target->bar + offset, size, value);
+    gmem_write(fuzz_machine.env.gmem, SUBMISSION(queue) + NVME_SQE * tail[queue], entry, NVME_SQE);
+    tail[queue] = (uint16_t)((tail[queue] + 1) % ENTRIES);
+    gmem_store_le32(fuzz_machine.env.gmem, SHADOW + 8 * queue, tail[queue]);
+    fuzz_put(NVME_DOORBELLS + 8 * queue, 4, tail[queue]);
 }
 
-static void run(struct target *target)
-{
-    loop_once(target->machine.env.loop, 0);
-}
-
-static void command(struct target *target, unsigned queue, const uint8_t entry[NVME_SQE])
-{
-    gmem_write(target->machine.env.gmem, SUBMISSION(queue) + NVME_SQE * target->tail[queue], entry,
-               NVME_SQE);
-    target->tail[queue] = (uint16_t)((target->tail[queue] + 1) % ENTRIES);
-    gmem_store_le32(target->machine.env.gmem, SHADOW + 8 * queue, target->tail[queue]);
-    put(target, NVME_DOORBELLS + 8 * queue, 4, target->tail[queue]);
-}
-
-static void admin(struct target *target, uint8_t op, uint64_t prp1, uint64_t prp2, uint32_t dw10,
-                  uint32_t dw11)
+static void admin(uint8_t op, uint64_t prp1, uint64_t prp2, uint32_t dw10, uint32_t dw11)
 {
     uint8_t entry[NVME_SQE] = {op};
     put_le64(entry + 24, prp1);
     put_le64(entry + 32, prp2);
     put_le32(entry + 40, dw10);
     put_le32(entry + 44, dw11);
-    command(target, 0, entry);
-    run(target);
+    command(0, entry);
+    fuzz_run();
 }
 
 /* A reset and queues, as a good host would. */
-static void set_up(struct target *target, bool shadows)
+static void set_up(struct input *input)
 {
-    put(target, NVME_CC, 4, 0);
-    run(target);
-    put(target, NVME_AQA, 4, (ENTRIES - 1) * 0x10001u);
-    put(target, NVME_ASQ, 8, SUBMISSION(0));
-    put(target, NVME_ACQ, 8, COMPLETION(0));
-    put(target, NVME_CC, 4, NVME_CC_EN | 6 << 16 | 4 << 20);
-    memset(target->tail, 0, sizeof(target->tail));
+    bool shadows = take(input, 1) & 1;
+    fuzz_put(NVME_CC, 4, 0);
+    fuzz_run();
+    fuzz_put(NVME_AQA, 4, (ENTRIES - 1) * 0x10001u);
+    fuzz_put(NVME_ASQ, 8, SUBMISSION(0));
+    fuzz_put(NVME_ACQ, 8, COMPLETION(0));
+    fuzz_put(NVME_CC, 4, NVME_CC_EN | 6 << 16 | 4 << 20);
+    memset(tail, 0, sizeof(tail));
     if (shadows)
-        admin(target, NVME_DOORBELL_BUFFER, SHADOW, EVENTS, 0, 0);
+        admin(NVME_DOORBELL_BUFFER, SHADOW, EVENTS, 0, 0);
     for (unsigned i = 1; i <= QUEUES; i++) {
         uint32_t what = i | (ENTRIES - 1) << 16;
-        admin(target, NVME_CREATE_CQ, COMPLETION(i), 0, what, 3 | i << 16);
-        admin(target, NVME_CREATE_SQ, SUBMISSION(i), 0, what, 1 | i << 16);
+        admin(NVME_CREATE_CQ, COMPLETION(i), 0, what, 3 | i << 16);
+        admin(NVME_CREATE_SQ, SUBMISSION(i), 0, what, 1 | i << 16);
     }
 }
 
 /* Addresses near every edge; the rest as the input says. */
-static void put_command(struct target *target, struct input *input)
+static void put_command(struct input *input)
 {
     static const uint64_t places[] = {
         0xa000, 0xaff8, REGION - 4096, REGION - 8, 2 * REGION - 4096, 2 * REGION, ~0ull - 4095, 0};
@@ -132,66 +104,31 @@ static void put_command(struct target *target, struct input *input)
     put_le32(entry + 40, (uint32_t)take(input, 4));
     put_le32(entry + 44, (uint32_t)take(input, 4));
     put_le32(entry + 48, (uint32_t)take(input, 2));
-    command(target, where % (QUEUES + 1), entry);
+    command(where % (QUEUES + 1), entry);
 }
 
-static void operate(struct target *target, struct input *input)
+static void put_doorbell(struct input *input)
 {
-    unsigned size, offset;
-    switch ((enum operation)(take(input, 1) % OP_COUNT)) {
-    case OP_COMMAND:
-        put_command(target, input);
-        break;
-    case OP_MEMORY:
-        fuzz_memory(&target->machine, input);
-        break;
-    case OP_REGISTER:
-        offset = (unsigned)take(input, 1);
-        size = 1u << take(input, 1) % 4;
-        put(target, offset, size, take(input, size));
-        io_bus_read(target->machine.env.mmio, target->bar + offset, size);
-        break;
-    case OP_DOORBELL:
-        offset = 4 * (unsigned)(take(input, 1) % (2 * QUEUES + 4));
-        put(target, NVME_DOORBELLS + offset, 4, take(input, 1) % (ENTRIES + 2));
-        break;
-    case OP_CONFIG:
-        offset = (unsigned)take(input, 1);
-        size = 1u << take(input, 1) % 3;
-        io_bus_write(target->machine.env.mmio, DEVICE_CONFIG + offset, size, take(input, size));
-        break;
-    case OP_SAVE:
-        fuzz_save_and_load(&target->nvme->pci.device);
-        break;
-    case OP_SETUP:
-        set_up(target, take(input, 1) & 1);
-        break;
-    case OP_RUN:
-        run(target);
-        break;
-    case OP_COUNT:
-        break;
-    }
+    unsigned offset = 4 * (unsigned)(take(input, 1) % (2 * QUEUES + 4));
+    fuzz_put(NVME_DOORBELLS + offset, 4, take(input, 1) % (ENTRIES + 2));
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static bool at_rest(void)
 {
-    static struct target *target;
-    struct input input = {data, size};
-    if (!target) {
-        target = xcalloc(1, sizeof(*target));
-        target_open(target);
-    }
-    struct device *device = &target->nvme->pci.device;
-    fuzz_machine_reset(&target->machine, &target->nvme->pci);
-    target->bar = target->nvme->pci.bar[0].region.base;
-    set_up(target, take(&input, 1) & 1);
-    for (unsigned i = 0; i < OPERATIONS_MAX && input.left; i++)
-        operate(target, &input);
-    run(target);
-    device_quiesce(device);
-    if (target->nvme->in_flight)
-        abort();
-    device_resume(device);
-    return 0;
+    return !nvme->in_flight;
 }
+
+static void (*const operations[])(struct input *) = {put_command,  fuzz_op_memory, fuzz_op_register,
+                                                     put_doorbell, fuzz_op_config, fuzz_op_save,
+                                                     set_up,       fuzz_op_run};
+
+static const struct fuzz_pci_target fuzz_target = {
+    .bar = 0,
+    .registers = 0x100,
+    .operations_max = 300,
+    .open = open_device,
+    .begin = set_up,
+    .operations = operations,
+    .operation_count = ARRAY_SIZE(operations),
+    .at_rest = at_rest,
+};

@@ -30,7 +30,16 @@ struct command {
 };
 
 extern const struct command command_attest;
+extern const struct command command_audit;
+extern const struct command command_create;
+extern const struct command command_events;
+extern const struct command command_logs;
+extern const struct command command_metrics;
+extern const struct command command_rm;
 extern const struct command command_run;
+extern const struct command command_show;
+extern const struct command command_start;
+extern const struct command command_token;
 extern const struct command command_doctor;
 extern const struct command command_image;
 extern const struct command command_keys;

@@ -55,7 +55,7 @@ static const struct option_spec options[] = {
 
 /* ---- arguments ---- */
 
-static struct err *read_vm_file(const char *path, struct vm_config *config)
+struct err *run_read_vm_file(const char *path, struct vm_config *config)
 {
     scoped(fd_cleanup) int fd = -1;
     scoped(free_cleanup) char *text = NULL;
@@ -154,7 +154,7 @@ static struct err *resolve(int argc, char **argv, struct run *run)
     if (file && run_is_image(file))
         TRY(run_image_begin(run, file));
     else if (file)
-        TRY(read_vm_file(file, &run->launch.config));
+        TRY(run_read_vm_file(file, &run->launch.config));
     TRY(parse_pass(argc, argv, run, true, &file));
     TRY(run_image_finish(run));
     TRY(run_seed_begin(run));

@@ -68,6 +68,8 @@ struct run {
 
 /* run_accel.c: resolves `auto` and opens /dev/kvm when it is for kvm. */
 struct err *run_choose_accel(struct run *run, bool open_kvm);
+/* run.c: a VM file over what `config` has. */
+struct err *run_read_vm_file(const char *path, struct vm_config *config);
 /* run_files.c: kernel, initrd, disks, with locks. */
 struct err *run_open_files(struct run *run);
 /* One disk with the layers below it, locked; its `format` becomes that of all of them. */

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -104,5 +105,25 @@ bool process_usage(pid_t pid, uint64_t *resident, uint64_t *cpu_ns)
         return false;
     *resident = line.resident_pages * (uint64_t)sysconf(_SC_PAGESIZE);
     *cpu_ns = line.cpu_ticks * (NSEC_PER_SEC / ticks_per_second());
+    return true;
+}
+
+bool process_tree_usage(pid_t pid, uint64_t *resident, uint64_t *cpu_ns)
+{
+    char path[64], text[1024], *at = text;
+
+    if (!process_usage(pid, resident, cpu_ns))
+        return false;
+    snprintf(path, sizeof(path), "/proc/%ld/task/%ld/children", (long)pid, (long)pid);
+    scoped(fd_cleanup) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
+    text[MAX(n, (ssize_t)0)] = 0;
+    for (long child; (child = strtol(at, &at, 10)) > 0;) {
+        uint64_t more, more_ns;
+        if (!process_usage((pid_t)child, &more, &more_ns))
+            continue;
+        *resident += more;
+        *cpu_ns += more_ns;
+    }
     return true;
 }

@@ -32,5 +32,7 @@ uint64_t process_start_wall_ns(const struct process *process);
 void process_kill(const struct process *process);
 /* Bytes of memory in use, and nanoseconds of CPU time; false: it has ended. */
 bool process_usage(pid_t pid, uint64_t *resident, uint64_t *cpu_ns);
+/* The same of a process and its children. */
+bool process_tree_usage(pid_t pid, uint64_t *resident, uint64_t *cpu_ns);
 
 #endif

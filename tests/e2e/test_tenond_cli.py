@@ -1,0 +1,149 @@
+"""
+The commands on tenond's VMs, tokens and audit log; metrics.
+
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+import json
+import os
+import re
+import subprocess
+
+import pytest
+
+from conftest import ECHO, HALT, SPIN, serial_text, wait_for
+from tenond import Tenond
+
+
+@pytest.fixture
+def tenond(tenon):
+    it = Tenond(tenon).start()
+    yield it
+    it.close()
+
+
+@pytest.fixture
+def command(tenond):
+    """Runs `tenon` for this daemon."""
+    def run(*words, status=0):
+        environment = dict(tenond.tenon.environment(), TENON_SOCKET=str(tenond.socket))
+        done = subprocess.run([tenond.tenon.path, *map(str, words)], env=environment, text=True,
+                              cwd=tenond.directory, stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
+        assert done.returncode == status, (words, done.stdout, done.stderr)
+        return done.stdout if not status else done.stderr
+    return run
+
+
+def test_life(tenond, command, tenon):
+    tenon.guest('echo', serial_text('hello\n') + ECHO)
+    (tenon.directory / 'web.yaml').write_text(
+        'name: web\nkernel: echo\nmemory: 16M\nboard: micro\naccel: soft\ndebug-exit: true\n')
+    command('create', 'web.yaml')
+    assert tenond.get('web')['config']['kernel'] == str(tenon.directory / 'echo')
+    assert 'there is a VM' in command('create', 'web.yaml', status=4)
+    command('start', 'web')
+    assert json.loads(command('show', 'web', '--json'))['state'] == 'running'
+    assert re.search(r'^state +running$', command('show', 'web'), re.M)
+    assert 'runs already' in command('start', 'web', status=4)
+    wait_for(lambda: command('logs', 'web', '--console', 'c0') == 'hello\n')
+    assert command('logs', 'web') == ''
+    if os.geteuid() == 0:
+        assert re.search(r'^web +\d+ +running', command('ps'), re.M)
+        command('stop', 'web', '--now')
+        wait_for(lambda: tenond.get('web')['state'] == 'stopped')
+        command('start', 'web', '--paused')
+        assert 'paused' in command('show', 'web')
+    assert 'stop it first' in command('rm', 'web', status=4)
+    command('rm', 'web', '--force')
+    assert "no VM 'web'" in command('show', 'web', status=1)
+    assert 'is no name' in command('show', '../x', status=2)
+
+
+def test_failed_start(tenond, command):
+    tenond.create('one', '/nowhere/kernel')
+    assert command('start', 'one', status=4) == "tenon: kernel: '/nowhere/kernel' does not exist: check the path\n"
+
+
+def test_no_daemon(tenon):
+    environment = dict(tenon.environment(), TENON_SOCKET=str(tenon.directory / 'nothing'))
+    done = subprocess.run([tenon.path, 'show', 'x'], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and 'no tenond listens' in done.stderr
+
+
+def test_events(tenond, tenon):
+    environment = dict(tenon.environment(), TENON_SOCKET=str(tenond.socket))
+    listener = subprocess.Popen([tenon.path, 'events', '--json'], env=environment, text=True,
+                                stdout=subprocess.PIPE)
+    # Until the listener listens, its events are lost: so there are many.
+    number = 0
+    os.set_blocking(listener.stdout.fileno(), False)
+    while not (line := listener.stdout.readline()):
+        number += 1
+        tenond.create('vm%d' % number, '/nowhere')
+    event = json.loads(line)
+    assert event['type'] == 'vm.created' and event['vm'].startswith('vm')
+    listener.kill()
+    listener.wait()
+    listener.stdout.close()
+
+
+def test_tokens(tenond, command):
+    token = command('token', 'create', 'ci', '--role', 'operator', '--vms', 'a,b', '--expires', '1h').strip()
+    assert re.fullmatch(r'tenon_[A-Za-z0-9_-]{43}', token)
+    me = tenond.good('GET', '/v1/me', headers={'Authorization': 'Bearer ' + token}).json
+    assert me['role'] == 'operator' and me['vms'] == ['a', 'b'] and 'expires_at' in me
+    assert re.search(r'^ci +operator +20\S+ +a,b$', command('token', 'list'), re.M)
+    assert '--expires is a time' in command('token', 'create', 'x', '--expires', '5', status=2)
+    assert 'expected one of' in command('token', 'create', 'x', '--role', 'king', status=2)
+    command('token', 'revoke', 'ci')
+    assert tenond.call('GET', '/v1/me', headers={'Authorization': 'Bearer ' + token}).status == 401
+    assert 'no token' in command('token', 'revoke', 'ci', status=1)
+
+
+def test_audit(tenond, command):
+    command('token', 'create', 'ci')
+    assert re.search(r'uid:\d+ +201 +createToken ci', command('audit', 'list'))
+    assert command('audit', 'verify', '--state', tenond.state) == '1 entries, as they were written\n'
+    path = tenond.state / 'audit.log'
+    path.write_bytes(path.read_bytes().replace(b'createToken', b'createTokem'))
+    assert 'audit log: line 1 was changed' in command('audit', 'verify', '--state', tenond.state, status=1)
+
+
+def read_metrics(text):
+    """The lines as {name with labels: value}; every family has one HELP and one TYPE before it."""
+    values, types = {}, {}
+    for line in text.splitlines():
+        if line.startswith('# TYPE '):
+            name, kind = line.split()[2:]
+            assert name not in types and kind in ('gauge', 'counter')
+            types[name] = kind
+        elif not line.startswith('# HELP '):
+            match = re.fullmatch(r'([a-z_]+)((?:\{[a-z]+="[^"]*"(?:,[a-z]+="[^"]*")*\})?) ([0-9.]+)', line)
+            assert match, line
+            assert match[1] in types, line
+            assert (types[match[1]] == 'counter') == match[1].endswith('_total'), line
+            assert match[1] + match[2] not in values
+            values[match[1] + match[2]] = float(match[3])
+    return values
+
+
+def test_metrics(tenond, command, tenon):
+    """Figures agree with those of the VM itself, and counters rise."""
+    tenond.create('busy', tenon.guest('spin', SPIN), memory='32M')
+    tenond.create('idle', tenon.guest('halt', HALT))
+    tenond.act('busy', 'start', wait=20)
+    before = read_metrics(command('metrics'))
+    assert before['tenon_vm_state{vm="busy",state="running"}'] == 1
+    assert before['tenon_vm_state{vm="idle",state="stopped"}'] == 1
+    assert before['tenon_vm_memory_bytes{vm="busy"}'] == 32 << 20
+    assert before['tenon_vm_resident_memory_bytes{vm="busy"}'] > 1 << 20
+    key = 'tenon_vm_instructions_total{vm="busy"}'
+    wait_for(lambda: read_metrics(command('metrics'))[key] > before[key])
+    tenond.act('busy', 'pause')
+    wait_for(lambda: tenond.get('busy')['state'] == 'paused')
+    after = read_metrics(command('metrics'))
+    tenond.act('busy', 'stop', wait=20)
+    stats = tenond.get('busy')['last']['stats']
+    assert stats['instructions'] == after[key]
+    assert abs(stats['cpu_ns'] / 1e9 - after['tenon_vm_cpu_seconds_total{vm="busy"}']) < 0.01
+    mine = tenond.token('mine', 'viewer', vms=['idle'])
+    assert b'busy' not in tenond.good('GET', '/v1/metrics', headers=mine).body

@@ -239,7 +239,7 @@ def test_manual_pages_format(programs):
     if not shutil.which('groff'):
         pytest.skip('groff is missing')
     pages = list((BUILD / 'docs/man').glob('*.[158]'))
-    assert len(pages) == 10
+    assert len(pages) == 13
     for page in pages:
         result = subprocess.run(['groff', '-man', '-Tascii', '-ww', page], capture_output=True,
                                 text=True)

@@ -93,7 +93,9 @@ static void start_ring(struct vhost_user *vhost, unsigned index)
     device->needs_reset = false;
     device->status |= VIRTIO_STATUS_FEATURES_OK | VIRTIO_STATUS_DRIVER_OK;
     queue->enabled = virtq_enable(queue) && virtq_inflight_begin(queue);
-    if (queue->enabled)
+    if (!queue->enabled)
+        virtq_disable(queue); /* one that is placed and yet does not begin keeps no memory */
+    else
         virtq_signal(queue); /* what has been made available before */
 }
 

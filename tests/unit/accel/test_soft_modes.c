@@ -107,6 +107,25 @@ static void test_modes_agree(void **state)
     }
 }
 
+/* Translated code writes to a page that becomes one of code right behind it, when the interpreter
+   is given an instruction that reaches into it. The shadow must have run before that. */
+static void test_lockstep_new_code(void **state)
+{
+    struct rig *rig = rig_new_modes("lockstep,xlate-after=1");
+    struct soft_vcpu *v = rig->v;
+    static const uint8_t end[] = {0x48, 0x89, 0xc0, RIG_END}; /* the MOV is on both pages */
+    memset(rig->ram + CODE + 0xfe3, 0, 0x200);                /* add %al, (%rax) */
+    memcpy(rig->ram + CODE + 0xfff, end, sizeof(end));
+    v->r[X86_RAX] = CODE + 0x1020;
+    v->rip = CODE + 0xfe3;
+    enum vm_exit_reason reason = rig_run(rig);
+    if (reason == VM_EXIT_ERROR)
+        fail_msg("%s", rig->exit.error);
+    assert_int_equal(reason, VM_EXIT_KICKED);
+    assert_int_equal(rig->ram[CODE + 0x1020], (uint8_t)(14 * 0x20));
+    rig_free(rig);
+}
+
 /* A wrong byte in the code buffer, where the translation holds the program's constant. */
 static void test_lockstep_sees(void **state)
 {
@@ -153,6 +172,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_modes_agree),
         cmocka_unit_test(test_lockstep_sees),
+        cmocka_unit_test(test_lockstep_new_code),
         cmocka_unit_test(test_words),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

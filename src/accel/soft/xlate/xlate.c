@@ -145,6 +145,14 @@ static const struct op *take_site(struct soft_vcpu *v, struct xlate_site *site)
     return target->ops;
 }
 
+/* Before the site is taken: a block that is built at its target may make a page one of code that
+   translated code has just written to, which the shadow could not do any more. */
+static void check_site(struct soft_vcpu *v, const struct xlate_site *site)
+{
+    v->rip = v->r[R_BLOCK] + site->op->disp;
+    lockstep_check(v, NULL);
+}
+
 const struct op *xlate_op_native(struct soft_vcpu *v, const struct op *op)
 {
     uint32_t flags = XLATE_FLAGS_NONE;
@@ -155,8 +163,15 @@ const struct op *xlate_op_native(struct soft_vcpu *v, const struct op *op)
     if (unlikely(v->lockstep))
         lockstep_begin(v, op);
     uint64_t next = v->code->xlate->enter(v, (const void *)(intptr_t)op->imm, flags);
-    if (next & 1)
-        next = (uintptr_t)take_site(v, (struct xlate_site *)(uintptr_t)(next & ~1ull));
+    if (next & 1) {
+        struct xlate_site *site = (struct xlate_site *)(uintptr_t)(next & ~1ull);
+        bool checked = v->lockstep && !site->call;
+        if (unlikely(checked))
+            check_site(v, site);
+        next = (uintptr_t)take_site(v, site);
+        if (unlikely(checked))
+            GOTO_OP(v, (const struct op *)(uintptr_t)next);
+    }
     if (unlikely(v->lockstep))
         lockstep_check(v, (const struct op *)(uintptr_t)next);
     if (!next)

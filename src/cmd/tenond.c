@@ -28,6 +28,7 @@
 #define CONNECTIONS_MAX 512
 #define TIMEOUT_STANDARD_S 15
 #define TIMEOUT_MAX_S 3600
+#define LISTEN_FD 3 /* where systemd puts its socket */
 
 static const struct option_spec options[] = {
     {"socket", "PATH",
@@ -60,6 +61,7 @@ static const struct command command_tenond = {
 struct tenond {
     const char *socket, *state, *listen, *cert_path, *key_path;
     unsigned timeout_s;
+    bool activated;                  /* the socket is systemd's */
     const char *host[HOSTS_MAX + 4]; /* ends with NULL */
     unsigned host_count;
     char *keeper; /* path of `tenon` */
@@ -236,6 +238,23 @@ static struct err *catch_signals(struct tenond *tenond)
                        tenond);
 }
 
+/* systemd's socket, sd_listen_fds(3): the first descriptor, for the process that the variable
+ * names. */
+static bool take_activated(struct daemon_config *config)
+{
+    const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
+    bool ours = pid && count && strtol(pid, NULL, 10) == getpid() && strtol(count, NULL, 10) >= 1;
+
+    /* Not for the VMs. */
+    unsetenv("LISTEN_PID");
+    unsetenv("LISTEN_FDS");
+    unsetenv("LISTEN_FDNAMES");
+    if (!ours)
+        return false;
+    config->local_fd = LISTEN_FD;
+    return fcntl(LISTEN_FD, F_SETFD, FD_CLOEXEC) == 0 && fcntl(LISTEN_FD, F_SETFL, O_NONBLOCK) == 0;
+}
+
 static struct err *start(struct tenond *tenond, int argc, char **argv)
 {
     struct daemon_config config = {
@@ -247,7 +266,10 @@ static struct err *start(struct tenond *tenond, int argc, char **argv)
     umask(0077);
     TRY(loop_new("tenond", &tenond->loop));
     TRY(catch_signals(tenond));
-    struct err *err = err_wrap(listen_unix(tenond->socket, &config.local_fd), "--socket");
+    struct err *err = NULL;
+    tenond->activated = take_activated(&config);
+    if (!tenond->activated)
+        err = err_wrap(listen_unix(tenond->socket, &config.local_fd), "--socket");
     if (!err)
         err = open_tcp(tenond, &config);
     if (err) {
@@ -272,7 +294,7 @@ static void tenond_fini(struct tenond *tenond)
     daemon_free(tenond->daemon);
     if (tenond->loop)
         loop_once(tenond->loop, 0); /* what waits to be freed */
-    if (served)
+    if (served && !tenond->activated)
         unlink(tenond->socket);
     loop_fd_remove(&tenond->signals);
     fd_cleanup(&tenond->signal_fd);

@@ -6,7 +6,9 @@ SPDX-License-Identifier: GPL-2.0-or-later
 import json
 import os
 import re
+import socket
 import subprocess
+import time
 
 import pytest
 
@@ -147,3 +149,51 @@ def test_metrics(tenond, command, tenon):
     assert abs(stats['cpu_ns'] / 1e9 - after['tenon_vm_cpu_seconds_total{vm="busy"}']) < 0.01
     mine = tenond.token('mine', 'viewer', vms=['idle'])
     assert b'busy' not in tenond.good('GET', '/v1/metrics', headers=mine).body
+
+
+@pytest.mark.soak
+def test_many(tenond, tenon):
+    """20 VMs outlive their daemon, and 1,000 cycles leave nothing."""
+    guest = tenon.guest('halt', HALT)
+    names = ['vm%02d' % i for i in range(20)]
+    for name in names:
+        tenond.create(name, guest)
+        tenond.act(name, 'start', wait=60)
+    tenond.kill()
+    begin = time.monotonic()
+    tenond.start()
+    wait_for(lambda: [vm['state'] for vm in tenond.good('GET', '/v1/vms').json['vms']] == ['running'] * 20)
+    took = time.monotonic() - begin
+    print('20 VMs found in %.3f s, with the start of tenond' % took)
+    for name in names:
+        tenond.good('DELETE', '/v1/vms/%s?force=true' % name)
+    folder = '/proc/%d/fd' % tenond.process.pid
+    fds = len(os.listdir(folder))
+    for _ in range(1000):
+        tenond.good('POST', '/v1/vms?start=true', tenond.vm('cycle', guest))
+        tenond.good('DELETE', '/v1/vms/cycle?force=true')
+    wait_for(lambda: len(os.listdir(folder)) <= fds)
+    assert os.listdir(tenond.state / 'vms') == []
+    wait_for(lambda: [command for _, command in tenon.left() if 'tenond' not in command] == [])
+    assert took < 1
+
+
+def test_socket_activation(tenon):
+    """A socket of systemd's: it is used, not removed, and not handed on."""
+    it = Tenond(tenon)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(it.socket))
+    listener.listen(64)
+    it.process = subprocess.Popen(
+        ['bash', '-c', 'exec 3<&%d; LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" --state "$1" --socket /nowhere/s'
+         % listener.fileno(), it.program, str(it.state)],
+        env=tenon.environment(), cwd=tenon.directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=open(tenon.directory / 'tenond.log', 'ab'), pass_fds=(listener.fileno(),))
+    wait_for(it.answers, 20)
+    it.create('one', tenon.guest('halt', HALT))
+    pid = it.act('one', 'start', wait=20)['pid']
+    with open('/proc/%d/environ' % pid, 'rb') as environment:
+        assert b'LISTEN_FDS' not in environment.read()
+    it.close()
+    assert it.socket.exists()
+    listener.close()

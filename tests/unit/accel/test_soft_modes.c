@@ -126,6 +126,33 @@ static void test_lockstep_new_code(void **state)
     rig_free(rig);
 }
 
+/* The guest reads an entry whose accessed bit the shadow set anew, and translated code did not. */
+static void test_lockstep_accessed(void **state)
+{
+    extern const uint8_t touch[], touch_end[];
+    __asm__(".pushsection .rodata\n"
+            "touch:\n"
+            "    mov 0x400000, %eax\n"
+            "    cpuid\n" /* not translated: the next window begins behind it */
+            "    andb $0xdf, 0x3010\n" /* its entry in the page directory: not accessed */
+            "    mov 0x400000, %ecx\n"
+            "    mov 0x3010, %edx\n"
+            "    mov %edx, %esi\n" /* few instructions would not be worth a window */
+            "    mov %edx, %edi\n"
+            "    out %al, $0xf4\n"
+            "1:  jmp 1b\n"
+            "touch_end:\n"
+            ".popsection");
+    struct rig *rig = rig_new_modes("lockstep,xlate-after=1");
+    memcpy(rig->ram + CODE, touch, (size_t)(touch_end - touch));
+    rig->v->rip = CODE;
+    enum vm_exit_reason reason = rig_run(rig);
+    if (reason == VM_EXIT_ERROR)
+        fail_msg("%s", rig->exit.error);
+    assert_int_equal(reason, VM_EXIT_KICKED);
+    rig_free(rig);
+}
+
 /* A wrong byte in the code buffer, where the translation holds the program's constant. */
 static void test_lockstep_sees(void **state)
 {
@@ -173,6 +200,7 @@ int main(void)
         cmocka_unit_test(test_modes_agree),
         cmocka_unit_test(test_lockstep_sees),
         cmocka_unit_test(test_lockstep_new_code),
+        cmocka_unit_test(test_lockstep_accessed),
         cmocka_unit_test(test_words),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -24,6 +24,7 @@
 #define RECENT 24u
 #define DECODED 4096u
 #define FILLED_MAX 512u
+#define MARKED_MAX 16u
 
 enum phase { PHASE_OFF, PHASE_NATIVE, PHASE_SHADOW };
 
@@ -58,6 +59,9 @@ struct lockstep {
     struct soft_space *space;         /* TLBs of the shadow */
     struct filled filled[FILLED_MAX]; /* of the write TLBs, since a window began */
     unsigned filled_count;
+    const uint8_t *marked[MARKED_MAX]; /* page tables in which walks of this window set bits */
+    unsigned marked_count;             /* above MARKED_MAX: more than that */
+    bool reads_marked;                 /* the shadow used one of them as data */
     struct insn decoded[DECODED];
     uint64_t recent_rip[RECENT], steps; /* where the shadow's last instructions were */
     uint32_t undefined;                 /* flags that mean nothing at this point of the shadow */
@@ -131,6 +135,50 @@ void lockstep_filled(struct soft_vcpu *v, struct soft_tlbe *entry, unsigned inde
     lockstep->filled_count = MIN(lockstep->filled_count, FILLED_MAX) + 1;
 }
 
+/* The page of RAM itself that `at` lies in, or whose copy it does. */
+static const uint8_t *original(const struct lockstep *lockstep, const uint8_t *at)
+{
+    uint64_t offset = (uint64_t)(at - lockstep->copies);
+    if (offset < (uint64_t)PAGES_MAX * GUEST_PAGE_SIZE)
+        return lockstep->pages[offset / GUEST_PAGE_SIZE].host;
+    return at - ((uintptr_t)at & (GUEST_PAGE_SIZE - 1));
+}
+
+static bool is_marked(const struct lockstep *lockstep, const uint8_t *page)
+{
+    for (unsigned i = 0; i < lockstep->marked_count; i++)
+        if (lockstep->marked[i] == page)
+            return true;
+    return false;
+}
+
+void lockstep_marked(struct soft_vcpu *v, const uint8_t *at)
+{
+    struct lockstep *lockstep = v->lockstep;
+    const uint8_t *page = original(lockstep, at);
+    if (lockstep->phase == PHASE_OFF || lockstep->marked_count > MARKED_MAX ||
+        is_marked(lockstep, page))
+        return;
+    if (lockstep->marked_count < MARKED_MAX)
+        lockstep->marked[lockstep->marked_count] = page;
+    lockstep->marked_count++;
+}
+
+/* Looks at the shadow's TLBs, before they are emptied. */
+static void look_for_marked(struct lockstep *lockstep)
+{
+    if (!lockstep->marked_count)
+        return;
+    lockstep->reads_marked |= lockstep->marked_count > MARKED_MAX;
+    for (unsigned i = 0; i < 2 * TLB_SIZE && !lockstep->reads_marked; i++) {
+        const struct soft_tlbe *tlb = i % 2 ? lockstep->space->write : lockstep->space->read;
+        const struct soft_tlbe *e = &tlb[i / 2];
+        if (e->tag != tlb_empty_tag(i / 2))
+            lockstep->reads_marked = is_marked(
+                lockstep, original(lockstep, (const uint8_t *)(uintptr_t)(e->tag + e->addend)));
+    }
+}
+
 /* The write TLB becomes empty. */
 static void drop_writes(struct soft_vcpu *v)
 {
@@ -155,8 +203,10 @@ uint8_t *lockstep_page(struct soft_vcpu *v, uint8_t *host, bool write)
     struct page *page = lockstep->slot[slot] ? &lockstep->pages[lockstep->slot[slot] - 1] : NULL;
     if (!page && write) {
         page = keep_page(lockstep, host, slot);
-        if (lockstep->phase == PHASE_SHADOW)
+        if (lockstep->phase == PHASE_SHADOW) {
+            look_for_marked(lockstep);
             soft_space_flush(v, lockstep->space); /* reads must see the copy from now on */
+        }
     }
     return page && lockstep->phase == PHASE_SHADOW ? page->copy : host;
 }
@@ -197,6 +247,8 @@ void lockstep_begin(struct soft_vcpu *v, const struct op *op)
     save(v, &lockstep->before);
     forget_pages(lockstep);
     drop_writes(v);
+    lockstep->marked_count = 0;
+    lockstep->reads_marked = false;
     lockstep->start = v->r[R_BLOCK] + op->off;
     lockstep->position = op->n - 1;
     lockstep->phase = PHASE_NATIVE;
@@ -485,8 +537,9 @@ void lockstep_check(struct soft_vcpu *v, const struct op *next)
         restore(v, &lockstep->native);
         lockstep->phase = PHASE_OFF;
         v->space = space;
+        look_for_marked(lockstep);
         soft_space_flush(v, lockstep->space);
-        if (unlikely(!same) && !lockstep->full && !lockstep->unsure) {
+        if (unlikely(!same) && !lockstep->full && !lockstep->unsure && !lockstep->reads_marked) {
             v->rip = rip;
             report(v, count);
         }

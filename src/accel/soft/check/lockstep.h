@@ -10,7 +10,8 @@
  * guest goes on with what the translated code did: the interpreter is the shadow.
  *
  * What a device writes to a page of the guest while a window is open may look like a difference;
- * windows are short.
+ * windows are short. Page tables are walked at other times by the two, so a window that reads a
+ * table as data, in which one of them set an accessed or dirty bit, is not compared.
  *
  * One vCPU only; everything runs on its thread.
  *
@@ -33,6 +34,8 @@ void lockstep_check(struct soft_vcpu *v, const struct op *next);
 uint8_t *lockstep_page(struct soft_vcpu *v, uint8_t *page, bool write);
 /* A write-TLB entry is about to be filled. */
 void lockstep_filled(struct soft_vcpu *v, struct soft_tlbe *entry, unsigned index);
+/* A walk sets accessed or dirty bits in the table entry at `at`. */
+void lockstep_marked(struct soft_vcpu *v, const uint8_t *at);
 /* A device is about to be used: the shadow must not. */
 void lockstep_device(struct soft_vcpu *v);
 

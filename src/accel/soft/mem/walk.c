@@ -78,10 +78,12 @@ static bool allowed(const struct walker *w)
 }
 
 /* Sets bits in an entry that must still read `old`; false to start the walk again. */
-static bool set_bits(void *at, uint64_t old, uint64_t bits, unsigned size)
+static bool set_bits(struct soft_vcpu *v, void *at, uint64_t old, uint64_t bits, unsigned size)
 {
     if ((old & bits) == bits)
         return true;
+    if (unlikely(v->lockstep))
+        lockstep_marked(v, at);
     if (size == 8) {
         uint64_t expected = old;
         return __atomic_compare_exchange_n((uint64_t *)at, &expected, old | bits, false,
@@ -130,7 +132,7 @@ static bool walk_levels(struct walker *w, uint64_t table, unsigned levels, unsig
         if (large && level == 4)
             return page_fault(w, PF_P | PF_RSVD);
         if (level > 1 && !large) {
-            if (!pdpte && !set_bits(at, entry, PTE_A, entry_size))
+            if (!pdpte && !set_bits(v, at, entry, PTE_A, entry_size))
                 return false;
             table = entry & (entry_size == 8 ? 0x000ffffffffff000ull : 0xfffff000ull);
             continue;
@@ -147,7 +149,7 @@ static bool walk_levels(struct walker *w, uint64_t table, unsigned levels, unsig
         if (!allowed(w))
             return page_fault(w, PF_P);
         bool dirty = w->access == ACC_WRITE;
-        if (!set_bits(at, entry, PTE_A | (dirty ? PTE_D : 0), entry_size))
+        if (!set_bits(v, at, entry, PTE_A | (dirty ? PTE_D : 0), entry_size))
             return false;
         result->gpa = frame | (w->linear & (size - 1));
         result->page_size = size;

@@ -649,6 +649,17 @@ def test_terminal_that_hangs_up(terminal, tenon):
 
 # ---- the sandbox, from outside ----
 
+def open_files(pid):
+    """What the descriptors of a process are, but for those that it closes just now."""
+    targets = set()
+    for fd in pathlib.Path('/proc/%d/fd' % pid).iterdir():
+        try:
+            targets.add(os.readlink(fd))
+        except FileNotFoundError:
+            pass
+    return targets
+
+
 def test_sandbox_of_a_running_vm(tenon):
     start_guest(tenon, SPIN, '--net', 'user', '--disk', tenon.disk(), '--cpus', '2')
     vmm = tenon.find('tenon-vmm')
@@ -662,8 +673,7 @@ def test_sandbox_of_a_running_vm(tenon):
         assert fields['Seccomp'] == '2', name
         for capabilities in ('CapInh', 'CapPrm', 'CapEff', 'CapAmb'):
             assert int(fields[capabilities], 16) == 0, (name, capabilities)
-    targets = {os.readlink(fd) for fd in pathlib.Path('/proc/%d/fd' % vmm).iterdir()
-               if fd.is_symlink()}
+    targets = open_files(vmm)
     allowed = re.compile(r'socket:|pipe:|anon_inode:|/memfd:|/dev/null$|%s' %
                          re.escape(str(tenon.directory)))
     assert all(allowed.match(target) for target in targets), targets
@@ -675,8 +685,7 @@ def test_inherited_descriptors_do_not_reach_the_vmm(tenon):
     secret = os.open('/etc/hostname', os.O_RDONLY)
     os.set_inheritable(secret, True)
     start_guest(tenon, SPIN, pass_fds=[secret])
-    targets = {os.readlink(fd) for fd in
-               pathlib.Path('/proc/%d/fd' % tenon.find('tenon-vmm')).iterdir()}
+    targets = open_files(tenon.find('tenon-vmm'))
     os.close(secret)
     assert '/etc/hostname' not in targets
 

@@ -13,21 +13,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cmd/tenond_paths.h"
+
 #define SUFFIX ".sock"
-
-/* NULL: none. */
-static char *folder(void)
-{
-    const char *runtime = getenv("XDG_RUNTIME_DIR");
-
-    if (geteuid() == 0)
-        return xstrdup("/run/tenon");
-    return runtime && *runtime == '/' ? xasprintf("%s/tenon", runtime) : NULL;
-}
 
 char *registry_path(const char *name)
 {
-    scoped(free_cleanup) char *in = folder();
+    scoped(free_cleanup) char *in = tenon_runtime_folder();
 
     if (!in || (mkdir(in, 0700) != 0 && errno != EEXIST))
         return NULL;
@@ -60,7 +52,7 @@ static int compare(const void *a, const void *b)
 
 struct err *registry_read(struct registry *registry)
 {
-    scoped(free_cleanup) char *in = folder();
+    scoped(free_cleanup) char *in = tenon_runtime_folder();
     struct dirent *entry;
     DIR *dir = in ? opendir(in) : NULL;
 

@@ -9,17 +9,22 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+char *tenon_runtime_folder(void)
+{
+    const char *runtime = getenv("XDG_RUNTIME_DIR");
+
+    if (geteuid() == 0)
+        return xstrdup("/run/tenon");
+    return runtime && *runtime == '/' ? xasprintf("%s/tenon", runtime) : NULL;
+}
+
 char *tenond_socket_path(bool server)
 {
-    const char *named = getenv("TENON_SOCKET"), *runtime = getenv("XDG_RUNTIME_DIR");
-    scoped(free_cleanup) char *in = NULL;
+    const char *named = getenv("TENON_SOCKET");
 
     if (!server && named && *named)
         return xstrdup(named);
-    if (geteuid() == 0)
-        in = xstrdup("/run/tenon");
-    else if (runtime && *runtime == '/')
-        in = xasprintf("%s/tenon", runtime);
+    scoped(free_cleanup) char *in = tenon_runtime_folder();
     if (!in)
         return NULL;
     if (server)

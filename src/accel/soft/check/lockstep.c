@@ -537,7 +537,8 @@ void lockstep_check(struct soft_vcpu *v, const struct op *next)
         restore(v, &lockstep->native);
         lockstep->phase = PHASE_OFF;
         v->space = space;
-        look_for_marked(lockstep);
+        if (unlikely(!same))
+            look_for_marked(lockstep);
         soft_space_flush(v, lockstep->space);
         if (unlikely(!same) && !lockstep->full && !lockstep->unsure && !lockstep->reads_marked) {
             v->rip = rip;

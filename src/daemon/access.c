@@ -41,6 +41,20 @@ void identity_fini(struct identity *identity)
     *identity = (struct identity){0};
 }
 
+struct identity identity_copy(const struct identity *identity)
+{
+    struct identity copy = *identity;
+
+    copy.name = identity->name ? xstrdup(identity->name) : NULL;
+    copy.vms = identity->vms ? xstrdup(identity->vms) : NULL;
+    return copy;
+}
+
+bool identity_has_expired(const struct identity *identity)
+{
+    return identity->expires_ns && identity->expires_ns <= clock_wall_ns();
+}
+
 bool identity_sees(const struct identity *identity, const char *vm)
 {
     size_t len = strlen(vm);
@@ -102,13 +116,13 @@ static struct err *by_token(const char *text, struct store *store, struct identi
     struct err *err = NULL;
     if (!found) {
         err = err_of(ERR_DENIED, "the token is unknown or was revoked");
-    } else if (token.expires_ns && token.expires_ns <= clock_wall_ns()) {
-        err = err_of(ERR_DENIED, "the token '%s' has expired", token.name);
     } else {
         identity->role = role_find(token.role);
         identity->name = xasprintf("token:%s", token.name);
         identity->vms = token.vms ? xstrdup(token.vms) : NULL;
         identity->expires_ns = token.expires_ns;
+        if (identity_has_expired(identity))
+            err = err_of(ERR_DENIED, "the token '%s' has expired", token.name);
     }
     store_token_fini(&token);
     return err;

@@ -28,6 +28,9 @@ struct identity {
 };
 
 void identity_fini(struct identity *identity);
+struct identity identity_copy(const struct identity *identity);
+/* Its token is too old by now. */
+bool identity_has_expired(const struct identity *identity);
 /* May it see this VM? */
 bool identity_sees(const struct identity *identity, const char *vm);
 

@@ -15,18 +15,17 @@
 /* Changes, and what was refused. */
 static void note(const struct api_call *call, unsigned status)
 {
-    bool refused = status == 401 || status == 403 || status == 413 || status == 421;
     const struct api_operation *operation = call->operation;
-    char from[80];
+    /* Who asks for what there is none of tries paths. */
+    bool refused = !operation || status == 401 || status == 403 || status == 413 || status == 421;
 
-    if (!refused && (!operation || !operation->audited))
+    if (!refused && !operation->audited)
         return;
-    http_from(call->request, from, sizeof(from));
     scoped(free_cleanup) char *other =
         xasprintf("%.16s %.200s", http_method(call->request), http_path(call->request));
     const struct audit_entry entry = {
         .who = call->who.name ? call->who.name : "nobody",
-        .from = from,
+        .from = http_from(call->request),
         .action = operation ? operation->id : other,
         .target = call->target ? call->target : call->argument[0],
         .detail = operation ? call->argument[1] : NULL,
@@ -263,6 +262,15 @@ static struct err *prepare(struct api_call *call, unsigned *status)
     *status = 400;
     TRY(check_query(call));
     return read_body(call, status);
+}
+
+void api_late(void *opaque, const char *from, const char *path)
+{
+    const struct daemon *daemon = opaque;
+    const struct audit_entry entry = {
+        .who = "nobody", .from = from, .action = "timeout", .target = path, .status = 408};
+
+    audit_write(daemon->audit, &entry);
 }
 
 void api_handle(void *opaque, struct http_request *request)

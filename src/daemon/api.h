@@ -98,6 +98,7 @@ const struct api_operation *api_document_find(const struct api_document *documen
 
 /* For struct http_config. */
 void api_handle(void *opaque, struct http_request *request);
+void api_late(void *opaque, const char *from, const char *path);
 
 /* The answers; each ends the call. */
 void api_answer(struct api_call *call, json_t *take_json);

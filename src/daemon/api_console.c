@@ -66,10 +66,11 @@ bool api_ticket_use(struct daemon *daemon, const char *text, const char *path, s
         if (strlen(text) != strlen(ticket->text) ||
             !access_equal(text, ticket->text, strlen(text)) || strcmp(path, ticket->path) != 0)
             continue;
-        *who = ticket->who;
-        ticket->who = (struct identity){0};
+        bool good = !identity_has_expired(&ticket->who);
+        if (good)
+            *who = identity_copy(&ticket->who);
         ticket_free(daemon, ticket);
-        return true;
+        return good;
     }
     return false;
 }
@@ -82,9 +83,11 @@ struct viewer {
     struct console *console;
     struct loop *loop;
     bool may_type;
-    /* One of the two. */
+    /* One of the two; none: the upgrade is on its way. */
     struct websocket *websocket;
     struct http_stream *stream;
+    struct api_call *call; /* of the upgrade, until it is there */
+    bool ended;            /* in the meantime */
 };
 
 static void viewer_free(struct viewer *viewer)
@@ -126,10 +129,12 @@ static void hang_up(void *opaque)
 
     if (viewer->stream) {
         http_stream_close(viewer->stream); /* calls on_client_gone */
-        return;
+    } else if (viewer->websocket) {
+        websocket_close(viewer->websocket, 1001);
+        viewer_free(viewer);
+    } else {
+        viewer->ended = true; /* on_upgraded() does the rest */
     }
-    websocket_close(viewer->websocket, 1001);
-    viewer_free(viewer);
 }
 
 static void on_console_ended(void *opaque)
@@ -161,22 +166,26 @@ static struct viewer *viewer_new(struct api_call *call, struct console *console)
 static void on_upgraded(void *opaque, struct http_upgrade *upgrade, int fd, const char *extra,
                         size_t extra_len)
 {
-    struct api_call *call = opaque;
-    struct instance *vm = fleet_find(call->daemon->fleet, call->argument[0]);
-    struct instance_console *found = vm ? instance_find_console(vm, call->argument[1]) : NULL;
+    struct viewer *viewer = opaque;
+    struct api_call *call = viewer->call;
 
-    if (upgrade && (!found || !found->console)) {
-        http_upgrade_close(upgrade); /* it ended while the answer was on its way */
-    } else if (upgrade) {
-        struct viewer *viewer = viewer_new(call, found->console);
-        viewer->websocket =
-            websocket_new(viewer->loop, upgrade, fd, extra, extra_len, &websocket_events, viewer);
-        if (viewer->websocket)
-            console_watch(found->console, &viewer->watcher);
-        else
-            viewer_free(viewer);
+    if (!viewer->ended) {
+        struct instance *vm = fleet_find(call->daemon->fleet, call->argument[0]);
+        const struct instance_console *found =
+            vm ? instance_find_console(vm, call->argument[1]) : NULL;
+        viewer->console = found ? found->console : NULL;
     }
     api_answered(call, 101);
+    viewer->call = NULL;
+    if (upgrade && (viewer->ended || !viewer->console))
+        http_upgrade_close(upgrade); /* it ended while the answer was on its way */
+    else if (upgrade)
+        viewer->websocket =
+            websocket_new(viewer->loop, upgrade, fd, extra, extra_len, &websocket_events, viewer);
+    if (viewer->websocket)
+        console_watch(viewer->console, &viewer->watcher);
+    else
+        viewer_free(viewer);
 }
 
 static struct err *open_console(struct api_call *call)
@@ -188,7 +197,9 @@ static struct err *open_console(struct api_call *call)
         return err_of(ERR_BUSY, "VM '%s' is %s", call->vm->name, instance_state_text(call->vm));
     if (websocket_handshake(call->request, accept)) {
         http_answer_header(call->request, "Sec-WebSocket-Accept", accept);
-        http_answer_upgrade(call->request, "websocket", on_upgraded, call);
+        struct viewer *waiting = viewer_new(call, NULL);
+        waiting->call = call;
+        http_answer_upgrade(call->request, "websocket", on_upgraded, waiting);
         return NULL;
     }
     if (http_header(call->request, "Upgrade"))
@@ -228,8 +239,7 @@ static struct err *create_ticket(struct api_call *call)
     }
     ticket->path = xasprintf("/v1/vms/%s/consoles/%s", call->vm->name, call->console->id);
     ticket->deadline_ns = clock_now_ns() + TICKET_S * NSEC_PER_SEC;
-    ticket->who = call->who;
-    call->who = (struct identity){.role = ticket->who.role, .name = xstrdup(ticket->who.name)};
+    ticket->who = identity_copy(&call->who);
     list_append(&daemon->tickets, &ticket->link);
     daemon->ticket_count++;
     api_answer(call, json_pack("{s:s, s:i, s:o}", "ticket", ticket->text, "expires_in", TICKET_S,

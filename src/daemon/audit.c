@@ -23,7 +23,7 @@
 #define HASH_TEXT (SHA256_DIGEST_LENGTH * 2)
 #define HASH_KEY ",\"hash\":\""
 #define SYNC_NS NSEC_PER_SEC
-/* Callers that nobody knows could fill the disk. */
+/* Callers that nobody knows, or knows no more, could fill the disk. */
 #define NOBODY_MAX 20
 #define NOBODY_WINDOW_NS (10 * NSEC_PER_SEC)
 
@@ -278,7 +278,7 @@ void audit_write(struct audit *audit, const struct audit_entry *entry)
 {
     char hash[HASH_TEXT + 1], head[HASH_TEXT + 32];
 
-    if (!strcmp(entry->who, "nobody") && !may_nobody(audit))
+    if ((!strcmp(entry->who, "nobody") || entry->status == 401) && !may_nobody(audit))
         return;
     json_t *json = make_line(audit, entry);
     char *text = json_dumps(json, JSON_COMPACT | JSON_ENSURE_ASCII);

@@ -54,6 +54,7 @@ static struct err *serve(struct daemon *daemon)
                                .local = true,
                                .limits = daemon->config.limits,
                                .handle = api_handle,
+                               .late = api_late,
                                .opaque = daemon};
 
     daemon->config.local_fd = -1;

@@ -61,10 +61,47 @@ void http_server_kick(struct http_server *server)
 
 /* ---- connections ---- */
 
+/* At its start: a peer that has gone has no address. */
+static void note_peer(struct http_connection *connection)
+{
+    struct sockaddr_storage address;
+    socklen_t len = sizeof(address), peer_len = sizeof(struct ucred);
+    char name[48];
+    struct ucred peer;
+
+    if (connection->server->config.local &&
+        getsockopt(connection->fd, SOL_SOCKET, SO_PEERCRED, &peer, &peer_len) == 0)
+        snprintf(connection->from, sizeof(connection->from), "uid %u pid %d", (unsigned)peer.uid,
+                 (int)peer.pid);
+    else if (getpeername(connection->fd, (struct sockaddr *)&address, &len) == 0 &&
+             getnameinfo((struct sockaddr *)&address, len, name, sizeof(name), NULL, 0,
+                         NI_NUMERICHOST) == 0)
+        snprintf(connection->from, sizeof(connection->from), "%s", name);
+    else
+        snprintf(connection->from, sizeof(connection->from), "unknown");
+}
+
+/* The library cannot answer half a request. Through TLS nobody can but the library. */
+static void answer_late(struct http_connection *connection)
+{
+    static const char answer[] = "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n"
+                                 "Content-Type: application/problem+json\r\n\r\n"
+                                 "{\"type\":\"about:blank\",\"title\":\"Request Timeout\","
+                                 "\"status\":408,\"detail\":\"the request took too long\"}";
+    const struct http_config *config = &connection->server->config;
+
+    if (!config->certificate)
+        send(connection->fd, answer, sizeof(answer) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (config->late)
+        config->late(config->opaque, connection->from, connection->arriving);
+}
+
 static void on_deadline(void *opaque)
 {
     struct http_connection *connection = opaque;
 
+    if (connection->arriving)
+        answer_late(connection);
     shutdown(connection->fd, SHUT_RDWR);
 }
 
@@ -88,13 +125,37 @@ static void on_connection(void *opaque, struct MHD_Connection *handle, void **co
         connection = xcalloc(1, sizeof(*connection));
         connection->server = server;
         connection->fd = info->connect_fd;
+        note_peer(connection);
         loop_timer_init(server->config.loop, &connection->deadline, on_deadline, connection);
         connection_allow(connection, server->config.limits.head_ms);
         *context = connection;
     } else if (connection) {
         loop_timer_cancel(&connection->deadline);
+        free(connection->arriving);
         free(connection);
     }
+}
+
+static struct http_connection *connection_of(struct MHD_Connection *handle)
+{
+    return MHD_get_connection_info(handle, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+}
+
+/* The first line of a request is there. */
+static void *on_first_line(void *opaque, const char *path, struct MHD_Connection *handle)
+{
+    struct http_connection *connection = connection_of(handle);
+
+    free(connection->arriving);
+    connection->arriving = xasprintf("%.200s", path);
+    return NULL;
+}
+
+static void connection_arrived(struct http_connection *connection)
+{
+    connection_allow(connection, 0);
+    free(connection->arriving);
+    connection->arriving = NULL;
 }
 
 /* ---- requests ---- */
@@ -106,8 +167,7 @@ static struct http_request *request_new(struct http_server *server, struct MHD_C
 
     request->server = server;
     request->handle = handle;
-    request->connection =
-        MHD_get_connection_info(handle, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+    request->connection = connection_of(handle);
     request->method = xstrdup(method);
     request->path = xstrdup(path);
     list_init(&request->values);
@@ -201,7 +261,7 @@ static enum MHD_Result on_access(void *opaque, struct MHD_Connection *handle, co
     }
     if (!request->handled) {
         request->handled = true;
-        connection_allow(request->connection, 0);
+        connection_arrived(request->connection);
         server->config.handle(server->config.opaque, request);
     }
     if (request->response)
@@ -320,20 +380,9 @@ bool http_peer(const struct http_request *request, struct ucred *peer)
            getsockopt(request->connection->fd, SOL_SOCKET, SO_PEERCRED, peer, &len) == 0;
 }
 
-void http_from(const struct http_request *request, char *text, size_t size)
+const char *http_from(const struct http_request *request)
 {
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(request->handle, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
-    struct ucred peer;
-    char address[64];
-
-    if (http_peer(request, &peer))
-        snprintf(text, size, "uid %u pid %d", (unsigned)peer.uid, (int)peer.pid);
-    else if (info && getnameinfo(info->client_addr, sizeof(struct sockaddr_storage), address,
-                                 sizeof(address), NULL, 0, NI_NUMERICHOST) == 0)
-        snprintf(text, size, "%s", address);
-    else
-        snprintf(text, size, "unknown");
+    return request->connection->from;
 }
 
 struct loop *http_loop(const struct http_request *request)
@@ -386,9 +435,9 @@ struct err *http_server_new(const struct http_config *config, struct http_server
         config->limits.connections, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_S,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_HEADERS_MAX, MHD_OPTION_STRICT_FOR_CLIENT,
         1, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_UNESCAPE_CALLBACK, leave_escaped, NULL,
-        MHD_OPTION_NOTIFY_COMPLETED, on_completed, server, MHD_OPTION_NOTIFY_CONNECTION,
-        on_connection, server, MHD_OPTION_ARRAY, config->certificate ? tls : tls + 2,
-        MHD_OPTION_END);
+        MHD_OPTION_URI_LOG_CALLBACK, on_first_line, server, MHD_OPTION_NOTIFY_COMPLETED,
+        on_completed, server, MHD_OPTION_NOTIFY_CONNECTION, on_connection, server, MHD_OPTION_ARRAY,
+        config->certificate ? tls : tls + 2, MHD_OPTION_END);
     if (!server->daemon) {
         close(config->listen_fd);
         free(server);

@@ -45,6 +45,8 @@ struct http_config {
     struct http_limits limits;
     /* A whole request. Answers it, or keeps it for later. */
     void (*handle)(void *opaque, struct http_request *request);
+    /* A client took too long to send one: it was answered with status 408. May be NULL. */
+    void (*late)(void *opaque, const char *from, const char *path);
     void *opaque;
 };
 
@@ -72,7 +74,7 @@ bool http_is_tls(const struct http_request *request);
 /* Who is on the other end of a unix socket; false: nobody knows. */
 bool http_peer(const struct http_request *request, struct ucred *peer);
 /* The same for people: "uid 1000 pid 4711", or an address. */
-void http_from(const struct http_request *request, char *text, size_t size);
+const char *http_from(const struct http_request *request);
 struct loop *http_loop(const struct http_request *request);
 
 /* ---- answers: exactly one a request ---- */

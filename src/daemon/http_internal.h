@@ -25,6 +25,8 @@ struct http_connection {
     struct http_server *server;
     struct loop_timer deadline;
     int fd;
+    char from[64];  /* who is on the other end, for people */
+    char *arriving; /* what a request that is not whole yet asks for; NULL: none has begun */
 };
 
 /* A decoded value of the query, kept until the request ends. */

@@ -17,12 +17,11 @@ static void on_expiry(void *opaque)
 }
 
 void session_begin(struct session *session, struct loop *loop, struct list *sessions,
-                   struct identity *take_who, void (*close)(void *opaque), void *opaque)
+                   const struct identity *who, void (*close)(void *opaque), void *opaque)
 {
     uint64_t now = clock_wall_ns();
 
-    session->who = *take_who;
-    *take_who = (struct identity){0};
+    session->who = identity_copy(who);
     session->close = close;
     session->opaque = opaque;
     list_append(sessions, &session->link);

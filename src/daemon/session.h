@@ -18,9 +18,8 @@ struct session {
     void *opaque;
 };
 
-/* Takes the identity out of `who`. */
 void session_begin(struct session *session, struct loop *loop, struct list *sessions,
-                   struct identity *take_who, void (*close)(void *opaque), void *opaque);
+                   const struct identity *who, void (*close)(void *opaque), void *opaque);
 void session_end(struct session *session);
 /* Closes all sessions of an identity. */
 void session_close_all(struct list *sessions, const char *name);

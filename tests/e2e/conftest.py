@@ -332,3 +332,18 @@ def demo_guest():
 def pc_guest():
     """The same with Debian's generic kernel, which has drivers for what a PC has."""
     return guest_folder('generic')
+
+
+@pytest.fixture
+def tenond(tenon):
+    """A daemon of the test's own."""
+    from tenond import Tenond
+    it = Tenond(tenon).start()
+    yield it
+    it.close()
+
+
+@pytest.fixture
+def echo(tenon):
+    """A guest that says hello, then sends back what it gets, one up."""
+    return tenon.guest('echo', serial_text('hello\n') + ECHO)

@@ -14,20 +14,7 @@ import time
 
 import pytest
 
-from conftest import ECHO, HALT, TRIPLE_FAULT, Qmp, debug_exit, serial_text, wait_for
-from tenond import Tenond
-
-
-@pytest.fixture
-def tenond(tenon):
-    it = Tenond(tenon).start()
-    yield it
-    it.close()
-
-
-@pytest.fixture
-def echo(tenon):
-    return tenon.guest('echo', serial_text('hello\n') + ECHO)
+from conftest import HALT, TRIPLE_FAULT, Qmp, debug_exit, serial_text, wait_for
 
 
 def test_life(tenond, echo):

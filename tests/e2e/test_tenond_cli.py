@@ -17,13 +17,6 @@ from tenond import Tenond
 
 
 @pytest.fixture
-def tenond(tenon):
-    it = Tenond(tenon).start()
-    yield it
-    it.close()
-
-
-@pytest.fixture
 def command(tenond):
     """Runs `tenon` for this daemon."""
     def run(*words, status=0):

@@ -15,6 +15,7 @@
 #include "daemon/audit.h"
 #include "daemon/daemon.h"
 #include "daemon/fleet.h"
+#include "daemon/pool.h"
 #include "daemon/session.h"
 
 #define API_ARGUMENTS_MAX 3
@@ -39,7 +40,7 @@ struct api_handler {
 
 /* NULL-terminated; api_vm.c, api_events.c... */
 extern const struct api_handler api_vm_handlers[], api_look_handlers[], api_event_handlers[],
-    api_console_handlers[], api_token_handlers[], api_metrics_handlers[];
+    api_console_handlers[], api_token_handlers[], api_metrics_handlers[], api_image_handlers[];
 
 struct api_document {
     json_t *source;  /* api.json with the VM's schema in it */
@@ -55,6 +56,7 @@ struct daemon {
     struct store *store;
     struct events *events;
     struct fleet *fleet;
+    struct pool pool; /* of images */
     struct api_document document;
     struct http_server *local, *tcp;
     int lock_fd; /* of the state folder */

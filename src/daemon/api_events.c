@@ -25,7 +25,8 @@ static void on_event(void *opaque, const struct event *event)
     struct event_stream *stream = opaque;
     struct buf text = BUF_INIT;
 
-    if (event->vm && !identity_sees(&stream->session.who, event->vm))
+    if (event->vm ? !identity_sees(&stream->session.who, event->vm)
+                  : stream->session.who.vms != NULL)
         return;
     if (stream->vm && (!event->vm || strcmp(event->vm, stream->vm) != 0))
         return;

@@ -38,6 +38,7 @@ static struct err *open_state(struct daemon *daemon)
 
     TRY(take_state(daemon));
     TRY(store_open(database, &daemon->store));
+    TRY(pool_open(daemon->config.state, &daemon->pool));
     TRY(audit_open(daemon->loop, daemon->config.state, &daemon->audit));
     const struct instance_host host = {.loop = daemon->loop,
                                        .store = daemon->store,
@@ -75,7 +76,7 @@ struct err *daemon_new(const struct daemon_config *config, struct daemon **resul
 
     daemon->config = *config;
     daemon->loop = config->loop;
-    daemon->lock_fd = -1;
+    daemon->lock_fd = daemon->pool.dir_fd = -1;
     daemon->started_ns = clock_wall_ns();
     list_init(&daemon->sessions);
     list_init(&daemon->tickets);
@@ -117,6 +118,7 @@ void daemon_free(struct daemon *daemon)
     api_events_fini(daemon);
     api_tickets_forget(daemon, NULL);
     audit_close(daemon->audit);
+    pool_close(&daemon->pool);
     api_document_fini(&daemon->document);
     events_free(daemon->events);
     store_close(daemon->store);

@@ -48,7 +48,7 @@ def test_roles(tenond, echo):
     below = {'operator': 'viewer', 'admin': 'operator'}
     refused = 0
     for pattern, methods in tenond.document()['paths'].items():
-        path = pattern.format(vm='one', action='start', console='c0', token='viewer')
+        path = pattern.format(vm='one', action='start', console='c0', token='viewer', image='x')
         for method, operation in methods.items():
             weaker = below.get(operation['x-tenon-role'])
             if weaker:

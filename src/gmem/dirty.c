@@ -81,12 +81,31 @@ static bool any_code(struct gmem *gmem, uint64_t gpa, uint64_t len)
     return false;
 }
 
-void gmem_mark_written(struct gmem *gmem, uint64_t gpa, uint64_t len)
+void gmem_count_writes(struct gmem *gmem)
+{
+    gmem->counts = true;
+}
+
+uint64_t gmem_writes(const struct gmem *gmem, bool *busy)
+{
+    uint64_t ended = __atomic_load_n(&gmem->writes_ended, __ATOMIC_ACQUIRE);
+    *busy = __atomic_load_n(&gmem->writes_begun, __ATOMIC_ACQUIRE) != ended;
+    return ended;
+}
+
+void gmem_note_written(struct gmem *gmem, uint64_t gpa, uint64_t len)
 {
     if (unlikely(gmem_dirty_enabled(gmem)))
         gmem_dirty_set(gmem, gpa, len);
     if (gmem->code_fn && any_code(gmem, gpa, len))
         gmem->code_fn(gmem->code_opaque, gpa, len);
+}
+
+void gmem_mark_written(struct gmem *gmem, uint64_t gpa, uint64_t len)
+{
+    gmem_write_begins(gmem);
+    gmem_note_written(gmem, gpa, len);
+    gmem_write_ends(gmem);
 }
 
 void gmem_region_written(struct gmem *gmem, const struct gmem_region *region, uint64_t offset,

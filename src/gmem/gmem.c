@@ -441,6 +441,7 @@ static void store(struct gmem *gmem, uint64_t gpa, const uint8_t *bytes, uint8_t
 {
     uint64_t start = gpa;
     size_t total = len;
+    gmem_write_begins(gmem);
     while (len) {
         struct gmem_region *region = fixed(gmem, gpa);
         size_t here = MIN((uint64_t)len, room(region, gpa));
@@ -454,7 +455,8 @@ static void store(struct gmem *gmem, uint64_t gpa, const uint8_t *bytes, uint8_t
         gpa += here;
         len -= here;
     }
-    gmem_mark_written(gmem, start, total);
+    gmem_note_written(gmem, start, total);
+    gmem_write_ends(gmem);
 }
 
 int gmem_write(struct gmem *gmem, uint64_t gpa, const void *bytes, size_t len)
@@ -489,23 +491,33 @@ void *gmem_map(struct gmem *gmem, uint64_t gpa, size_t len, enum gmem_dir dir, s
     if (!region || (dir == GMEM_WRITE && region->readonly))
         return NULL;
     *mapped = MIN((uint64_t)len, room(region, gpa));
+    if (dir == GMEM_WRITE)
+        gmem_write_begins(gmem);
     return host_of(region, gpa);
 }
 
-void gmem_unmap(struct gmem *gmem, void *host, size_t len, enum gmem_dir dir, size_t written)
+/* What gmem_map gave away at `host` has been written. */
+static void note_borrow(struct gmem *gmem, const uint8_t *host, size_t written)
 {
-    (void)len;
-    if (dir != GMEM_WRITE || !written)
-        return;
     for (size_t i = 0; i < gmem->count; i++) {
         const struct gmem_region *region = &gmem->region[i];
         uintptr_t place = (uintptr_t)host - (uintptr_t)region->host;
         if (place < region->size) {
             uint64_t offset = gmem_offset(&region->order, place);
-            gmem_mark_written(gmem, region->gpa + offset, written);
+            gmem_note_written(gmem, region->gpa + offset, written);
             return;
         }
     }
+}
+
+void gmem_unmap(struct gmem *gmem, void *host, size_t len, enum gmem_dir dir, size_t written)
+{
+    (void)len;
+    if (dir != GMEM_WRITE)
+        return;
+    if (written)
+        note_borrow(gmem, host, written);
+    gmem_write_ends(gmem);
 }
 
 /* The host address of an aligned field of `size` bytes, or NULL with *error set. */
@@ -539,8 +551,10 @@ static void *field(struct gmem *gmem, uint64_t gpa, unsigned size, bool write, i
         type *at = field(gmem, gpa, sizeof(type), true, &error);                                   \
         if (!at)                                                                                   \
             return error;                                                                          \
+        gmem_write_begins(gmem);                                                                   \
         __atomic_store_n(at, to(value), __ATOMIC_RELEASE);                                         \
-        gmem_mark_written(gmem, gpa, sizeof(type));                                                \
+        gmem_note_written(gmem, gpa, sizeof(type));                                                \
+        gmem_write_ends(gmem);                                                                     \
         return 0;                                                                                  \
     }
 

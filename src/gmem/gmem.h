@@ -175,6 +175,13 @@ void gmem_mark_written(struct gmem *gmem, uint64_t gpa, uint64_t len);
 /* The same for bytes of a movable region that its owner wrote, wherever it is. */
 void gmem_region_written(struct gmem *gmem, const struct gmem_region *region, uint64_t offset,
                          uint64_t len);
+/*
+ * Counts those writes from now on, for whoever compares memory at two times: how many have ended;
+ * *busy: some have begun (a borrow is out), and their bytes may be there already. Those that tell
+ * of bytes stored before (gmem_mark_written) begin a little late.
+ */
+void gmem_count_writes(struct gmem *gmem);
+uint64_t gmem_writes(const struct gmem *gmem, bool *busy);
 
 /*
  * Dirty log of what the VMM side and the software engine write; KVM's own log is merged in through

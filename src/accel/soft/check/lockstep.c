@@ -8,7 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <time.h>
 
+#include "accel/soft/check/stale.h"
 #include "accel/soft/check/undefined.h"
 #include "accel/soft/interp/ops.h"
 #include "accel/soft/mem/site.h"
@@ -16,6 +18,7 @@
 #include "accel/soft/simd/simd.h"
 #include "accel/soft/xlate/xlate.h"
 #include "base/log.h"
+#include "gmem/gmem.h"
 
 #define PAGES_MAX 4096u
 #define SLOTS 8192u
@@ -25,6 +28,8 @@
 #define DECODED 4096u
 #define FILLED_MAX 512u
 #define MARKED_MAX 16u
+#define DEVICE_MS 10 /* a device has told of its bytes by then (gmem_writes) */
+#define BORROW_MS 1000
 
 enum phase { PHASE_OFF, PHASE_NATIVE, PHASE_SHADOW };
 
@@ -51,6 +56,7 @@ struct lockstep {
     struct window_state before, native;
     uint64_t start;    /* rip */
     unsigned position; /* of the entry in its block, in instructions */
+    uint64_t writes;   /* of devices, until the window opened */
     struct page pages[PAGES_MAX];
     unsigned count;
     bool full;            /* more pages than that: the window is not compared */
@@ -81,6 +87,7 @@ struct lockstep *lockstep_new(struct soft_vcpu *v)
     }
     lockstep->copies = copies;
     lockstep->space = soft_space_new(v);
+    gmem_count_writes(v->vm->gmem);
     return lockstep;
 }
 
@@ -244,6 +251,7 @@ static void restore(struct soft_vcpu *v, const struct window_state *state)
 void lockstep_begin(struct soft_vcpu *v, const struct op *op)
 {
     struct lockstep *lockstep = v->lockstep;
+    bool busy;
     save(v, &lockstep->before);
     forget_pages(lockstep);
     drop_writes(v);
@@ -251,6 +259,7 @@ void lockstep_begin(struct soft_vcpu *v, const struct op *op)
     lockstep->reads_marked = false;
     lockstep->start = v->r[R_BLOCK] + op->off;
     lockstep->position = op->n - 1;
+    lockstep->writes = gmem_writes(v->vm->gmem, &busy);
     lockstep->phase = PHASE_NATIVE;
 }
 
@@ -493,7 +502,7 @@ static void report_recent(const struct lockstep *lockstep)
     }
 }
 
-static void report(struct soft_vcpu *v, uint64_t count)
+static void report(struct soft_vcpu *v, uint64_t count, bool stale)
 {
     struct lockstep *lockstep = v->lockstep;
     report_recent(lockstep);
@@ -503,14 +512,68 @@ static void report(struct soft_vcpu *v, uint64_t count)
         log_error("lockstep: register %2u: before %016llx, translated %016llx", i,
                   (unsigned long long)lockstep->before.r[i],
                   (unsigned long long)lockstep->native.r[i]);
-    soft_fail(v, "lockstep: translated code from %#llx: %.100s",
-              (unsigned long long)lockstep->start, lockstep->why);
+    soft_fail(v, "lockstep%s: translated code from %#llx: %.100s",
+              stale ? " by a stale translation" : "", (unsigned long long)lockstep->start,
+              lockstep->why);
 }
 
 /* Instructions of its block that stand before the op. */
 static unsigned position(const struct op *next)
 {
     return next->fn == op_fallthrough ? next->n : MAX(next->n, 1u) - 1u;
+}
+
+/* Has a device written since the window opened, or is it about to have? */
+static bool device_wrote(const struct soft_vcpu *v)
+{
+    bool busy;
+    for (unsigned ms = 0; gmem_writes(v->vm->gmem, &busy) == v->lockstep->writes; ms++) {
+        if (ms >= (busy ? BORROW_MS : DEVICE_MS))
+            return false;
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+    return true;
+}
+
+/* May the two differ in this window without a fault of either? */
+static bool excused(const struct soft_vcpu *v, bool stale)
+{
+    const struct lockstep *lockstep = v->lockstep;
+    if (lockstep->full || lockstep->unsure || lockstep->reads_marked)
+        return true;
+    if (stale || !device_wrote(v))
+        return false;
+    log_info("lockstep: a device wrote to RAM beside the code from %#llx: %s",
+             (unsigned long long)lockstep->start, lockstep->why);
+    return true;
+}
+
+/* Runs the shadow over the window and compares. *rip becomes where it ended, *stale whether the
+   native side had a translation that the shadow's tables did not give. */
+static bool window_agrees(struct soft_vcpu *v, uint64_t count, uint64_t *rip, bool *stale)
+{
+    struct lockstep *lockstep = v->lockstep;
+    struct soft_space *space = v->space;
+    uint64_t cr2 = v->cr2;
+    lockstep->phase = PHASE_SHADOW;
+    v->space = lockstep->space;
+    restore(v, &lockstep->before);
+    v->rip = lockstep->start;
+    bool same = run_shadow(v, count);
+    if (same)
+        find_pushed(v);
+    same = same && !state_differs(v, &lockstep->native) && !pages_differ(lockstep, v->vm->mem);
+    if (unlikely(!same)) {
+        look_for_marked(lockstep);
+        *stale = soft_space_stale(v, space);
+    }
+    *rip = v->rip;
+    v->cr2 = cr2;
+    restore(v, &lockstep->native);
+    lockstep->phase = PHASE_OFF;
+    v->space = space;
+    soft_space_flush(v, lockstep->space);
+    return same;
 }
 
 void lockstep_check(struct soft_vcpu *v, const struct op *next)
@@ -522,27 +585,14 @@ void lockstep_check(struct soft_vcpu *v, const struct op *next)
     uint64_t count = lockstep->native.icount - lockstep->before.icount +
                      (next ? position(next) : 0) - lockstep->position;
     if (likely(!unknown)) {
-        struct soft_space *space = v->space;
-        lockstep->phase = PHASE_SHADOW;
-        v->space = lockstep->space;
-        uint64_t cr2 = v->cr2;
-        restore(v, &lockstep->before);
-        v->rip = lockstep->start;
-        bool same = run_shadow(v, count);
-        if (same)
-            find_pushed(v);
-        same = same && !state_differs(v, &lockstep->native) && !pages_differ(lockstep, v->vm->mem);
-        v->cr2 = cr2;
-        uint64_t rip = v->rip;
-        restore(v, &lockstep->native);
-        lockstep->phase = PHASE_OFF;
-        v->space = space;
-        if (unlikely(!same))
-            look_for_marked(lockstep);
-        soft_space_flush(v, lockstep->space);
-        if (unlikely(!same) && !lockstep->full && !lockstep->unsure && !lockstep->reads_marked) {
-            v->rip = rip;
-            report(v, count);
+        uint64_t rip;
+        bool stale = false;
+        if (unlikely(!window_agrees(v, count, &rip, &stale))) {
+            stale = stale || soft_space_stale(v, v->space);
+            if (!excused(v, stale)) {
+                v->rip = rip;
+                report(v, count, stale);
+            }
         }
         v->stats.lockstep += count;
     }

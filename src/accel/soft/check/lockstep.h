@@ -9,9 +9,10 @@
  * the end registers, live flags, vector state and the bytes of all written pages are compared. The
  * guest goes on with what the translated code did: the interpreter is the shadow.
  *
- * What a device writes to a page of the guest while a window is open may look like a difference;
- * windows are short. Page tables are walked at other times by the two, so a window that reads a
- * table as data, in which one of them set an accessed or dirty bit, is not compared.
+ * A window that differs is left out when a device wrote to RAM meanwhile. Page tables are walked at
+ * other times by the two, so a window that reads a table as data, in which one of them set an
+ * accessed or dirty bit, is not compared. One that goes by a translation which the guest has
+ * changed and not flushed ends the run, and the error says so (stale.h).
  *
  * One vCPU only; everything runs on its thread.
  *

@@ -85,3 +85,14 @@ def test_killed_convert_leaves_nothing(images):
     for _ in range(5):
         kill_within(images, command, draw, changes)
         assert set(os.listdir(images.directory)) == before
+
+
+def test_unsafe_waits_for_no_disk(images):
+    """`-t unsafe`: the flushes that were asked for are not made, the writes are."""
+    images.tenon('create', '-f', 'raw', 'a.raw', '1M')
+    command = ['bench', '-w', '-q', '-f', 'raw', '-c', '9', '-d', '1', '-s', '4096', '--pattern', '7', '--flush-interval', '1']
+    assert count_changes(images, [*command, 'a.raw']) == 9 + 9 + 1
+    assert count_changes(images, [*command, '-t', 'writeback', 'a.raw']) == 9 + 9 + 1
+    images.tenon('create', '--force', '-f', 'raw', 'a.raw', '1M')
+    assert count_changes(images, [*command, '-t', 'unsafe', 'a.raw']) == 9
+    assert images.path('a.raw').read_bytes() == b'\7' * 36864 + bytes((1 << 20) - 36864)

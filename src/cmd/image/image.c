@@ -152,7 +152,7 @@ static const struct option_spec options[] = {
     {"rate-limit", "BYTES", "-r: a second (convert, commit)."},
     {"drop", NULL, "-d: leave the overlay as it is (commit)."},
     {"unchecked", NULL, "-u: change the name only (rebase); do not look for the backing (create)."},
-    {"target-cache", "MODE", "-t: unsafe does not wait until the new image is on the disk."},
+    {"target-cache", "MODE", "-t: unsafe does not wait until what is written is on the disk."},
     {"json", NULL, "Print JSON, as does --output=json; progress as lines of JSON."},
     {"progress", NULL, "-p: show progress; on a terminal it is shown anyhow, unless -q."},
     {"force-share", NULL, "-U: read an image although a VM writes to it."},

@@ -55,6 +55,8 @@ static struct err *open_file(const struct image_args *args, const char *path, bo
 {
     bool writable = flags & IMAGE_OPEN_WRITABLE;
     struct stat status;
+    if (writable && args->cache && image_args_unsafe(args))
+        flags |= IMAGE_OPEN_UNSAFE;
     if (!named && image_is_remote(path))
         return err_wrap(image_open_remote(path, flags, file), "'%s'", path);
     int fd = open(path, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);

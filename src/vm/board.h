@@ -175,5 +175,10 @@ static inline bool board_has_firmware(const struct board *board)
 {
     return board->config->firmware != NULL;
 }
+/* PS/2 keyboard and mouse. OVMF waits for seconds when no keyboard answers: its PCs have one. */
+static inline bool board_has_ps2(const struct board *board)
+{
+    return !board->kind->reduced && (board->config->vga || board_has_firmware(board));
+}
 
 #endif

@@ -130,7 +130,7 @@ static struct err *build_chipset(struct board *board)
     struct i8042 *keyboard = (struct i8042 *)device_new(&i8042_class, board->env, "i8042");
     keyboard->keyboard_irq = isa_irq_line(&board->isa, LAYOUT_IRQ_KEYBOARD);
     keyboard->mouse_irq = isa_irq_line(&board->isa, LAYOUT_IRQ_MOUSE);
-    keyboard->plugged = board->config->vga;
+    keyboard->plugged = board_has_ps2(board);
     board->i8042 = keyboard;
     return board_add(board, &keyboard->device);
 }

@@ -37,7 +37,7 @@ struct err *board_add_screen(struct board *board)
 {
     const struct vm_config *config = board->config;
 
-    if (config->vga || config->usb_keyboard)
+    if (board_has_ps2(board) || config->usb_keyboard)
         board->keys = key_player_new(board->env->loop, on_key, board);
     if (!config->vga)
         return NULL;

@@ -68,6 +68,7 @@ void board_describe_acpi(const struct board *board, struct acpi_config *acpi)
         .reduced = reduced,
         .hpet = !reduced,
         .i8042 = !reduced,
+        .ps2 = board_has_ps2(board),
         .vga = board->config->vga,
         .no_s3 = board_has_firmware(board),
         .tpm = board->config->tpm,

@@ -181,7 +181,7 @@ static const struct schema_field vm_fields[] = {
     {.key = "vga", .flag = "vga", .kind = SCHEMA_SWITCH, .offset = offsetof(struct vm_config, vga),
      .standard = "false",
      .help = "VGA adapter (1234:1111, Bochs VBE) with a PS/2 keyboard and mouse, for firmware and kernel. "
-             "A vga console brings one."},
+             "A vga console brings one. Firmware finds keyboard and mouse without it, too."},
     {.key = "usb", .flag = "usb", .kind = SCHEMA_SWITCH, .offset = offsetof(struct vm_config, usb),
      .standard = "false",
      .help = "USB 3 controller (xHCI) with eight connectors. A USB device brings one."},

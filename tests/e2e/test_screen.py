@@ -152,8 +152,10 @@ def test_text_and_keys_of_a_bios(tenon):
 
 
 @needs_seabios
-def test_keys_by_name_and_as_text(tenon):
-    process = start(tenon, TEXT_MODE + KEY + b'\x50' + KEY + b'\x5b\x28\xd8' + EXIT + READY, '--vga')
+@pytest.mark.parametrize('screen', [('--vga',), ()], ids=['screen', 'blind'])
+def test_keys_by_name_and_as_text(tenon, screen):
+    """A VM that starts with firmware has a keyboard, with or without a screen."""
+    process = start(tenon, TEXT_MODE + KEY + b'\x50' + KEY + b'\x5b\x28\xd8' + EXIT + READY, *screen)
     Qmp(tenon.directory / 'qmp.sock', 60).close()
     read_until(process, 'Booting from Hard Disk', timeout=PATIENCE)
     result = tenon.run_beside('keys', 'qmp.sock', 'shift-z', '--text', '!')

@@ -26,7 +26,8 @@ struct acpi_config {
     bool reduced;
     bool hpet;    /* not with `reduced` */
     bool i8042;   /* a keyboard controller answers at 0x60/0x64; not with `reduced` */
-    bool vga;     /* there are a VGA adapter, a PS/2 keyboard and a mouse */
+    bool ps2;     /* a keyboard and a mouse are at it */
+    bool vga;     /* there is a VGA adapter */
     bool no_s3;   /* the machine cannot suspend to RAM */
     bool tpm;     /* a TPM 2.0 of hw/tpm/tpm_crb.h at LAYOUT_TPM_BASE; not with `reduced` */
     bool tpm_log; /* and firmware that keeps a log of what it measures */

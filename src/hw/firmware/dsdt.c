@@ -97,7 +97,7 @@ static void legacy_devices(struct dsdt *dsdt)
     aml_res_irq(res, LAYOUT_IRQ_RTC);
     end_device(dsdt);
 
-    if (dsdt->config->vga)
+    if (dsdt->config->ps2)
         keyboard_and_mouse(dsdt);
     serial_ports(dsdt);
     aml_end(&dsdt->aml);

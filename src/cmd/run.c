@@ -4,7 +4,7 @@
  *
  * Exit status: 0 when the guest powered off, reset with on-reset exit, or wrote 0 to the debug-exit
  * port, and when the VM was ended by Ctrl-] q or QMP quit; 1 when the guest crashed, wrote another
- * value (the report has it), or a second signal ended the VM.
+ * value (the report has it), or a second signal or the end of --grace ended the VM.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -26,6 +26,8 @@
 #include "vm/schema.h"
 
 #define VM_FILE_MAX MIB(1)
+#define GRACE_STANDARD_S 60
+#define GRACE_MAX_S 86400
 
 static const struct option_spec options[] = {
     {"dry-run", NULL, "Print the resolved VM as a VM file, and start nothing."},
@@ -39,6 +41,9 @@ static const struct option_spec options[] = {
     {"gdb", "WHERE",
      "Listen for gdb's `target remote`: path of a unix socket, PORT of 127.0.0.1, or ADDRESS:PORT. "
      "Whoever may connect owns the guest."},
+    {"grace", "SECONDS",
+     "How long the guest may take to power down after SIGTERM or SIGHUP; then the VM is ended. "
+     "Default: 60."},
     {"paused", NULL, "Start with the CPUs stopped: QMP `cont` or gdb lets them go."},
     {"write", NULL, "With an image: change it, instead of an overlay that is dropped at the end."},
     {"cdrom", "FILE|URL",
@@ -87,8 +92,21 @@ static enum option_use schema_option(const char *name)
     return OPTION_UNKNOWN;
 }
 
-static void own_option(struct run *run, const char *name, const char *value)
+static struct err *read_grace(struct run *run, const char *value)
 {
+    char *end;
+    long seconds = strtol(value, &end, 10);
+
+    if (end == value || *end || seconds < 0 || seconds > GRACE_MAX_S)
+        return err_of(ERR_USAGE, "--grace is 0 to %d seconds, not '%s'", GRACE_MAX_S, value);
+    run->grace_s = (unsigned)seconds;
+    return NULL;
+}
+
+static struct err *own_option(struct run *run, const char *name, const char *value)
+{
+    if (!strcmp(name, "grace"))
+        return read_grace(run, value);
     if (!strcmp(name, "dry-run"))
         run->dry_run = true;
     else if (!strcmp(name, "json"))
@@ -115,6 +133,7 @@ static void own_option(struct run *run, const char *name, const char *value)
         run->launch.log_level = LOG_DEBUG;
     else if (!strcmp(name, "help-file"))
         run->help_file = true;
+    return NULL;
 }
 
 /*
@@ -129,7 +148,7 @@ static struct err *parse_pass(int argc, char **argv, struct run *run, bool flags
             option_next(argc, argv, &i, options, schema_option, schema_flag_nearest, &arg);
 
         if (!err && arg.spec && !flags)
-            own_option(run, arg.name, arg.value);
+            err = own_option(run, arg.name, arg.value);
         else if (!err && arg.spec && !strcmp(arg.name, "cdrom"))
             err = run_add_cdrom(run, arg.value);
         else if (!err && !arg.spec && arg.name && flags)
@@ -363,6 +382,7 @@ static void run_init(struct run *run, uint64_t started_ns)
     timeline_mark_at(&run->launch.timeline, TIMELINE_EXEC, started_ns);
     run->control_fd = run->console_fd = run->stderr_fd = run->child_stderr_fd = -1;
     run->report_fd = -1;
+    run->grace_s = GRACE_STANDARD_S;
     run->terminal.fd = -1;
     memset(run->slirp_status_fd, -1, sizeof(run->slirp_status_fd));
     memset(run->pty_slave_fd, -1, sizeof(run->pty_slave_fd));
@@ -469,7 +489,7 @@ static void help_more(struct buf *out)
     buf_text(out,
              "\nCtrl-] is the escape key of the console: q ends the VM at once, p presses the\n"
              "power button, ? helps, Ctrl-] sends itself. SIGINT and SIGTERM ask the guest to\n"
-             "power down; a second one ends the VM.\n");
+             "power down; a second one ends the VM, and after SIGTERM the time of --grace.\n");
 }
 
 const struct command command_run = {

@@ -35,6 +35,7 @@ struct run {
     /* Flags of the command itself. */
     bool dry_run, json, quiet, help_file;
     const char *report_path, *qmp_path, *gdb_where;
+    unsigned grace_s; /* from SIGTERM or SIGHUP to the end of a guest that goes on */
     bool write_image;
     const char *user_data, *ssh_key, *hostname;
 
@@ -56,7 +57,7 @@ struct run {
     pid_t helper[RUN_HELPERS_MAX];
     int slirp_status_fd[VM_NETS_MAX]; /* until it is ready; -1 */
     struct run_remote remote[VM_DISKS_MAX];
-    char engine_why[400];             /* "soft: /dev/kvm is missing" */
+    char engine_why[400]; /* "soft: /dev/kvm is missing" */
     struct terminal terminal;
 
     /* How it ended. */

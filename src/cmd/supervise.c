@@ -3,8 +3,8 @@
  * the children and the console.
  *
  * The first SIGINT, SIGTERM, SIGQUIT or SIGHUP presses the guest's power button, the second ends
- * the VM, the third kills it. After SIGHUP nobody may be there for a second: the VM ends after a
- * minute.
+ * the VM, the third kills it. Who sends SIGTERM or SIGHUP may not be there for a second: the VM
+ * ends when the guest has not powered down in time (--grace).
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -25,9 +25,8 @@
 #include "cmd/spawn.h"
 
 #define QUIT_GRACE_NS (3 * NSEC_PER_SEC) /* from quit to SIGKILL */
-#define HANGUP_GRACE_NS (60 * NSEC_PER_SEC)
-#define HELPER_GRACE_MS 1000 /* from the end of the VM to SIGKILL */
-#define DRAIN_MS 2000        /* for a reader of our output that is slow */
+#define HELPER_GRACE_MS 1000             /* from the end of the VM to SIGKILL */
+#define DRAIN_MS 2000                    /* for a reader of our output that is slow */
 #define CONTROL_LINE_MAX MIB(1)
 
 enum {
@@ -247,14 +246,23 @@ static void end_now(struct supervisor *supervisor)
     control_send(supervisor->run, "quit");
 }
 
-static void request_end(struct supervisor *supervisor)
+/* `limited`: nobody may be there to ask a second time. */
+static void request_end(struct supervisor *supervisor, bool limited)
 {
     struct run *run = supervisor->run;
 
     switch (supervisor->end_requests++) {
     case 0:
-        terminal_say(&run->terminal,
-                     "tenon: asking the guest to power down; the same once more ends the VM");
+        if (limited) {
+            supervisor->quit_at_ns = clock_now_ns() + run->grace_s * NSEC_PER_SEC;
+            terminal_say(&run->terminal,
+                         "tenon: asking the guest to power down; in %u s, or when asked once more, "
+                         "the VM ends",
+                         run->grace_s);
+        } else {
+            terminal_say(&run->terminal,
+                         "tenon: asking the guest to power down; the same once more ends the VM");
+        }
         control_send(run, "system_powerdown");
         break;
     case 1:
@@ -321,12 +329,8 @@ static void on_signal(struct supervisor *supervisor)
     case SIGWINCH:
         tell_size(supervisor);
         break;
-    case SIGHUP:
-        supervisor->quit_at_ns = clock_now_ns() + HANGUP_GRACE_NS;
-        request_end(supervisor);
-        break;
     default:
-        request_end(supervisor);
+        request_end(supervisor, info.ssi_signo == SIGTERM || info.ssi_signo == SIGHUP);
     }
 }
 
@@ -373,8 +377,12 @@ static void on_deadlines(struct supervisor *supervisor)
         supervisor->kill_at_ns = 0;
         kill(supervisor->run->vmm, SIGKILL);
     }
-    if (supervisor->quit_at_ns && now >= supervisor->quit_at_ns)
+    if (supervisor->quit_at_ns && now >= supervisor->quit_at_ns) {
+        terminal_say(&supervisor->run->terminal,
+                     "tenon: the guest did not power down in %u s: ending the VM",
+                     supervisor->run->grace_s);
         end_now(supervisor);
+    }
 }
 
 static void loop_until_vmm_ends(struct supervisor *supervisor)

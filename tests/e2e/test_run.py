@@ -170,6 +170,23 @@ def test_second_signal_ends_the_vm(tenon, number):
     assert not (tenon.directory / 'qmp').exists()
 
 
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP])
+def test_a_guest_that_goes_on_is_ended(tenon, number):
+    """One signal is enough, as from timeout(1)."""
+    process = start_guest(tenon, SPIN, '--report', 'r.json', '--grace', '1')
+    process.send_signal(number)
+    assert process.wait(60) == 1
+    tenon.expect_nothing_left()
+    assert json.loads((tenon.directory / 'r.json').read_text())['forced'] is True
+    assert b'the guest did not power down in 1 s: ending the VM' in process.stderr.read()
+
+
+def test_a_grace_that_is_no_time(tenon):
+    for words in ('', '-1', '1m', '86401'):
+        result = tenon.run('run', '--grace', words)
+        assert result.returncode == 2 and '--grace is 0 to 86400 seconds' in result.stderr
+
+
 def test_third_signal_kills(tenon):
     process = start_guest(tenon)
     vmm = tenon.find('tenon-vmm')

@@ -34,6 +34,18 @@ struct err *board_add_usb(struct board *board)
     return NULL;
 }
 
+/* SeaBIOS counts the connectors of the case, OVMF the controller's ports: a line for each. */
+static char *usb_boot_path(const struct board *board, unsigned port)
+{
+    static const char form[] = "storage@%x/channel@0/disk@0,0";
+    scoped(free_cleanup) char *connector = xasprintf(form, (port - 1) % XHCI_CONNECTORS + 1);
+    scoped(free_cleanup) char *other = xasprintf(form, port);
+    scoped(free_cleanup) char *first = board_boot_path(&board->xhci->pci, "usb", connector);
+    scoped(free_cleanup) char *second = board_boot_path(&board->xhci->pci, "usb", other);
+
+    return xasprintf("%s\n%s", first, second);
+}
+
 struct err *board_add_usb_disk(struct board *board, unsigned index)
 {
     const struct vm_disk *disk = &board->config->disk[index];
@@ -44,10 +56,7 @@ struct err *board_add_usb_disk(struct board *board, unsigned index)
     storage->block = board->block[index];
     storage->serial = disk->serial;
     TRY(board_add(board, &storage->usb.device));
-    /* Firmware counts connectors. */
-    scoped(free_cleanup) char *unit = xasprintf(
-        "storage@%x/channel@0/disk@0,0", (storage->usb.port->number - 1) % XHCI_CONNECTORS + 1);
-    board->boot_path[index] = board_boot_path(&board->xhci->pci, "usb", unit);
+    board->boot_path[index] = usb_boot_path(board, storage->usb.port->number);
     return NULL;
 }
 

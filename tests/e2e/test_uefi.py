@@ -31,12 +31,13 @@ def speaking_disk(tenon, name):
 
 
 def test_boot_order(tenon):
-    for name in 'ab':
+    for name in 'abc':
         speaking_disk(tenon, name)
     words = ('run', '--accel', 'soft', '--firmware', 'uefi', '--firmware-vars', 'vars.fd', '--disk',
-             'a.img,id=a', '--disk', 'b.img,id=b,bus=ahci')
+             'a.img,id=a', '--disk', 'b.img,id=b,bus=ahci', '--disk', 'c.img,id=c,bus=usb')
     # The store keeps entries of the starts before: they do not decide.
-    for flags, first in (((), 'a'), (('--boot', 'b'), 'b'), (('--boot-once', 'a'), 'a')):
+    for flags, first in (((), 'a'), (('--boot', 'b'), 'b'), (('--boot', 'c'), 'c'),
+                         (('--boot-once', 'a'), 'a')):
         result = tenon.run(*words, *flags, timeout=PATIENCE)
         assert result.returncode == 0, (result.stdout[-2000:], result.stderr)
         assert re.findall('started from (.)', result.stdout)[0] == first, (flags, result.stdout)

@@ -381,7 +381,7 @@ static void run_init(struct run *run, uint64_t started_ns)
     run->launch.log_level = LOG_WARN;
     timeline_mark_at(&run->launch.timeline, TIMELINE_EXEC, started_ns);
     run->control_fd = run->console_fd = run->stderr_fd = run->child_stderr_fd = -1;
-    run->report_fd = -1;
+    run->report_fd = run->overlay_fd = -1;
     run->grace_s = GRACE_STANDARD_S;
     run->terminal.fd = -1;
     memset(run->slirp_status_fd, -1, sizeof(run->slirp_status_fd));

@@ -29,6 +29,8 @@ struct run_remote {
     int stop_fd; /* closed: it ends */
 };
 
+struct image;
+
 struct run {
     struct launch launch; /* the VM, and the descriptors for tenon-vmm */
 
@@ -44,6 +46,7 @@ struct run {
     uint64_t image_size;
     char *overlay_path; /* until tenon-vmm has it; owned */
     char *seed_path;    /* likewise */
+    int overlay_fd;     /* over a remote image, likewise; -1 */
 
     /* What this side keeps. */
     int control_fd, console_fd;        /* sockets to tenon-vmm; console -1: none on stdio */
@@ -78,6 +81,7 @@ struct err *run_open_disk(struct vm_disk *disk);
 /* run_remote.c: is the image on another machine? Then a process opens and serves it. */
 bool run_disk_is_remote(const struct vm_disk *disk);
 struct err *run_open_remote(struct run *run, unsigned index);
+struct err *run_open_remote_image(const struct vm_disk *disk, unsigned flags, struct image **image);
 /* The VM has ended: waits until what it wrote has been sent. */
 void run_end_remotes(struct run *run);
 /* Opens `path` and checks that it is a file; `what` begins the error: "kernel". */

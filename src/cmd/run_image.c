@@ -2,7 +2,7 @@
  * `tenon run IMAGE`: a disk image instead of a VM file. What the flags leave open is chosen from
  * what the image is: a name, the firmware that its partition table is made for, a network. The
  * image itself is only read; what the guest writes goes to an overlay that nobody finds again,
- * unless --write is given.
+ * unless --write is given. The image may be another machine's (see run_remote.c).
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "block/proto/remote.h"
 #include "cmd/boot_media.h"
 #include "cmd/image/image.h"
 #include "cmd/run.h"
@@ -37,6 +38,8 @@ static bool named_as_vm_file(const char *path)
 bool run_is_image(const char *path)
 {
     static const char vmdk[] = "# Disk DescriptorFile";
+    if (image_is_remote(path))
+        return true;
     scoped(fd_cleanup) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     struct stat status;
     uint8_t head[IMAGE_SECTOR];
@@ -50,13 +53,17 @@ bool run_is_image(const char *path)
                      (n >= (ssize_t)sizeof(vmdk) && !memcmp(head, vmdk, sizeof(vmdk) - 1)));
 }
 
-/* "debian-12" of "/images/debian-12.qcow2": what a name may contain, without the ending. */
+/* "debian-12" of "/images/debian-12.qcow2": what a name may contain, without the ending. Of a URL
+ * what comes behind its path is no name. */
 static char *name_of(const char *path)
 {
-    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
-    const char *dot = strrchr(base, '.');
-    size_t len = dot && dot != base ? (size_t)(dot - base) : strlen(base);
-    char *name = xasprintf("%.*s", (int)MIN(len, (size_t)NAME_MAX_LENGTH), base);
+    size_t end = image_is_remote(path) ? strcspn(path, "?#") : strlen(path);
+    const char *slash = memrchr(path, '/', end), *base = slash ? slash + 1 : path;
+    end -= (size_t)(base - path);
+    const char *dot = memrchr(base, '.', end);
+    size_t len = dot && dot != base ? (size_t)(dot - base) : end;
+    char *name =
+        len ? xasprintf("%.*s", (int)MIN(len, (size_t)NAME_MAX_LENGTH), base) : xstrdup("image");
 
     for (char *at = name; *at; at++) {
         if (!isalnum((unsigned char)*at) && !strchr("._-", *at))
@@ -90,12 +97,15 @@ static struct err *look(struct run *run, struct boot_media *media)
     struct vm_disk *disk = &run->launch.config.disk[0];
     struct image *image;
 
-    if (!disk->format) {
+    if (!disk->format && !run_disk_is_remote(disk)) {
         int fd;
         TRY(open_image(disk->path, &fd));
         TRY(image_guess_format(fd, disk->path, &disk->format));
     }
-    TRY(image_open_chain(&args, disk->path, disk->format, IMAGE_OPEN_CHECK, &image));
+    if (run_disk_is_remote(disk))
+        TRY(run_open_remote_image(disk, IMAGE_OPEN_CHECK, &image));
+    else
+        TRY(image_open_chain(&args, disk->path, disk->format, IMAGE_OPEN_CHECK, &image));
     boot_media_look(image, media);
     run->image_size = image_size(image);
     image_close(image);
@@ -131,7 +141,8 @@ struct err *run_image_overlay(struct run *run)
 
     if (!run->image_path || run->write_image || disk->readonly)
         return NULL;
-    backing = realpath(disk->path, NULL);
+    bool remote = run_disk_is_remote(disk);
+    backing = remote ? xstrdup(disk->path) : realpath(disk->path, NULL);
     if (!backing)
         return err_errno(errno, "cannot find '%s'", disk->path);
     scoped(free_cleanup) char *unique =
@@ -140,6 +151,10 @@ struct err *run_image_overlay(struct run *run)
     int fd = open(run->overlay_path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0)
         return err_errno(errno, "cannot make the overlay '%s'", run->overlay_path);
+    if (remote && (run->overlay_fd = fcntl(fd, F_DUPFD_CLOEXEC, 3)) < 0) {
+        close(fd);
+        return err_errno(errno, "cannot keep the overlay '%s'", run->overlay_path);
+    }
     TRY(image_open_fd(fd, IMAGE_OPEN_WRITABLE | IMAGE_OPEN_SCRATCH, &file));
     const struct image_create create = {
         .size = run->image_size, .backing_name = backing, .backing_format = disk->format};
@@ -148,6 +163,8 @@ struct err *run_image_overlay(struct run *run)
     TRY(err_wrap(err, "overlay '%s'", run->overlay_path));
     if (closed)
         return err_errno(-closed, "cannot write the overlay '%s'", run->overlay_path);
+    if (remote)
+        return NULL;
     free(disk->path);
     disk->path = xstrdup(run->overlay_path);
     free(disk->format);
@@ -161,4 +178,7 @@ void run_image_forget(struct run *run)
         unlink(run->overlay_path);
     free(run->overlay_path);
     run->overlay_path = NULL;
+    if (run->overlay_fd >= 0)
+        close(run->overlay_fd);
+    run->overlay_fd = -1;
 }

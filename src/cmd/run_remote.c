@@ -1,7 +1,8 @@
 /*
  * Disks and discs that another machine has (`--disk nbd://...`, `--cdrom https://...`): a process
  * for each, which opens the image and serves it to tenon-vmm over a socket pair, as an NBD server
- * of one client. So tenon-vmm sees no byte of a network's, and needs no right to connect.
+ * of one client. So tenon-vmm sees no byte of a network's, and needs no right to connect. Over the
+ * image of `tenon run URL` the process has an overlay, which takes what the guest writes.
  *
  * The process keeps the network and may read the host's configuration and certificates; it ends
  * when its end of a second socket pair, `stop`, is closed: with us, however we end.
@@ -63,11 +64,10 @@ static struct err *renounce(void)
     return sandbox_renounce(&policy);
 }
 
-static struct err *open_remote(const struct vm_disk *disk, struct image **image)
+struct err *run_open_remote_image(const struct vm_disk *disk, unsigned flags, struct image **image)
 {
     const struct image_args args = {.verb = "run"};
     scoped(free_cleanup) char *format = disk->format ? xstrdup(disk->format) : NULL;
-    unsigned flags = disk->readonly ? 0 : (unsigned)(IMAGE_OPEN_WRITABLE | IMAGE_OPEN_DISCARD);
     struct image *file;
 
     if (!format) {
@@ -76,13 +76,38 @@ static struct err *open_remote(const struct vm_disk *disk, struct image **image)
         image_close(file);
         TRY(err);
     }
-    return image_open_chain(&args, disk->path, format, flags, image);
+    TRY(image_open_one(&args, disk->path, format, flags, image));
+    if (!image_backing_name(*image))
+        return NULL;
+    /* A file of this machine, by a stranger's word. */
+    struct err *err = err_new("'%s' names '%s' as its backing file: only whole images are taken "
+                              "from another machine",
+                              disk->path, image_backing_name(*image));
+    image_close(*image);
+    *image = NULL;
+    return err;
+}
+
+/* With the overlay, if there is one (taken), on top. */
+static struct err *open_writable(const struct vm_disk *disk, int overlay_fd, struct image **image)
+{
+    struct image *remote, *file;
+
+    if (overlay_fd < 0)
+        return run_open_remote_image(
+            disk, disk->readonly ? 0 : (unsigned)(IMAGE_OPEN_WRITABLE | IMAGE_OPEN_DISCARD), image);
+    TRY(image_open_fd(overlay_fd, IMAGE_OPEN_WRITABLE | IMAGE_OPEN_SCRATCH, &file));
+    TRY(image_open(file, image_driver_find("qcow2"), IMAGE_OPEN_WRITABLE | IMAGE_OPEN_SCRATCH, NULL,
+                   image));
+    TRY(run_open_remote_image(disk, 0, &remote));
+    image_set_backing(*image, remote);
+    return NULL;
 }
 
 /* In the process. */
-static int serve(const struct vm_disk *disk, int client_fd, int stop_fd)
+static int serve(const struct vm_disk *disk, int overlay_fd, int client_fd, int stop_fd)
 {
-    const int keep[] = {client_fd, stop_fd};
+    const int keep[] = {client_fd, stop_fd, overlay_fd};
     struct nbd_export export = {.name = ""};
     const struct nbd_server_config config = {
         .export = &export,
@@ -92,12 +117,12 @@ static int serve(const struct vm_disk *disk, int client_fd, int stop_fd)
         .stop_fd = stop_fd,
         .clients_max = 1,
     };
-    struct err *err = sandbox_close_others(keep, ARRAY_SIZE(keep));
+    struct err *err = sandbox_close_others(keep, overlay_fd < 0 ? 2 : 3);
 
     if (!err)
         err = renounce();
     if (!err)
-        err = open_remote(disk, &export.image);
+        err = open_writable(disk, overlay_fd, &export.image);
     answer(stop_fd, err ? (int)err_kind(err) : 0, err ? err_text(err) : "");
     if (!err)
         err = nbd_serve(&config);
@@ -130,7 +155,7 @@ struct err *run_open_remote(struct run *run, unsigned index)
     remote->stop_fd = stop[0];
     remote->pid = fork();
     if (!remote->pid)
-        _exit(serve(disk, client[1], stop[1]));
+        _exit(serve(disk, index ? -1 : run->overlay_fd, client[1], stop[1]));
     close(client[1]);
     close(stop[1]);
     if (remote->pid < 0)

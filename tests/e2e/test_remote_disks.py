@@ -16,7 +16,7 @@ import pytest
 
 from conftest import wait_for
 from test_firmware import boot_sector, exit_with, needs_seabios
-from test_run_image import WRITES
+from test_run_image import WRITES, home, left_in_cache  # noqa: F401, a fixture
 
 BOOT = ('run', '--accel', 'soft', '--firmware', 'bios', '--debug-exit')
 
@@ -121,6 +121,37 @@ def test_a_guest_writes_over_nbd(tenon, tmp_path, form):
     before, after = raw.read_bytes(), (tmp_path / 'out').read_bytes()
     assert after[1024:1536] == before[:512] and after[:1024] == before[:1024]
     assert after[1536:] == before[1536:]
+
+
+@needs_seabios
+@pytest.mark.parametrize('form', ['raw', 'qcow2'])
+def test_an_image_by_url_stays_as_it_was(tenon, home, web, form):  # noqa: F811
+    """`tenon run URL`: what the guest writes goes to an overlay that is dropped."""
+    raw = boot_sector(home, WRITES)
+    image = home / ('my disk.' + form)
+    subprocess.run([tenon.path, 'image', 'convert', '-O', form, raw, image], check=True,
+                   stdout=subprocess.DEVNULL)
+    before = image.read_bytes()
+    result = tenon.run('run', web + 'my%20disk.' + form, '--accel', 'soft', '--debug-exit',
+                       timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert image.read_bytes() == before and left_in_cache(home) == []
+    for words in ("VM 'my-20disk'", 'firmware: bios', web, 'changes are dropped', 'user NAT'):
+        assert words in result.stderr, result.stderr
+    # A server that nobody can write to.
+    result = tenon.run('run', web + 'my%20disk.' + form, '--write', '--accel', 'soft')
+    assert result.returncode and 'readonly' in result.stderr, result.stderr
+
+
+def test_a_remote_image_names_no_file_of_ours(tenon, home, web):  # noqa: F811
+    tenon.disk('secret.img')
+    subprocess.run([tenon.path, 'image', 'create', '-f', 'qcow2', '-F', 'raw', '-b',
+                    home / 'secret.img', home / 'evil.qcow2'], check=True, stdout=subprocess.DEVNULL)
+    url = web + 'evil.qcow2'
+    for words in ((url,), ('--firmware', 'bios', '--disk', url + ',readonly')):
+        result = tenon.run('run', '--accel', 'soft', *words)
+        assert result.returncode == 1 and 'secret.img' in result.stderr, result.stderr
+        assert 'only whole images' in result.stderr
 
 
 def test_what_cannot_be_opened(tenon, tmp_path, web):

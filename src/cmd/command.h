@@ -27,16 +27,24 @@ struct command {
     struct err *(*run)(int argc, char **argv, uint64_t started_ns, int *status);
     const struct option_spec *options;  /* ends with a NULL name */
     void (*help_more)(struct buf *out); /* text below the options; may be NULL */
+    bool vm_flags;                      /* takes the flags of the VM schema as well */
 };
 
+/* The table of commands; NULL: behind its end. */
+const struct command *command_at(unsigned index);
+
+extern const struct command command_apply;
 extern const struct command command_attest;
 extern const struct command command_audit;
+extern const struct command command_completion;
 extern const struct command command_create;
+extern const struct command command_diff;
 extern const struct command command_events;
 extern const struct command command_logs;
 extern const struct command command_metrics;
 extern const struct command command_rm;
 extern const struct command command_run;
+extern const struct command command_set;
 extern const struct command command_show;
 extern const struct command command_start;
 extern const struct command command_token;

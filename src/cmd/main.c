@@ -20,8 +20,14 @@ static const struct command *const commands[] = {
     &command_run,     &command_attest,     &command_doctor, &command_image,    &command_keys,
     &command_ps,      &command_screenshot, &command_stop,   &command_timeline, &command_create,
     &command_start,   &command_show,       &command_rm,     &command_logs,     &command_events,
-    &command_metrics, &command_token,      &command_audit,
+    &command_metrics, &command_token,      &command_audit,  &command_apply,    &command_diff,
+    &command_set,     &command_completion,
 };
+
+const struct command *command_at(unsigned index)
+{
+    return index < ARRAY_SIZE(commands) ? commands[index] : NULL;
+}
 
 static const struct command *command_find(const char *name)
 {

@@ -1,5 +1,5 @@
 /*
- * tenon ps: the VMs of this user that run.
+ * tenon ps: the VMs of this user that run; with --all, those that tenond keeps as well.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -10,8 +10,10 @@
 
 #include "cmd/command.h"
 #include "cmd/registry.h"
+#include "cmd/rest.h"
 
 static const struct option_spec options[] = {
+    {"all", NULL, "Also the VMs of tenond that do not run."},
     {"json", NULL, "A list of objects: name, pid, status, engine, cpu_seconds, socket."},
     {"help", NULL, "Print this help."},
     {NULL, NULL, NULL},
@@ -76,9 +78,14 @@ static void print_table(const json_t *rows)
     printf("%-*s  %7s  %-10s  %-6s  %8s\n", width, "NAME", "PID", "STATUS", "ENGINE", "CPU s");
     json_array_foreach(rows, i, row)
     {
-        printf("%-*s  %7lld  %-10s  %-6s  %8.1f\n", width, text_of(row, "name"),
-               (long long)json_integer_value(json_object_get(row, "pid")), text_of(row, "status"),
-               text_of(row, "engine"), json_real_value(json_object_get(row, "cpu_seconds")));
+        json_int_t pid = json_integer_value(json_object_get(row, "pid"));
+        if (pid)
+            printf("%-*s  %7lld  %-10s  %-6s  %8.1f\n", width, text_of(row, "name"), (long long)pid,
+                   text_of(row, "status"), text_of(row, "engine"),
+                   json_real_value(json_object_get(row, "cpu_seconds")));
+        else
+            printf("%-*s  %7s  %-10s  %-6s  %8s\n", width, text_of(row, "name"), "-",
+                   text_of(row, "status"), "-", "-");
     }
 }
 
@@ -94,15 +101,34 @@ static struct err *print(const json_t *rows, bool json)
     return fflush(stdout) == 0 ? NULL : err_errno(errno, "cannot write to standard output");
 }
 
+/* The VMs of tenond without a process. */
+static struct err *add_stopped(json_t *rows)
+{
+    json_t *reply, *vm;
+    size_t i;
+
+    TRY(rest_call("GET", "/v1/vms", NULL, &reply));
+    json_array_foreach(json_object_get(reply, "vms"), i, vm)
+    {
+        if (!json_object_get(vm, "pid"))
+            json_array_append_new(rows,
+                                  json_pack("{s:O*, s:O*}", "name", json_object_get(vm, "name"),
+                                            "status", json_object_get(vm, "state")));
+    }
+    json_decref(reply);
+    return NULL;
+}
+
 static struct err *ps(int argc, char **argv, uint64_t started_ns, int *status)
 {
     struct registry registry;
-    bool json = false;
+    bool json = false, all = false;
 
     for (int i = 1; i < argc;) {
         struct option_arg arg;
         struct err *err = option_next(argc, argv, &i, options, NULL, NULL, &arg);
-        json |= !err && arg.spec;
+        json |= !err && arg.spec && !strcmp(arg.name, "json");
+        all |= !err && arg.spec && !strcmp(arg.name, "all");
         if (!err && !arg.spec)
             err = err_of(ERR_USAGE, "'%s' is one word too many: ps lists all VMs", arg.value);
         option_arg_fini(&arg);
@@ -117,7 +143,9 @@ static struct err *ps(int argc, char **argv, uint64_t started_ns, int *status)
             json_array_append_new(rows, row);
     }
     registry_fini(&registry);
-    struct err *err = print(rows, json);
+    struct err *err = all ? add_stopped(rows) : NULL;
+    if (!err)
+        err = print(rows, json);
     json_decref(rows);
     return err;
 }

@@ -209,10 +209,10 @@ static void take_option(struct rest_arguments *arguments, const char *name, cons
     } known[] = {
         {"json", &arguments->json, NULL},       {"force", &arguments->force, NULL},
         {"paused", &arguments->paused, NULL},   {"start", &arguments->start, NULL},
-        {"wait", NULL, &arguments->wait},       {"vm", NULL, &arguments->vm},
-        {"console", NULL, &arguments->console}, {"role", NULL, &arguments->role},
-        {"vms", NULL, &arguments->vms},         {"expires", NULL, &arguments->expires},
-        {"state", NULL, &arguments->state},
+        {"dry-run", &arguments->dry_run, NULL}, {"vm", NULL, &arguments->vm},
+        {"wait", NULL, &arguments->wait},       {"console", NULL, &arguments->console},
+        {"role", NULL, &arguments->role},       {"vms", NULL, &arguments->vms},
+        {"expires", NULL, &arguments->expires}, {"state", NULL, &arguments->state},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(known); i++) {

@@ -31,7 +31,7 @@ struct err *rest_lines(const char *path, void (*line)(void *opaque, const char *
 
 struct rest_arguments {
     const char *word[REST_WORDS_MAX]; /* in order; NULL: not given */
-    bool json, force, paused, start;
+    bool json, force, paused, start, dry_run;
     const char *wait, *vm, *console, *role, *vms, *expires, *state;
 };
 

@@ -79,7 +79,7 @@ struct err *run_read_vm_file(const char *path, struct vm_config *config)
     return schema_parse_yaml(text, (size_t)n, path, config);
 }
 
-static enum option_use schema_option(const char *name)
+enum option_use run_schema_option(const char *name)
 {
     switch (schema_flag_use(name)) {
     case SCHEMA_FLAG_VALUE:
@@ -145,7 +145,7 @@ static struct err *parse_pass(int argc, char **argv, struct run *run, bool flags
     for (int i = 1; i < argc;) {
         struct option_arg arg;
         struct err *err =
-            option_next(argc, argv, &i, options, schema_option, schema_flag_nearest, &arg);
+            option_next(argc, argv, &i, options, run_schema_option, schema_flag_nearest, &arg);
 
         if (!err && arg.spec && !flags)
             err = own_option(run, arg.name, arg.value);
@@ -499,4 +499,5 @@ const struct command command_run = {
     .run = command_run_main,
     .options = options,
     .help_more = help_more,
+    .vm_flags = true,
 };

@@ -14,6 +14,7 @@
 #include "base/base.h"
 #include "base/buf.h"
 #include "base/err.h"
+#include "cmd/command.h"
 #include "cmd/launch.h"
 #include "cmd/relay.h"
 #include "cmd/terminal.h"
@@ -72,7 +73,9 @@ struct run {
 
 /* run_accel.c: resolves `auto` and opens /dev/kvm when it is for kvm. */
 struct err *run_choose_accel(struct run *run, bool open_kvm);
-/* run.c: a VM file over what `config` has. */
+/* run.c: for option_next(), the flags of the schema. */
+enum option_use run_schema_option(const char *name);
+/* A VM file over what `config` has. */
 struct err *run_read_vm_file(const char *path, struct vm_config *config);
 /* run_files.c: kernel, initrd, disks, with locks. */
 struct err *run_open_files(struct run *run);

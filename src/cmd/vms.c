@@ -10,6 +10,7 @@
 
 #include "cmd/rest.h"
 #include "cmd/run.h"
+#include "cmd/vms.h"
 #include "vm/schema.h"
 
 #define START_WAIT_S "60"
@@ -88,41 +89,68 @@ static struct err *show_reply(json_t *take_vm, bool json, bool quiet)
     else if (!quiet)
         print_vm(take_vm);
     json_decref(take_vm);
-    return err                   ? err
-           : fflush(stdout) == 0 ? NULL
-                                 : err_errno(errno, "cannot write to standard output");
+    return err ? err : vms_flush();
+}
+
+struct err *vms_flush(void)
+{
+    return fflush(stdout) == 0 ? NULL : err_errno(errno, "cannot write to standard output");
+}
+
+struct err *vms_find(const char *name, json_t **vm)
+{
+    json_t *reply, *one;
+    size_t i;
+
+    *vm = NULL;
+    TRY(rest_call("GET", "/v1/vms", NULL, &reply));
+    json_array_foreach(json_object_get(reply, "vms"), i,
+                       one) if (!strcmp(text_of(one, "name"), name)) *vm = json_incref(one);
+    json_decref(reply);
+    return NULL;
 }
 
 /* ---- create ---- */
 
-/* The file with every default in it, paths absolute: the daemon works in another folder. */
-static struct err *read_file(const char *path, struct vm_config *config)
+struct err *vms_read_file(const char *path, json_t **json)
 {
     scoped(free_cleanup) char *whole = realpath(path, NULL);
+    struct vm_config *config = xcalloc(1, sizeof(*config));
 
-    TRY(run_read_vm_file(whole ? whole : path, config));
-    return schema_finish(config);
+    vm_config_init(config);
+    struct err *err = run_read_vm_file(whole ? whole : path, config);
+    if (!err)
+        err = schema_finish(config);
+    if (!err)
+        *json = schema_to_json(config, false);
+    vm_config_fini(config);
+    free(config);
+    return err;
 }
 
 static struct err *create(int argc, char **argv, uint64_t started_ns, int *status)
 {
-    struct vm_config *config = xcalloc(1, sizeof(*config));
     struct rest_arguments arguments;
-    json_t *vm = NULL;
+    json_t *vm = NULL, *config = NULL;
 
-    vm_config_init(config);
-    struct err *err = rest_arguments(argc, argv, create_options, 1, 1, "a VM file", &arguments);
-    if (!err)
-        err = read_file(arguments.word[0], config);
-    if (!err)
-        err = rest_call("POST", arguments.start ? "/v1/vms?start=true" : "/v1/vms",
-                        schema_to_json(config, false), &vm);
-    vm_config_fini(config);
-    free(config);
-    return err ? err : show_reply(vm, arguments.json, true);
+    TRY(rest_arguments(argc, argv, create_options, 1, 1, "a VM file", &arguments));
+    TRY(vms_read_file(arguments.word[0], &config));
+    TRY(rest_call("POST", arguments.start ? "/v1/vms?start=true" : "/v1/vms", config, &vm));
+    return show_reply(vm, arguments.json, true);
 }
 
 /* ---- start, show, rm ---- */
+
+struct err *vms_start(const char *name, const struct rest_arguments *arguments, json_t **vm)
+{
+    const char *wait = arguments->wait ? arguments->wait : START_WAIT_S;
+
+    if (!*wait || wait[strspn(wait, "0123456789")])
+        return err_of(ERR_USAGE, "--wait is a number of seconds, not '%s'", wait);
+    scoped(free_cleanup) char *more =
+        xasprintf("/actions/start?wait=%s%s", wait, arguments->paused ? "&paused=true" : "");
+    return vm_call("POST", name, more, vm);
+}
 
 static struct err *start(int argc, char **argv, uint64_t started_ns, int *status)
 {
@@ -130,12 +158,7 @@ static struct err *start(int argc, char **argv, uint64_t started_ns, int *status
     json_t *vm = NULL;
 
     TRY(rest_arguments(argc, argv, start_options, 1, 1, "a VM", &arguments));
-    const char *wait = arguments.wait ? arguments.wait : START_WAIT_S;
-    if (!*wait || wait[strspn(wait, "0123456789")])
-        return err_of(ERR_USAGE, "--wait is a number of seconds, not '%s'", wait);
-    scoped(free_cleanup) char *more =
-        xasprintf("/actions/start?wait=%s%s", wait, arguments.paused ? "&paused=true" : "");
-    TRY(vm_call("POST", arguments.word[0], more, &vm));
+    TRY(vms_start(arguments.word[0], &arguments, &vm));
     return show_reply(vm, arguments.json, true);
 }
 

@@ -64,6 +64,13 @@ struct err *schema_parse_json(const json_t *json, struct vm_config *config);
 /* JSON Schema (draft 2020-12) of a VM, as OpenAPI 3.1 has it. The caller owns it. */
 json_t *schema_json_schema(void);
 
+/*
+ * Calls `each` for every flag; `shape` is what its value is, "auto|kvm|soft", and NULL for a
+ * switch, which comes a second time with "no-" in front. All is borrowed until it returns.
+ */
+void schema_each_flag(void (*each)(void *opaque, const char *flag, const char *shape,
+                                   const char *help),
+                      void *opaque);
 /* The flags with their help, for `tenon run --help`, 79 columns. */
 void schema_help(struct buf *out);
 /* The keys of a VM file with their help, for `tenon run --help-file` and the manual. */

@@ -88,6 +88,33 @@ static void flag_line(struct buf *out, const struct schema_field *field)
     wrap(out, help, 6);
 }
 
+static void one_flag(const struct schema_field *field,
+                     void (*each)(void *opaque, const char *flag, const char *shape,
+                                  const char *help),
+                     void *opaque)
+{
+    bool stands_alone = field->kind == SCHEMA_SWITCH;
+    scoped(free_cleanup) char *shape = value_shape(field);
+    scoped(free_cleanup) char *help = full_help(field);
+    scoped(free_cleanup) char *negated = xasprintf("no-%s", field->flag);
+
+    each(opaque, field->flag, stands_alone ? NULL : shape, help);
+    if (stands_alone)
+        each(opaque, negated, NULL, help);
+}
+
+void schema_each_flag(void (*each)(void *opaque, const char *flag, const char *shape,
+                                   const char *help),
+                      void *opaque)
+{
+    for (size_t i = 0; i < schema_vm.count; i++) {
+        if (schema_vm.fields[i].flag)
+            one_flag(&schema_vm.fields[i], each, opaque);
+        if (schema_vm.fields[i].object == &schema_net)
+            one_flag(forwards(), each, opaque);
+    }
+}
+
 void schema_help(struct buf *out)
 {
     for (size_t i = 0; i < schema_vm.count; i++) {

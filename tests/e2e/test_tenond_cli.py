@@ -12,26 +12,26 @@ import time
 
 import pytest
 
-from conftest import ECHO, HALT, SPIN, serial_text, wait_for
+from conftest import HALT, SPIN, wait_for
 from tenond import Tenond
+
+FILE = 'name: web\nkernel: echo\nmemory: 16M\nboard: micro\naccel: soft\ndebug-exit: true\n'
 
 
 @pytest.fixture
 def command(tenond):
     """Runs `tenon` for this daemon."""
-    def run(*words, status=0):
+    def run(*words, status=0, out=False):
         environment = dict(tenond.tenon.environment(), TENON_SOCKET=str(tenond.socket))
         done = subprocess.run([tenond.tenon.path, *map(str, words)], env=environment, text=True,
                               cwd=tenond.directory, stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
         assert done.returncode == status, (words, done.stdout, done.stderr)
-        return done.stdout if not status else done.stderr
+        return done.stdout if out or not status else done.stderr
     return run
 
 
-def test_life(tenond, command, tenon):
-    tenon.guest('echo', serial_text('hello\n') + ECHO)
-    (tenon.directory / 'web.yaml').write_text(
-        'name: web\nkernel: echo\nmemory: 16M\nboard: micro\naccel: soft\ndebug-exit: true\n')
+def test_life(tenond, command, tenon, echo):
+    (tenon.directory / 'web.yaml').write_text(FILE)
     command('create', 'web.yaml')
     assert tenond.get('web')['config']['kernel'] == str(tenon.directory / 'echo')
     assert 'there is a VM' in command('create', 'web.yaml', status=4)
@@ -51,6 +51,65 @@ def test_life(tenond, command, tenon):
     command('rm', 'web', '--force')
     assert "no VM 'web'" in command('show', 'web', status=1)
     assert 'is no name' in command('show', '../x', status=2)
+
+
+def test_apply(tenond, command, echo):
+    """What a file says becomes so; a second time nothing happens, and nothing is noted."""
+    path = tenond.directory / 'web.yaml'
+    path.write_text(FILE)
+    assert command('diff', path, status=1, out=True) == 'web: created\n'
+    assert command('apply', path, '--dry-run') == 'web: created\n'
+    assert tenond.good('GET', '/v1/vms').json['vms'] == []
+    assert command('apply', path) == 'web: created\n'
+    assert command('apply', path) == 'web: unchanged\n' and command('diff', path) == ''
+    path.write_text(FILE.replace('16M', '32M') + 'cpus: 2\nconsoles: [serial, "virtio,backend=null"]\n')
+    changes = json.loads(command('diff', path, '--json', status=1, out=True))
+    assert changes['outcome'] == 'changed'
+    assert {change['path']: (change['from'], change['to']) for change in changes['changes']
+            if not isinstance(change['to'], dict)} == {'cpus': (1, 2), 'memory': (16 << 20, 32 << 20)}
+    assert [change['path'] for change in changes['changes'] if change['from'] is None] == ['consoles[c1]']
+    assert re.fullmatch('web: changed\n(- cpus: 1\n\\+ cpus: 2\n|[-+] .*\n)+', command('apply', path, '--dry-run'))
+    assert tenond.get('web')['config']['cpus'] == 1
+    command('apply', path, '--start')
+    vm = tenond.get('web')
+    assert vm['config']['cpus'] == 2 and vm['state'] == 'running'
+    assert command('apply', path, '--start') == 'web: unchanged\n' and tenond.get('web')['pid'] == vm['pid']
+    path.write_text(FILE)
+    assert 'stop it before' in command('apply', path, status=4)
+    events = tenond.events('/v1/events?after=0')
+    seen = [events.next()['type'] for _ in range(2)]
+    assert seen == ['vm.created', 'vm.changed']
+    events.close()
+    noted = [entry['action'] for entry in tenond.good('GET', '/v1/audit').json['entries']]
+    assert noted == ['createVm', 'changeVm', 'runAction', 'changeVm']
+
+
+def test_set(tenond, command, echo):
+    tenond.create('web', echo)
+    assert command('set', 'web', '--memory', '32M', '--dry-run') == (
+        'web: changed\n- memory: 16777216\n+ memory: 33554432\n')
+    assert tenond.get('web')['config']['memory'] == 16 << 20
+    assert command('set', '--cpus=2', 'web', '--no-rng').count('\n') == 5
+    config = tenond.get('web')['config']
+    assert config['cpus'] == 2 and config['rng'] is False and config['kernel'] == echo
+    assert command('set', 'web', '--cpus', '2') == 'web: unchanged\n'
+    assert json.loads(command('set', 'web', '--cpus', '2', '--json'))['changes'] == []
+    assert 'expected' in command('set', 'web', '--cpus', 'many', status=2)
+    assert "did you mean '--memory'" in command('set', 'web', '--memry', '1G', status=2)
+    assert "no VM 'other'" in command('set', 'other', '--cpus', '2', status=1)
+
+
+def test_ps(tenond, command, echo):
+    """With --all, also what does not run."""
+    tenond.create('here', echo)
+    tenond.create('gone', echo)
+    tenond.act('here', 'start', wait=20)
+    here = [row['name'] for row in json.loads(command('ps', '--json'))]
+    all_of_them = json.loads(command('ps', '--all', '--json'))
+    assert 'gone' not in here and {'name': 'gone', 'status': 'stopped'} in all_of_them
+    if os.geteuid() == 0:
+        assert 'here' in here
+    assert re.search('^gone +- +stopped +- +-$', command('ps', '--all'), re.M)
 
 
 def test_failed_start(tenond, command):

@@ -44,6 +44,13 @@ static const struct image_verb verbs[] = {
      "List, create, apply or delete internal snapshots", 1, 1, image_snapshot_run, 0},
 };
 
+void image_verb_words(struct buf *out)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
+        buf_printf(out, "%s ", verbs[i].name);
+    buf_text(out, "serve");
+}
+
 static struct err *find_verb(const char *name, const struct image_verb **verb)
 {
     const char *names[ARRAY_SIZE(verbs) + 1] = {0}, *near;

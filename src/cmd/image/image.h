@@ -159,6 +159,9 @@ void image_progress_begin(struct image_progress *progress, const struct image_ar
 void image_progress_at(void *progress, uint64_t done);
 void image_progress_end(struct image_progress *progress);
 
+/* image.c: the verbs, with blanks between them. */
+void image_verb_words(struct buf *out);
+
 /* serve.c: a verb with options of its own; serves until a signal. */
 struct err *image_serve(int argc, char **argv);
 void image_serve_help(struct buf *out);

@@ -7,6 +7,7 @@
 
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 bool socket_send_fd(int socket, const void *bytes, size_t length, int fd, int flags)
 {
@@ -27,4 +28,26 @@ bool socket_send_fd(int socket, const void *bytes, size_t length, int fd, int fl
         memcpy(CMSG_DATA(header), &fd, sizeof(int));
     }
     return sendmsg(socket, &message, MSG_NOSIGNAL | flags) == (ssize_t)iov.iov_len;
+}
+
+ssize_t socket_receive_fd(int socket, void *bytes, size_t length, int *fd)
+{
+    struct iovec iov = {.iov_base = bytes, .iov_len = length};
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct msghdr message = {.msg_iov = &iov,
+                             .msg_iovlen = 1,
+                             .msg_control = &control,
+                             .msg_controllen = sizeof(control)};
+    /* More descriptors than there is room for are closed by the kernel. */
+    ssize_t n = recvmsg(socket, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    struct cmsghdr *header = n < 0 ? NULL : CMSG_FIRSTHDR(&message);
+
+    *fd = -1;
+    if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS &&
+        header->cmsg_len == CMSG_LEN(sizeof(int)))
+        memcpy(fd, CMSG_DATA(header), sizeof(int));
+    return n;
 }

@@ -55,6 +55,7 @@ extern const struct command command_ps;
 extern const struct command command_screenshot;
 extern const struct command command_stop;
 extern const struct command command_timeline;
+extern const struct command command_view;
 
 /* "program: sentence" on standard error; what an image names may have been in the sentence. */
 void command_say_error(const char *program, const struct err *err);

@@ -21,7 +21,7 @@ static const struct command *const commands[] = {
     &command_ps,      &command_screenshot, &command_stop,   &command_timeline, &command_create,
     &command_start,   &command_show,       &command_rm,     &command_logs,     &command_events,
     &command_metrics, &command_token,      &command_audit,  &command_apply,    &command_diff,
-    &command_set,     &command_completion,
+    &command_set,     &command_completion, &command_view,
 };
 
 const struct command *command_at(unsigned index)

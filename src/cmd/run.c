@@ -21,6 +21,7 @@
 
 #include "base/clock.h"
 #include "cmd/command.h"
+#include "cmd/ready.h"
 #include "cmd/run.h"
 #include "cmd/spawn.h"
 #include "vm/schema.h"
@@ -44,6 +45,7 @@ static const struct option_spec options[] = {
     {"grace", "SECONDS",
      "How long the guest may take to power down after SIGTERM or SIGHUP; then the VM is ended. "
      "Default: 60."},
+    VIEW_OPTION_SPECS,
     {"paused", NULL, "Start with the CPUs stopped: QMP `cont` or gdb lets them go."},
     {"write", NULL, "With an image: change it, instead of an overlay that is dropped at the end."},
     {"cdrom", "FILE|URL",
@@ -129,6 +131,8 @@ static struct err *own_option(struct run *run, const char *name, const char *val
         run->hostname = value;
     else if (!strcmp(name, "quiet"))
         run->quiet = true;
+    else if (view_option(&run->view_options, name, value))
+        return NULL;
     else if (!strcmp(name, "verbose"))
         run->launch.log_level = LOG_DEBUG;
     else if (!strcmp(name, "help-file"))
@@ -261,6 +265,19 @@ static void close_handed(struct run *run)
     run->child_stderr_fd = -1;
 }
 
+/* It gets the VM's screen when the VM is built (supervise.c). */
+static struct err *start_view(struct run *run)
+{
+    if (!run->view_options.where)
+        return NULL;
+    if (!run->launch.config.vga)
+        return err_of(ERR_USAGE, "--vnc: the VM has no screen: add --vga");
+    TRY(view_start(&run->view_options, run->launch.config.name, run->child_stderr_fd, &run->view));
+    run->helper[RUN_VIEW] = run->view.pid;
+    run->view.pid = 0;
+    return ready_await(run->view.status_fd, "tenon-view");
+}
+
 static bool uses_stdio(const struct vm_config *config)
 {
     for (unsigned i = 0; i < config->console_count; i++)
@@ -291,6 +308,7 @@ static struct err *start(struct run *run)
     run_seed_forget(run);
     TRY(open_report(run));
     TRY(run_open_consoles(run));
+    TRY(start_view(run));
     TRY(run_await_nets(run));
     TRY(start_vmm(run));
     close_handed(run);
@@ -384,6 +402,7 @@ static void run_init(struct run *run, uint64_t started_ns)
     run->report_fd = run->overlay_fd = -1;
     run->grace_s = GRACE_STANDARD_S;
     run->terminal.fd = -1;
+    run->view.status_fd = run->view.screen_fd = -1;
     memset(run->slirp_status_fd, -1, sizeof(run->slirp_status_fd));
     memset(run->pty_slave_fd, -1, sizeof(run->pty_slave_fd));
 }
@@ -416,6 +435,7 @@ static void run_fini(struct run *run)
         kill(run->vmm, SIGKILL);
         waitpid(run->vmm, NULL, 0);
     }
+    view_end(&run->view);
     run_end_remotes(run);
     terminal_fini(&run->terminal);
     for (unsigned i = 0; i < run->socket_count; i++) {

@@ -18,10 +18,12 @@
 #include "cmd/launch.h"
 #include "cmd/relay.h"
 #include "cmd/terminal.h"
+#include "cmd/view.h"
 
-/* The programs beside tenon-vmm: a tenon-slirp for each user net, and swtpm. */
+/* The programs beside tenon-vmm: a tenon-slirp for each user net, swtpm, and tenon-view. */
 #define RUN_SWTPM VM_NETS_MAX
-#define RUN_HELPERS_MAX (VM_NETS_MAX + 1)
+#define RUN_VIEW (VM_NETS_MAX + 1)
+#define RUN_HELPERS_MAX (VM_NETS_MAX + 2)
 #define RUN_SOCKETS_MAX (VM_CONSOLES_MAX + 3)
 
 /* The process that has a remote disk's image. */
@@ -41,6 +43,7 @@ struct run {
     unsigned grace_s; /* from SIGTERM or SIGHUP to the end of a guest that goes on */
     bool write_image;
     const char *user_data, *ssh_key, *hostname;
+    struct view_options view_options;
 
     /* `tenon run IMAGE`; NULL: a VM file or flags alone. */
     const char *image_path;
@@ -60,6 +63,7 @@ struct run {
     pid_t vmm;     /* 0: not running; likewise: */
     pid_t helper[RUN_HELPERS_MAX];
     int slirp_status_fd[VM_NETS_MAX]; /* until it is ready; -1 */
+    struct view view; /* its process is a helper */
     struct run_remote remote[VM_DISKS_MAX];
     char engine_why[400]; /* "soft: /dev/kvm is missing" */
     struct terminal terminal;

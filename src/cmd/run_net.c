@@ -8,19 +8,17 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "cmd/ready.h"
 #include "cmd/run.h"
 #include "cmd/spawn.h"
 #include "net/net.h"
 
-#define READY_TIMEOUT_MS 10000
 #define ARGS_MAX (8 + 2 * VM_FORWARDS_MAX)
 
 struct args {
@@ -52,33 +50,6 @@ static void slirp_args(struct args *args, const struct run *run, const struct vm
         args_add(args, xasprintf("--forward=%s:%s:%u-:%u", forward->udp ? "udp" : "tcp",
                                  forward->host_address, forward->host_port, forward->guest_port));
     }
-}
-
-/* Waits for "ready", or for "error STATUS SENTENCE"; an end without a word is an error too. */
-static struct err *wait_ready(int status_fd)
-{
-    struct pollfd poll_fd = {.fd = status_fd, .events = POLLIN};
-    char text[512];
-    size_t len = 0;
-    ssize_t n = 0;
-    int kind = 0, skip = 0;
-
-    while (len < sizeof(text) - 1 && !memchr(text, '\n', len)) {
-        if (poll(&poll_fd, 1, READY_TIMEOUT_MS) <= 0)
-            return err_new("tenon-slirp does not get ready");
-        n = read(status_fd, text + len, sizeof(text) - 1 - len);
-        if (n <= 0)
-            break;
-        len += (size_t)n;
-    }
-    text[len] = 0;
-    text[strcspn(text, "\n")] = 0;
-    if (!strcmp(text, "ready"))
-        return NULL;
-    if (sscanf(text, "error %d %n", &kind, &skip) == 1 && skip && kind >= ERR_FAILED &&
-        kind <= ERR_BUSY)
-        return err_of((enum err_kind)kind, "%s", text + skip);
-    return err_new("tenon-slirp ended before it was ready");
 }
 
 static struct err *start_slirp(struct run *run, unsigned index)
@@ -132,7 +103,7 @@ struct err *run_await_nets(struct run *run)
 
         if (*status_fd < 0)
             continue;
-        TRY(err_wrap(wait_ready(*status_fd), "net '%s'", run->launch.config.net[i].id));
+        TRY(err_wrap(ready_await(*status_fd, "tenon-slirp"), "net '%s'", run->launch.config.net[i].id));
         close(*status_fd);
         *status_fd = -1;
     }

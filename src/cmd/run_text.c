@@ -229,6 +229,8 @@ void run_print_start(const struct run *run)
         print_console(&out, run, i);
     if (run->qmp_path)
         buf_printf(&out, "  control: QMP on %s\n", run->qmp_path);
+    if (run->view.where)
+        buf_printf(&out, "  screen: VNC on %s\n", run->view.where);
     if (run->gdb_where)
         buf_printf(&out, "  debugger: gdb -ex 'target remote %s'\n", run->gdb_where);
     if (run->launch.paused)

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/socket.h"
 #include "cmd/run.h"
 #include "cmd/spawn.h"
 
@@ -69,16 +70,20 @@ static int pidfd_open_cloexec(pid_t pid)
 
 /* ---- control ---- */
 
-static void control_send(struct run *run, const char *command)
+static void control_send_fd(struct run *run, const char *command, int fd)
 {
     char text[80];
     int len = snprintf(text, sizeof(text), "{\"execute\":\"%s\"}\n", command);
 
     /* A few short commands: a socket buffer that cannot take them has a dead reader. */
     if (run->control_fd >= 0 &&
-        send(run->control_fd, text, (size_t)len, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 &&
-        errno == EAGAIN)
+        !socket_send_fd(run->control_fd, text, (size_t)len, fd, MSG_DONTWAIT) && errno == EAGAIN)
         terminal_say(&run->terminal, "tenon: the VM does not listen to '%s'", command);
+}
+
+static void control_send(struct run *run, const char *command)
+{
+    control_send_fd(run, command, -1);
 }
 
 /* A screen that is drawn here wants to know how large the terminal is. */
@@ -107,6 +112,9 @@ static void on_greeting(struct supervisor *supervisor)
     if (supervisor->ready)
         return;
     supervisor->ready = true;
+    if (run->view.screen_fd >= 0)
+        control_send_fd(run, "tenon-screen-share", run->view.screen_fd);
+    fd_cleanup(&run->view.screen_fd);
     if (!run->quiet)
         run_print_start(run);
     terminal_raw(&run->terminal);
@@ -348,6 +356,8 @@ static void on_helper_end(struct supervisor *supervisor, unsigned index)
     /* With status 0 it has seen the end of its socket: the VMM is about to end as well. */
     if ((!WIFEXITED(status) || WEXITSTATUS(status)) && index == RUN_SWTPM)
         terminal_say(&run->terminal, "tenon: swtpm %s; the guest has lost its TPM", text);
+    else if ((!WIFEXITED(status) || WEXITSTATUS(status)) && index == RUN_VIEW)
+        terminal_say(&run->terminal, "tenon: tenon-view %s; the VM runs on without it", text);
     else if (!WIFEXITED(status) || WEXITSTATUS(status))
         terminal_say(&run->terminal,
                      "tenon: net '%s': tenon-slirp %s; the guest has lost this "

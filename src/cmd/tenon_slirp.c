@@ -5,14 +5,8 @@
  *
  * It inherits one end of a SOCK_SEQPACKET socket pair as descriptor N: one frame with a 12-byte
  * virtio_net_hdr a message (see net/net.h, net_user_socketpair). It sets up its port forwards,
- * enters its sandbox, and then writes one line to the status descriptor and closes it:
- *
- *   "ready"                    frames are served from now on
- *   "error <status> <sentence>"  it ends with this exit status: 1 failed, 2 usage, 3 denied, 4 busy
- *
- * so that whoever started it can fail cleanly before the guest runs. Without a status descriptor
- * the sentence goes to standard error. It ends, status 0, when the other end of the socket is
- * closed.
+ * enters its sandbox, and then says so on the status descriptor (cmd/ready.h). It ends, status 0,
+ * when the other end of the socket is closed.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -30,7 +24,7 @@
 #include "base/base.h"
 #include "base/bytes.h"
 #include "base/err.h"
-#include "base/log.h"
+#include "cmd/ready.h"
 #include "net/slirp/nat.h"
 #include "net/slirp/policy.h"
 #include "sandbox/sandbox.h"
@@ -103,29 +97,10 @@ static const char help_text[] =
     "  --without-landlock     confine by seccomp alone, as on kernels without Landlock\n"
     "  --help, --version\n";
 
-static struct err *parse_number(const char *text, const char *what, unsigned long max,
-                                unsigned long *value)
-{
-    char *end;
-    errno = 0;
-    *value = strtoul(text, &end, 10);
-    if (*text < '0' || *text > '9' || *end || errno || *value > max)
-        return err_of(ERR_USAGE, "%s: '%s' is not a number from 0 to %lu", what, text, max);
-    return NULL;
-}
-
 static struct err *parse_address(const char *text, const char *what, struct in_addr *address)
 {
     if (inet_pton(AF_INET, text, address) != 1)
         return err_of(ERR_USAGE, "%s: '%s' is not an IPv4 address", what, text);
-    return NULL;
-}
-
-static struct err *parse_fd(const char *text, const char *what, int *fd)
-{
-    unsigned long value;
-    TRY(parse_number(text, what, 1 << 20, &value));
-    *fd = (int)value;
     return NULL;
 }
 
@@ -139,7 +114,7 @@ static struct err *parse_network(const char *text, struct nat_config *nat)
     memcpy(address, text, (size_t)(slash - text));
     address[slash - text] = 0;
     TRY(parse_address(address, "--network", &nat->network));
-    TRY(parse_number(slash + 1, "--network", 32, &length));
+    TRY(ready_parse_number(slash + 1, "--network", 32, &length));
     if (length < 8 || length > 27)
         return err_of(ERR_USAGE, "--network: a prefix has 8 to 27 bits, '%s' has %lu", text,
                       length);
@@ -172,9 +147,9 @@ static struct err *parse_forward(const char *text, struct nat_forward *forward)
     if (*guest)
         TRY(parse_address(guest, "--forward", &forward->guest_address));
     unsigned long port;
-    TRY(parse_number(host_port, "--forward", UINT16_MAX, &port));
+    TRY(ready_parse_number(host_port, "--forward", UINT16_MAX, &port));
     forward->host_port = (uint16_t)port;
-    TRY(parse_number(guest_port, "--forward", UINT16_MAX, &port));
+    TRY(ready_parse_number(guest_port, "--forward", UINT16_MAX, &port));
     forward->guest_port = (uint16_t)port;
     if (!forward->host_port || !forward->guest_port)
         return err_of(ERR_USAGE, "--forward '%s': port 0 is none", text);
@@ -185,9 +160,9 @@ static struct err *parse_option(int option, struct options *options)
 {
     switch ((enum option_id)option) {
     case OPTION_FD:
-        return parse_fd(optarg, "--fd", &options->fd);
+        return ready_parse_fd(optarg, "--fd", &options->fd);
     case OPTION_STATUS_FD:
-        return parse_fd(optarg, "--status-fd", &options->status_fd);
+        return ready_parse_fd(optarg, "--status-fd", &options->status_fd);
     case OPTION_NETWORK:
         return parse_network(optarg, &options->nat);
     case OPTION_GATEWAY:
@@ -296,23 +271,6 @@ static struct err *set_up(const struct options *options, struct nat **nat)
     return slirp_policy_enter(&options->policy);
 }
 
-/* Takes `err`; returns the exit status. */
-static int report(int status_fd, struct err *take_err)
-{
-    int status = take_err ? (int)err_kind(take_err) : 0;
-    if (status_fd >= 0) {
-        scoped(free_cleanup) char *line =
-            take_err ? xasprintf("error %d %s\n", status, err_text(take_err)) : xstrdup("ready\n");
-        if (write(status_fd, line, strlen(line)) < 0)
-            log_warn("cannot report to --status-fd: %s", strerror(errno));
-        close(status_fd);
-    } else if (take_err) {
-        log_error("%s", err_text(take_err));
-    }
-    err_free(take_err);
-    return status;
-}
-
 int main(int argc, char **argv)
 {
     struct options options = {.fd = -1, .status_fd = -1};
@@ -334,7 +292,7 @@ int main(int argc, char **argv)
         err = finish_options(&options);
     if (!err)
         err = set_up(&options, &nat);
-    int status = report(options.status_fd, err);
+    int status = ready_report(options.status_fd, err);
     if (status == 0)
         nat_run(nat);
     /* Everything goes with the process; exit handlers have no place in the sandbox. */

@@ -29,6 +29,7 @@ static const struct sandbox_rule vmm_rules[] = {
     SANDBOX_ALLOW(fallocate),
     SANDBOX_ALLOW(ftruncate),
     SANDBOX_ALLOW_IF(fcntl, {1, UINT32_MAX, F_OFD_SETLK}), /* to give a disk's lock back */
+    SANDBOX_ALLOW_IF(fcntl, {1, UINT32_MAX, F_GET_SEALS}), /* of memory that a viewer shares */
     /* taps: the guest's driver chooses its offloads when it starts */
     SANDBOX_ALLOW_IOCTL(TUNSETOFFLOAD),
 };

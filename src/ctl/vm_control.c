@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "ctl/screen_share.h"
 #include "ctl/vm_control_internal.h"
 
 static const char *status_name(enum vm_status status)
@@ -193,6 +194,7 @@ static const struct qmp_command commands[] = {
     {"pmemsave", vm_tpm_save_memory},
     {"send-key", vm_screen_send_key},
     {"input-send-event", vm_screen_send_event},
+    {"tenon-screen-share", vm_screen_share},
     {NULL, NULL},
 };
 
@@ -238,6 +240,8 @@ struct err *vm_control_new(const struct vm_control_config *config, struct vm_con
     control->vm = config->vm;
     control->name = xstrdup(config->name);
     control->timeline = config->timeline;
+    control->loop = config->loop;
+    list_init(&control->screen_shares);
     vm_on_disk_error(control->vm, vm_block_failed, control);
     vm_on_reset(control->vm, vm_machine_was_reset, control);
     vm_on_boot_failed(control->vm, vm_machine_boot_failed, control);
@@ -268,6 +272,7 @@ void vm_control_free(struct vm_control *control)
     if (!control)
         return;
     gdb_server_free(control->gdb);
+    screen_shares_free(&control->screen_shares);
     qmp_server_free(control->server);
     vm_block_fini(control);
     free(control->name);

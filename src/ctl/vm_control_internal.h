@@ -47,6 +47,8 @@ struct vm_control {
     struct vm_node node[VM_CONTROL_NODES_MAX];
     unsigned node_count;
     char *job_id[VM_DISKS_MAX]; /* of the job on each disk; owned */
+    struct loop *loop;
+    struct list screen_shares;
 };
 
 /* A member of `arguments`; NULL or 0 when it is absent, an error when it is something else. */
@@ -75,7 +77,7 @@ vm_command vm_machine_chardevs, vm_machine_pci;
 void vm_machine_was_reset(void *opaque, bool by_guest);
 void vm_machine_boot_failed(void *opaque);
 /* vm_screen.c: commands. */
-vm_command vm_screen_dump, vm_screen_send_key, vm_screen_send_event;
+vm_command vm_screen_dump, vm_screen_send_key, vm_screen_send_event, vm_screen_share;
 /* vm_tpm.c: commands. */
 vm_command vm_tpm_command, vm_tpm_save_memory;
 /* What query-block says of a node's bitmaps. */

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "ctl/screen_share.h"
 #include "ctl/vm_control_internal.h"
 #include "vm/vm_screen.h"
 
@@ -169,4 +170,15 @@ struct err *vm_screen_send_event(void *opaque, const json_t *arguments, json_t *
     for (size_t i = 0; i < count; i++)
         TRY(vm_screen_input(control->vm, &input[i]));
     return NULL;
+}
+
+/* The socket to the viewer comes along with the command. */
+struct err *vm_screen_share(void *opaque, const json_t *arguments, json_t **result)
+{
+    struct vm_control *control = opaque;
+    int fd = qmp_server_take_fd(control->server);
+
+    if (fd < 0)
+        return err_new("no socket came along with tenon-screen-share (SCM_RIGHTS)");
+    return screen_share_new(control->loop, control->vm, &control->screen_shares, fd);
 }

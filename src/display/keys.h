@@ -23,6 +23,7 @@ enum key {
     KEY_RET = 0x1c,
     KEY_CTRL = 0x1d,
     KEY_SHIFT = 0x2a,
+    KEY_SHIFT_RIGHT = 0x36,
     KEY_ALT = 0x38,
     KEY_SPC = 0x39,
     KEY_F1 = 0x3b, /* to F10 */

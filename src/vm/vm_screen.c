@@ -18,10 +18,14 @@ static struct err *no_keyboard(void)
     return err_new("the VM has no keyboard: start it with --vga or --usb-keyboard");
 }
 
+struct err *vm_screen_check(const struct vm *vm)
+{
+    return vm->board.vga ? NULL : no_screen();
+}
+
 struct err *vm_screen_picture(struct vm *vm, struct picture *picture)
 {
-    if (!vm->board.vga)
-        return no_screen();
+    TRY(vm_screen_check(vm));
     vga_picture(vm->board.vga, picture);
     return NULL;
 }

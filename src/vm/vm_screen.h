@@ -24,6 +24,8 @@ struct vm_input {
     int x, y, wheel;
     uint8_t buttons; /* enum mouse_button: those that change */
 };
+/* NULL: the VM has a screen. */
+struct err *vm_screen_check(const struct vm *vm);
 /* At once, whatever is still being typed. */
 struct err *vm_screen_input(struct vm *vm, const struct vm_input *input);
 

@@ -277,7 +277,7 @@ class Qmp:
 @pytest.fixture(scope='session')
 def programs():
     folder = BUILD / 'src/cmd'
-    for name in ('tenon', 'tenon-vmm', 'tenon-slirp', 'tenond'):
+    for name in ('tenon', 'tenon-vmm', 'tenon-slirp', 'tenon-view', 'tenond'):
         if not os.access(folder / name, os.X_OK):
             pytest.fail('%s is missing: build first, or set TENON_BUILD' % (folder / name))
     return folder

@@ -227,10 +227,11 @@ def test_manual_has_every_key(tenon, tmp_path):
     assert len(keys) > 20
 
 
-def test_manual_of_slirp(programs):
-    text = subprocess.run([programs / 'tenon-slirp', '--help'], capture_output=True, text=True)
+@pytest.mark.parametrize('program', ['tenon-slirp', 'tenon-view'])
+def test_manual_of_a_program_beside(programs, program):
+    text = subprocess.run([programs / program, '--help'], capture_output=True, text=True)
     flags = set(re.findall(r'^  --([a-z-]+)', text.stdout, re.M))
-    page = man_page('tenon-slirp.8')
+    page = man_page(program + '.8')
     manual = set(re.findall(r'--([a-z-]+)', page[page.index('.SH OPTIONS'):]))
     assert len(flags) > 5 and flags <= manual, flags - manual
 
@@ -239,7 +240,7 @@ def test_manual_pages_format(programs):
     if not shutil.which('groff'):
         pytest.skip('groff is missing')
     pages = list((BUILD / 'docs/man').glob('*.[158]'))
-    assert len(pages) == 13
+    assert len(pages) == 15
     for page in pages:
         result = subprocess.run(['groff', '-man', '-Tascii', '-ww', page], capture_output=True,
                                 text=True)

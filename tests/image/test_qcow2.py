@@ -9,7 +9,7 @@ import random
 import pytest
 
 OPTIONS = ['compat=0.10', 'compat=1.1', 'cluster_size=512', 'cluster_size=4k', 'cluster_size=2M',
-           'refcount_bits=1', 'refcount_bits=2', 'refcount_bits=8', 'refcount_bits=32',
+           'refcount_bits=1', 'refcount_bits=2', 'refcount_bits=4', 'refcount_bits=8', 'refcount_bits=32',
            'refcount_bits=64', 'lazy_refcounts=on', 'compression_type=zstd',
            'cluster_size=1k,refcount_bits=64']
 

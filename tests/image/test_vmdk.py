@@ -13,7 +13,7 @@ KINDS = ['monolithicSparse', 'monolithicFlat', 'twoGbMaxExtentSparse', 'twoGbMax
          'streamOptimized']
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', [*KINDS, 'monolithicSparse,adapter_type=lsilogic,hwversion=6'])
 def test_both_ways(images, kind):
     both_ways(images, 'vmdk', 'subformat=' + kind, check=True)
 

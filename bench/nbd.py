@@ -42,6 +42,7 @@ def once(server, readonly, load, folder):
     """Seconds of the load, processor seconds of the server."""
     words = server + (['--read-only'] if readonly else []) + ['image.qcow2']
     process = subprocess.Popen(words, cwd=folder, stdout=subprocess.DEVNULL)
+    subprocess.run(['cat', 'image.qcow2'], cwd=folder, check=True, stdout=subprocess.DEVNULL)  # into memory
     socket = os.path.join(folder, 's.sock')
     while not os.path.exists(socket):
         time.sleep(0.01)

@@ -1,5 +1,6 @@
 """
-Media that others made, from Debian's packages: iPXE's own disc, and memtest86+ from a GRUB disc.
+Media that others made, from Debian's packages: iPXE's own disc and kernel, GRUB's rescue disc, and
+memtest86+ from a GRUB disc.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -14,6 +15,7 @@ from conftest import ROOT, read_until
 from test_ahci import TIMEOUT
 from test_discs import TOOLS
 from test_firmware_disk import FIRMWARE
+from test_screen import Watch
 
 GRUB_CFG = """serial --unit=0 --speed=115200
 terminal_output serial console
@@ -57,11 +59,11 @@ def grub_disc(directory, entry, files):
     shutil.rmtree(root)
 
 
-def start(tenon, kind, *args):
+def start(tenon, kind, *args, **options):
     if not pathlib.Path(FIRMWARE[kind]).exists():
         pytest.skip('%s is missing' % FIRMWARE[kind])
     extra = ('--firmware-vars', 'vars.fd') if kind == 'uefi' else ()
-    return tenon.start('run', '--accel', 'soft', '--firmware', kind, *extra, *args)
+    return tenon.start('run', '--accel', 'soft', '--firmware', kind, *extra, *args, **options)
 
 
 def test_ipxe_starts_from_its_own_disc(tenon):
@@ -69,6 +71,32 @@ def test_ipxe_starts_from_its_own_disc(tenon):
                     package('ipxe') / 'usr/lib/ipxe/ipxe.iso')
     read_until(process, 'iPXE initialising devices...ok', TIMEOUT)
     read_until(process, 'using virtio-net', TIMEOUT)
+
+
+def test_ipxe_starts_as_a_kernel_of_grub(tenon):
+    grub_disc(tenon.directory, '    linux16 /boot/ipxe.lkrn',
+              [package('ipxe') / 'usr/lib/ipxe/ipxe.lkrn'])
+    process = start(tenon, 'bios', '--memory', '128M', '--net', 'user,model=e1000e', '--cdrom',
+                    'disc.iso')
+    read_until(process, 'iPXE initialising devices...ok', TIMEOUT)
+    read_until(process, 'using 82574l', TIMEOUT)
+
+
+def test_grubs_rescue_disc(tenon):
+    process = start(tenon, 'bios', '--memory', '128M', '--console', 'vga', '--cdrom',
+                    package('grub-rescue-pc') / 'usr/lib/grub-rescue/grub-rescue-cdrom.iso',
+                    stdin=subprocess.PIPE)
+    watch = Watch(process)
+    # A key that comes early waits in the BIOS: to the command line, past the menu.
+    watch.expect('GRUB')
+    watch.type(b'c')
+    watch.expect('grub>')
+    # Few at a time: the BIOS has room for 15.
+    watch.type(b'echo 6$grub_cpu\r')
+    watch.expect('6i386')
+    # By ACPI, whose tables GRUB reads by itself.
+    watch.type(b'halt\r')
+    assert process.wait(TIMEOUT) == 0, process.stderr.read()
 
 
 @pytest.mark.parametrize('kind, program', [('bios', 'memtest86+x64.bin'),

@@ -45,7 +45,7 @@ struct builder {
     struct buf *out;
     size_t start;               /* of the block in `out` */
     uint64_t gpa;               /* of the block */
-    uint64_t table[TABLES_MAX]; /* addresses for the XSDT */
+    uint64_t table[TABLES_MAX]; /* addresses for RSDT and XSDT */
     unsigned tables;
     struct acpi_layout layout;
 };
@@ -281,24 +281,28 @@ static void tpm2(struct builder *b)
     end_table(b, address, true);
 }
 
-static uint64_t xsdt(struct builder *b)
+/* RSDT or XSDT, by the size of its addresses. */
+static uint64_t root_table(struct builder *b, const char *signature, uint8_t size)
 {
-    uint64_t address = begin_table(b, "XSDT", 1);
-    buf_extend(b->out, (size_t)8 * b->tables);
+    uint64_t address = begin_table(b, signature, 1);
+    buf_extend(b->out, (size_t)size * b->tables);
     for (unsigned i = 0; i < b->tables; i++)
-        put_pointer(b, address, HEADER_SIZE + 8 * i, 8, b->table[i]);
+        put_pointer(b, address, HEADER_SIZE + size * i, size, b->table[i]);
     end_table(b, address, false);
     return address;
 }
 
-static void rsdp(struct builder *b, uint64_t xsdt_address)
+static void rsdp(struct builder *b)
 {
+    /* Who knows ACPI 1.0 alone looks for an RSDT at any address, 0 too: GRUB's `halt` does. */
+    uint64_t rsdt = root_table(b, "RSDT", 4), xsdt = root_table(b, "XSDT", 8);
     uint8_t *table = at(b, b->gpa);
     memcpy(table, "RSD PTR ", 8);
     memcpy(table + 9, "TENON ", 6);
-    table[15] = 2; /* revision; no RSDT */
+    table[15] = 2; /* revision */
+    put_pointer(b, b->gpa, 16, 4, rsdt);
     put_le32(table + 20, RSDP_SIZE);
-    put_pointer(b, b->gpa, 24, 8, xsdt_address);
+    put_pointer(b, b->gpa, 24, 8, xsdt);
     put_checksum(b, b->gpa, 8, 20);
     put_checksum(b, b->gpa, 32, RSDP_SIZE);
 }
@@ -337,7 +341,7 @@ struct err *acpi_build(const struct acpi_config *config, uint64_t gpa, size_t si
         hpet(&b);
     if (config->tpm)
         tpm2(&b);
-    rsdp(&b, xsdt(&b));
+    rsdp(&b);
     if (out->len - b.start > size_max)
         return err_new("ACPI: the tables need %zu bytes, there are %zu", out->len - b.start,
                        size_max);

@@ -84,7 +84,7 @@ static void iasl_accepts(const char *dir, const char *name, const uint8_t *table
         fail_msg("iasl does not like %s", name);
 }
 
-/* Every table that the XSDT names, and the DSDT behind the FADT. */
+/* Every table that the XSDT names, and the RSDT too, and the DSDT behind the FADT. */
 static void check_block(const struct acpi_config *config, bool with_iasl, const char *dir)
 {
     struct buf block = BUF_INIT;
@@ -97,9 +97,14 @@ static void check_block(const struct acpi_config *config, bool with_iasl, const 
     uint32_t len = get_le32(xsdt + 4);
     assert_memory_equal(xsdt, "XSDT", 4);
     assert_int_equal(sum(xsdt, len), 0);
+    const uint8_t *rsdt = table_at(&block, get_le32(block.data + 16));
+    assert_memory_equal(rsdt, "RSDT", 4);
+    assert_int_equal(sum(rsdt, get_le32(rsdt + 4)), 0);
+    assert_int_equal(get_le32(rsdt + 4) - 36, (len - 36) / 2);
     unsigned found = 0;
     for (uint32_t at = 36; at < len; at += 8) {
         const uint8_t *table = table_at(&block, get_le64(xsdt + at));
+        assert_int_equal(get_le32(rsdt + 36 + 4 * found), get_le64(xsdt + at));
         char name[5] = {0};
         memcpy(name, table, 4);
         assert_int_equal(sum(table, get_le32(table + 4)), 0);

@@ -296,6 +296,23 @@ def test_grub_menu_and_linux_console(tenon, disk):  # noqa: F811
     serial.close()
 
 
+def test_grub_menu_under_uefi(tenon, disk):  # noqa: F811
+    """OVMF draws text as a picture; the keys are those of the PS/2 keyboard."""
+    process = tenon.start('run', '--accel', 'soft', '--firmware', 'uefi', '--firmware-vars', 'vars.fd',
+                          '--vga', '--disk', '%s,readonly' % disk('uefi'), '--qmp', 'qmp.sock')
+    # A key that comes early waits in the firmware, and stops the menu's clock.
+    read_until(process, 'BdsDxe: starting', timeout=PATIENCE)
+    assert tenon.run_beside('keys', 'qmp.sock', 'down').returncode == 0
+    read_until(process, '*Tenon, with shell', timeout=PATIENCE)
+    expect_golden(tenon, 'grub-menu-uefi.png', ignore=range(104, 130))
+    assert tenon.run_beside('keys', 'qmp.sock', 'ret').returncode == 0
+    read_until(process, 'disk: a shell', timeout=PATIENCE)
+    qmp = Qmp(tenon.directory / 'qmp.sock')
+    qmp.command('quit')
+    qmp.close()
+    process.wait(timeout=60)
+
+
 INIT = r"""#!/bin/busybox sh
 /bin/busybox mount -t devtmpfs dev /dev
 while read -r module; do /bin/busybox insmod /modules/$module; done </modules/order

@@ -81,6 +81,7 @@ struct block_req {
     /* The node's, until done. */
     struct list link;
     struct block_queue *queue;
+    uint64_t started_ns;
     uint64_t moved;      /* bytes of the current step that are through */
     struct iovec held;   /* the original of the segment that a short transfer cut in two */
     unsigned held_index; /* ... and its place in iov; iov_count: none is cut */
@@ -102,6 +103,22 @@ struct err *block_open_removable(const struct block_options *options, struct blo
 /* No request is in flight. */
 void block_close(struct block *block);
 void block_get_info(const struct block *block, struct block_info *info);
+
+/* What a node has done with requests of one kind since it was opened. */
+#define BLOCK_LATENCY_BOUNDS 11
+struct block_op_stats {
+    uint64_t requests, bytes; /* that went well */
+    uint64_t failures;
+    uint64_t time_ns; /* of those that went well, from their submission on */
+    /* How many took less than block_latency_bound[i], and not less than the one before; then the
+     * rest. */
+    uint64_t bin[BLOCK_LATENCY_BOUNDS + 1];
+};
+extern const uint64_t block_latency_bound[BLOCK_LATENCY_BOUNDS]; /* ns */
+/* Any thread. */
+void block_get_stats(const struct block *block, enum block_op op, struct block_op_stats *stats);
+/* Requests that are not done yet. */
+uint64_t block_in_flight(const struct block *block);
 /*
  * With hold_errors: `fn` hears of each request that is held back, with -errno, on its queue's loop.
  * Before the first request.

@@ -1,6 +1,6 @@
 /*
  * QMP commands and events of one VM. Names and shapes are those of QEMU's QAPI schema
- * (qapi/run-state.json, qapi/stats.json, qapi/machine.json), where it has the thing; events
+ * (qapi/run-state.json, qapi/machine.json), where it has the thing; events
  * TENON_... are ours. All on the control loop.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -108,54 +108,13 @@ static struct err *quit(void *opaque, const json_t *arguments, json_t **result)
     return NULL;
 }
 
-/* The engine's counters by name. */
-struct stat_field {
-    const char *name;
-    size_t offset;
-};
-
-#define STAT(field)                                                                                \
-    {                                                                                              \
-#field, offsetof(struct accel_stats, field)                                                \
-    }
-static const struct stat_field stat_fields[] = {
-    STAT(instructions),  STAT(exits),      STAT(pio),        STAT(mmio),
-    STAT(halts),         STAT(interrupts), STAT(tlb_misses), STAT(translations),
-    STAT(invalidations), STAT(native),     STAT(lockstep),   STAT(cpu_ns),
-};
-
-static uint64_t stat_value(const struct accel_stats *stats, const struct stat_field *field)
-{
-    uint64_t value;
-
-    memcpy(&value, (const char *)stats + field->offset, sizeof(value));
-    return value;
-}
-
-/* QAPI: a list of results, one a provider; ours has one, the engine. */
-static struct err *query_stats(void *opaque, const json_t *arguments, json_t **result)
-{
-    struct vm_control *control = opaque;
-    const json_t *target = json_object_get(arguments, "target");
-    struct accel_stats stats = {0};
-    json_t *list;
-
-    if (target && (!json_is_string(target) || strcmp(json_string_value(target), "vm")))
-        return err_new("query-stats: only the target 'vm' has statistics");
-    vm_stats(control->vm, &stats);
-    list = json_array();
-    for (size_t i = 0; i < ARRAY_SIZE(stat_fields); i++)
-        json_array_append_new(list, json_pack("{s:s, s:I}", "name", stat_fields[i].name, "value",
-                                              (json_int_t)stat_value(&stats, &stat_fields[i])));
-    *result = json_pack("[{s:s, s:o}]", "provider", vm_accel_name(control->vm), "stats", list);
-    return NULL;
-}
-
 static const struct qmp_command commands[] = {
     {"query-status", query_status},
     {"query-name", query_name},
     {"query-kvm", query_kvm},
-    {"query-stats", query_stats},
+    {"query-stats", vm_stats_query},
+    {"query-blockstats", vm_stats_disks},
+    {"tenon-query-netstats", vm_stats_nets},
     {"stop", stop},
     {"cont", cont},
     {"system_powerdown", system_powerdown},
@@ -344,15 +303,18 @@ static json_t *timeline_list(const struct timeline *timeline)
     return list;
 }
 
+static void set_counter(void *opaque, const char *name, uint64_t value)
+{
+    json_object_set_new(opaque, name, json_integer((json_int_t)value));
+}
+
 json_t *vm_control_report(const struct vm_control *control, const struct vm_result *result)
 {
     struct accel_stats stats = {0};
     json_t *counters = json_object();
 
     vm_stats(control->vm, &stats);
-    for (size_t i = 0; i < ARRAY_SIZE(stat_fields); i++)
-        json_object_set_new(counters, stat_fields[i].name,
-                            json_integer((json_int_t)stat_value(&stats, &stat_fields[i])));
+    vm_stats_counters(&stats, set_counter, counters);
     if (stats.cpu_ns)
         json_object_set_new(counters, "mips",
                             json_real((double)stats.instructions * 1e3 / (double)stats.cpu_ns));

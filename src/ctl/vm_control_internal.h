@@ -76,6 +76,10 @@ vm_command vm_machine_reset, vm_machine_nmi, vm_machine_cpus, vm_machine_memory;
 vm_command vm_machine_chardevs, vm_machine_pci;
 void vm_machine_was_reset(void *opaque, bool by_guest);
 void vm_machine_boot_failed(void *opaque);
+/* vm_stats.c: commands; and the engine's counters by name. */
+vm_command vm_stats_query, vm_stats_disks, vm_stats_nets;
+void vm_stats_counters(const struct accel_stats *stats,
+                       void (*each)(void *opaque, const char *name, uint64_t value), void *opaque);
 /* vm_screen.c: commands. */
 vm_command vm_screen_dump, vm_screen_send_key, vm_screen_send_event, vm_screen_share;
 /* vm_tpm.c: commands. */

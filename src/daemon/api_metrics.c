@@ -1,5 +1,5 @@
 /*
- * REST: metrics of all VMs, in the text format of Prometheus (version 0.0.4).
+ * REST: metrics of all VMs, as Prometheus reads them.
  *
  * The VMs are asked all at once; one that does not answer in time is in it with what we know.
  *
@@ -11,16 +11,34 @@
 
 #include "base/clock.h"
 #include "daemon/api.h"
+#include "daemon/metrics.h"
 
 #define PATIENCE_NS (2 * NSEC_PER_SEC)
 
-/* One VM in a scrape. */
-struct row {
+/* By enum metrics_question. */
+static const struct {
+    const char *command, *target;
+} questions[METRICS_QUESTIONS] = {
+    [METRICS_ENGINE] = {"query-stats", "vm"},
+    [METRICS_VCPUS] = {"query-stats", "vcpu"},
+    [METRICS_DISKS] = {"query-blockstats", NULL},
+    [METRICS_NETS] = {"tenon-query-netstats", NULL},
+};
+
+struct scrape;
+
+/* One question to one VM. */
+struct question {
     struct scrape *scrape;
+    json_t *answer; /* NULL: none */
+};
+
+/* One VM in a scrape: it may be deleted meanwhile. */
+struct row {
     char *name, *state;
     pid_t keeper;
     uint64_t memory, started_ns;
-    json_t *stats; /* what query-stats said; NULL: nothing */
+    struct question question[METRICS_QUESTIONS];
 };
 
 struct scrape {
@@ -36,124 +54,46 @@ static void scrape_free(struct scrape *scrape)
     for (unsigned i = 0; i < scrape->count; i++) {
         free(scrape->row[i].name);
         free(scrape->row[i].state);
-        json_decref(scrape->row[i].stats);
+        for (unsigned q = 0; q < METRICS_QUESTIONS; q++)
+            json_decref(scrape->row[i].question[q].answer);
     }
     free(scrape);
-}
-
-/* ---- the text; names of VMs need no escape ---- */
-
-static void head(struct buf *out, const char *name, const char *type, const char *help)
-{
-    buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
-}
-
-/* A counter of the engine; a missing one is no line. */
-static bool find_stat(const struct row *row, const char *name, uint64_t *value)
-{
-    const json_t *stats = json_object_get(json_array_get(row->stats, 0), "stats");
-    json_t *stat;
-    size_t i;
-
-    json_array_foreach((json_t *)(uintptr_t)stats, i, stat)
-    {
-        const char *key = json_string_value(json_object_get(stat, "name"));
-        if (!key || strcmp(key, name) != 0)
-            continue;
-        *value = (uint64_t)json_integer_value(json_object_get(stat, "value"));
-        return true;
-    }
-    return false;
-}
-
-static void engine_metrics(struct buf *out, const struct scrape *scrape)
-{
-    static const struct {
-        const char *metric, *stat, *cause, *help; /* help NULL: of the family before */
-    } families[] = {
-        {"tenon_vm_instructions_total", "instructions", NULL, "Guest instructions."},
-        {"tenon_vm_interrupts_total", "interrupts", NULL, "Interrupts that the guest took."},
-        {"tenon_vm_exits_total", "exits", NULL, "Times that the engine was left."},
-        {"tenon_vm_exit_causes_total", "pio", "pio", "What the guest wanted of devices, by kind."},
-        {"tenon_vm_exit_causes_total", "mmio", "mmio", NULL},
-        {"tenon_vm_exit_causes_total", "halts", "halt", NULL},
-    };
-
-    for (size_t i = 0; i < ARRAY_SIZE(families); i++) {
-        if (families[i].help)
-            head(out, families[i].metric, "counter", families[i].help);
-        for (unsigned vm = 0; vm < scrape->count; vm++) {
-            const struct row *row = &scrape->row[vm];
-            uint64_t value;
-            if (!find_stat(row, families[i].stat, &value))
-                continue;
-            buf_printf(out, "%s{vm=\"%s\"", families[i].metric, row->name);
-            if (families[i].cause)
-                buf_printf(out, ",cause=\"%s\"", families[i].cause);
-            buf_printf(out, "} %llu\n", (unsigned long long)value);
-        }
-    }
-    head(out, "tenon_vm_cpu_seconds_total", "counter", "CPU time of the virtual CPUs.");
-    for (unsigned vm = 0; vm < scrape->count; vm++) {
-        uint64_t value;
-        if (find_stat(&scrape->row[vm], "cpu_ns", &value))
-            buf_printf(out, "tenon_vm_cpu_seconds_total{vm=\"%s\"} %.9f\n", scrape->row[vm].name,
-                       (double)value / 1e9);
-    }
-}
-
-static void process_metrics(struct buf *out, const struct scrape *scrape)
-{
-    head(out, "tenon_vm_resident_memory_bytes", "gauge", "Memory of the VM's processes in use.");
-    for (unsigned i = 0; i < scrape->count; i++) {
-        uint64_t resident, cpu_ns;
-        if (process_tree_usage(scrape->row[i].keeper, &resident, &cpu_ns))
-            buf_printf(out, "tenon_vm_resident_memory_bytes{vm=\"%s\"} %llu\n", scrape->row[i].name,
-                       (unsigned long long)resident);
-    }
-    head(out, "tenon_vm_process_cpu_seconds_total", "counter", "CPU time of the VM's processes.");
-    for (unsigned i = 0; i < scrape->count; i++) {
-        uint64_t resident, cpu_ns;
-        if (process_tree_usage(scrape->row[i].keeper, &resident, &cpu_ns))
-            buf_printf(out, "tenon_vm_process_cpu_seconds_total{vm=\"%s\"} %.2f\n",
-                       scrape->row[i].name, (double)cpu_ns / 1e9);
-    }
-}
-
-static void vm_metrics(struct buf *out, const struct scrape *scrape)
-{
-    head(out, "tenon_vm_state", "gauge", "1 for the state that the VM is in.");
-    for (unsigned i = 0; i < scrape->count; i++)
-        buf_printf(out, "tenon_vm_state{vm=\"%s\",state=\"%s\"} 1\n", scrape->row[i].name,
-                   scrape->row[i].state);
-    head(out, "tenon_vm_memory_bytes", "gauge", "Memory that the guest is given.");
-    for (unsigned i = 0; i < scrape->count; i++)
-        buf_printf(out, "tenon_vm_memory_bytes{vm=\"%s\"} %llu\n", scrape->row[i].name,
-                   (unsigned long long)scrape->row[i].memory);
-    head(out, "tenon_vm_start_time_seconds", "gauge", "When a VM that runs was started.");
-    for (unsigned i = 0; i < scrape->count; i++)
-        if (scrape->row[i].keeper)
-            buf_printf(out, "tenon_vm_start_time_seconds{vm=\"%s\"} %.3f\n", scrape->row[i].name,
-                       (double)scrape->row[i].started_ns / 1e9);
 }
 
 static void daemon_metrics(struct buf *out, const struct daemon *daemon)
 {
     uint64_t resident, cpu_ns;
 
-    head(out, "tenon_build_info", "gauge", "The version of tenond.");
+    metrics_head(out, "tenon_build_info", "gauge", "The version of tenond.");
     buf_text(out, "tenon_build_info{version=\"" TENON_VERSION "\"} 1\n");
-    head(out, "process_start_time_seconds", "gauge", "When tenond was started.");
+    metrics_head(out, "process_start_time_seconds", "gauge", "When tenond was started.");
     buf_printf(out, "process_start_time_seconds %.3f\n", (double)daemon->started_ns / 1e9);
     if (!process_usage(getpid(), &resident, &cpu_ns))
         return;
-    head(out, "process_resident_memory_bytes", "gauge", "Memory of tenond in use.");
+    metrics_head(out, "process_resident_memory_bytes", "gauge", "Memory of tenond in use.");
     buf_printf(out, "process_resident_memory_bytes %llu\n", (unsigned long long)resident);
-    head(out, "process_cpu_seconds_total", "counter", "CPU time of tenond.");
+    metrics_head(out, "process_cpu_seconds_total", "counter", "CPU time of tenond.");
     buf_printf(out, "process_cpu_seconds_total %.2f\n", (double)cpu_ns / 1e9);
 }
 
 /* ---- asking ---- */
+
+static void write_vms(const struct scrape *scrape, struct buf *out)
+{
+    scoped(free_cleanup) struct metrics_vm *vms = xcalloc(scrape->count + 1, sizeof(*vms));
+
+    for (unsigned i = 0; i < scrape->count; i++) {
+        const struct row *row = &scrape->row[i];
+        vms[i] = (struct metrics_vm){.name = row->name,
+                                     .state = row->state,
+                                     .keeper = row->keeper,
+                                     .memory = row->memory,
+                                     .started_ns = row->started_ns};
+        for (unsigned q = 0; q < METRICS_QUESTIONS; q++)
+            vms[i].answer[q] = row->question[q].answer;
+    }
+    metrics_write(out, vms, scrape->count);
+}
 
 static void answer(struct scrape *scrape)
 {
@@ -162,9 +102,7 @@ static void answer(struct scrape *scrape)
 
     scrape->call = NULL;
     daemon_metrics(&out, call->daemon);
-    vm_metrics(&out, scrape);
-    process_metrics(&out, scrape);
-    engine_metrics(&out, scrape);
+    write_vms(scrape, &out);
     api_answer_bytes(call, "text/plain; version=0.0.4; charset=utf-8", out.data, out.len);
     buf_fini(&out);
 }
@@ -174,7 +112,7 @@ static void on_late(void *opaque)
     answer(opaque);
 }
 
-static void row_done(struct scrape *scrape)
+static void question_done(struct scrape *scrape)
 {
     if (--scrape->pending)
         return;
@@ -183,29 +121,31 @@ static void row_done(struct scrape *scrape)
     scrape_free(scrape);
 }
 
-static void on_stats(void *opaque, const json_t *result, const struct err *err)
+static void on_answer(void *opaque, const json_t *result, const struct err *err)
 {
-    struct row *row = opaque;
+    struct question *question = opaque;
 
-    if (!err)
-        row->stats = json_deep_copy(result);
-    row_done(row->scrape);
+    if (!err && question->scrape->call)
+        question->answer = json_deep_copy(result);
+    question_done(question->scrape);
 }
 
 static void add_row(struct scrape *scrape, struct instance *vm)
 {
     struct row *row = &scrape->row[scrape->count++];
 
-    row->scrape = scrape;
     row->name = xstrdup(vm->name);
     row->state = xstrdup(instance_state_text(vm));
     row->keeper = vm->keeper.pid;
     row->memory = (uint64_t)json_integer_value(json_object_get(vm->config, "memory"));
     row->started_ns = vm->started_ns;
-    if (!link_is_ready(vm->qmp))
-        return;
-    scrape->pending++;
-    link_run(vm->qmp, "query-stats", json_pack("{s:s}", "target", "vm"), -1, on_stats, row);
+    for (unsigned i = 0; i < METRICS_QUESTIONS && link_is_ready(vm->qmp); i++) {
+        row->question[i].scrape = scrape;
+        scrape->pending++;
+        link_run(vm->qmp, questions[i].command,
+                 questions[i].target ? json_pack("{s:s}", "target", questions[i].target) : NULL, -1,
+                 on_answer, &row->question[i]);
+    }
 }
 
 static struct err *get_metrics(struct api_call *call)
@@ -221,7 +161,7 @@ static struct err *get_metrics(struct api_call *call)
     list_for_each (vm, &fleet->instances, link)
         if (identity_sees(&call->who, vm->name))
             add_row(scrape, vm);
-    row_done(scrape);
+    question_done(scrape);
     return NULL;
 }
 

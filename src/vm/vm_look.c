@@ -20,6 +20,34 @@ int vm_look_thread(const struct vm *vm, unsigned cpu)
     return __atomic_load_n(&vm->cpu[cpu].tid, __ATOMIC_RELAXED);
 }
 
+void vm_look_cpu_stats(const struct vm *vm, unsigned cpu, struct accel_stats *stats)
+{
+    *stats = (struct accel_stats){0};
+    vm->accel->vcpu_stats(vm->cpu[cpu].vcpu, stats);
+}
+
+/* The I/O loop counts on meanwhile. */
+static uint64_t look_at(const uint64_t *counter)
+{
+    return __atomic_load_n(counter, __ATOMIC_RELAXED);
+}
+
+void vm_look_net_stats(const struct vm *vm, unsigned net, struct vm_net_stats *stats)
+{
+    *stats = (struct vm_net_stats){0};
+    for (unsigned queue = 0; queue < VM_QUEUES_MAX; queue++) {
+        /* The host's end: what it receives is what the guest sends. */
+        const struct net_port *port = vm->board.port[net][queue];
+        if (!port)
+            continue;
+        stats->tx_frames += look_at(&port->rx_frames);
+        stats->tx_bytes += look_at(&port->rx_bytes);
+        stats->rx_frames += look_at(&port->tx_frames);
+        stats->rx_bytes += look_at(&port->tx_bytes);
+        stats->dropped += look_at(&port->dropped);
+    }
+}
+
 /* Its address is read as the guest would read it, so that half of a change is never seen. */
 static void look_at_bar(struct pci_device *pci, unsigned index, struct vm_pci_bar *bar)
 {

@@ -13,6 +13,15 @@ const struct vm_config *vm_look_config(const struct vm *vm);
 /* The kernel's id of the vCPU's thread; 0 until it runs. */
 int vm_look_thread(const struct vm *vm, unsigned cpu);
 
+/* The engine's counters of one vCPU. */
+void vm_look_cpu_stats(const struct vm *vm, unsigned cpu, struct accel_stats *stats);
+
+/* Frames and bytes of a network, as the guest counts them: tx is what it sent. */
+struct vm_net_stats {
+    uint64_t tx_frames, tx_bytes, rx_frames, rx_bytes, dropped;
+};
+void vm_look_net_stats(const struct vm *vm, unsigned net, struct vm_net_stats *stats);
+
 struct vm_pci_bar {
     unsigned index;
     bool io, prefetchable, wide; /* port space; 64-bit address */

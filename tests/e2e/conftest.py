@@ -347,3 +347,15 @@ def tenond(tenon):
 def echo(tenon):
     """A guest that says hello, then sends back what it gets, one up."""
     return tenon.guest('echo', serial_text('hello\n') + ECHO)
+
+
+@pytest.fixture
+def command(tenond):
+    """Runs `tenon` for this daemon."""
+    def run(*words, status=0, out=False):
+        environment = dict(tenond.tenon.environment(), TENON_SOCKET=str(tenond.socket))
+        done = subprocess.run([tenond.tenon.path, *map(str, words)], env=environment, text=True,
+                              cwd=tenond.directory, stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
+        assert done.returncode == status, (words, done.stdout, done.stderr)
+        return done.stdout if out or not status else done.stderr
+    return run

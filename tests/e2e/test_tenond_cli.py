@@ -1,5 +1,5 @@
 """
-The commands on tenond's VMs, tokens and audit log; metrics.
+The commands on tenond's VMs, tokens and audit log.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -12,22 +12,10 @@ import time
 
 import pytest
 
-from conftest import HALT, SPIN, wait_for
+from conftest import HALT, wait_for
 from tenond import Tenond
 
 FILE = 'name: web\nkernel: echo\nmemory: 16M\nboard: micro\naccel: soft\ndebug-exit: true\n'
-
-
-@pytest.fixture
-def command(tenond):
-    """Runs `tenon` for this daemon."""
-    def run(*words, status=0, out=False):
-        environment = dict(tenond.tenon.environment(), TENON_SOCKET=str(tenond.socket))
-        done = subprocess.run([tenond.tenon.path, *map(str, words)], env=environment, text=True,
-                              cwd=tenond.directory, stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
-        assert done.returncode == status, (words, done.stdout, done.stderr)
-        return done.stdout if out or not status else done.stderr
-    return run
 
 
 def test_life(tenond, command, tenon, echo):
@@ -160,47 +148,6 @@ def test_audit(tenond, command):
     path = tenond.state / 'audit.log'
     path.write_bytes(path.read_bytes().replace(b'createToken', b'createTokem'))
     assert 'audit log: line 1 was changed' in command('audit', 'verify', '--state', tenond.state, status=1)
-
-
-def read_metrics(text):
-    """The lines as {name with labels: value}; every family has one HELP and one TYPE before it."""
-    values, types = {}, {}
-    for line in text.splitlines():
-        if line.startswith('# TYPE '):
-            name, kind = line.split()[2:]
-            assert name not in types and kind in ('gauge', 'counter')
-            types[name] = kind
-        elif not line.startswith('# HELP '):
-            match = re.fullmatch(r'([a-z_]+)((?:\{[a-z]+="[^"]*"(?:,[a-z]+="[^"]*")*\})?) ([0-9.]+)', line)
-            assert match, line
-            assert match[1] in types, line
-            assert (types[match[1]] == 'counter') == match[1].endswith('_total'), line
-            assert match[1] + match[2] not in values
-            values[match[1] + match[2]] = float(match[3])
-    return values
-
-
-def test_metrics(tenond, command, tenon):
-    """Figures agree with those of the VM itself, and counters rise."""
-    tenond.create('busy', tenon.guest('spin', SPIN), memory='32M')
-    tenond.create('idle', tenon.guest('halt', HALT))
-    tenond.act('busy', 'start', wait=20)
-    before = read_metrics(command('metrics'))
-    assert before['tenon_vm_state{vm="busy",state="running"}'] == 1
-    assert before['tenon_vm_state{vm="idle",state="stopped"}'] == 1
-    assert before['tenon_vm_memory_bytes{vm="busy"}'] == 32 << 20
-    assert before['tenon_vm_resident_memory_bytes{vm="busy"}'] > 1 << 20
-    key = 'tenon_vm_instructions_total{vm="busy"}'
-    wait_for(lambda: read_metrics(command('metrics'))[key] > before[key])
-    tenond.act('busy', 'pause')
-    wait_for(lambda: tenond.get('busy')['state'] == 'paused')
-    after = read_metrics(command('metrics'))
-    tenond.act('busy', 'stop', wait=20)
-    stats = tenond.get('busy')['last']['stats']
-    assert stats['instructions'] == after[key]
-    assert abs(stats['cpu_ns'] / 1e9 - after['tenon_vm_cpu_seconds_total{vm="busy"}']) < 0.01
-    mine = tenond.token('mine', 'viewer', vms=['idle'])
-    assert b'busy' not in tenond.good('GET', '/v1/metrics', headers=mine).body
 
 
 @pytest.mark.soak

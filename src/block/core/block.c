@@ -423,6 +423,7 @@ void block_submit(struct block_queue *queue, struct block_req *req)
     req->retries = 0;
     req->bounced = false;
     queue->accepted++;
+    block_stats_begin(req);
     int error = queue->lost ? -EIO : validate(block, req);
     if (error) {
         finish(req, error);
@@ -488,6 +489,7 @@ static void serve(struct block_queue *queue, bool wait)
         list_remove(&req->link);
         queue->accepted--;
         any = true;
+        block_stats_end(req);
         req->done(req, req->result);
     }
     queue->ops->flush(queue);
@@ -525,6 +527,7 @@ static void retry(void *opaque)
         struct block_req *req = list_first(&again, struct block_req, link);
         list_remove(&req->link);
         queue->accepted--; /* it is not new */
+        block_stats_again(req);
         block_submit(queue, req);
     }
     queue->ops->flush(queue);

@@ -36,7 +36,15 @@ struct block {
     struct list queues;
     /* Learnt from refusals; any queue's loop may set them. */
     bool no_punch, no_zero_range;
+    /* stats.c; all atomic. */
+    uint64_t submitted, completed;
+    struct block_op_stats op_stats[BLOCK_ZERO + 1];
 };
+
+/* A request comes, comes once more after it was held back, is done; on its queue's loop. */
+void block_stats_begin(struct block_req *req);
+void block_stats_again(const struct block_req *req);
+void block_stats_end(const struct block_req *req);
 
 /* A step, as an engine sees it. */
 enum block_call {

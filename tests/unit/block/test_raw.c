@@ -173,6 +173,23 @@ static void verify(struct bed *bed)
     free(back);
 }
 
+/* What the node says that it has done. */
+static void expect_stats(const struct bed *bed, enum block_op op, uint64_t requests, uint64_t bytes,
+                         uint64_t failures)
+{
+    struct block_op_stats stats;
+    uint64_t sum = 0;
+    block_get_stats(bed->block, op, &stats);
+    assert_int_equal(stats.requests, requests);
+    assert_int_equal(stats.bytes, bytes);
+    assert_int_equal(stats.failures, failures);
+    for (unsigned i = 0; i < ARRAY_SIZE(stats.bin); i++)
+        sum += stats.bin[i];
+    assert_int_equal(sum, requests);
+    assert_true(!requests == !stats.time_ns);
+    assert_int_equal(block_in_flight(bed->block), 0);
+}
+
 static void exercise(enum block_engine engine, enum block_cache cache)
 {
     struct bed bed;
@@ -220,6 +237,11 @@ static void exercise(enum block_engine engine, enum block_cache cache)
     assert_true((uint64_t)status.st_blocks * 512 < SIZE);
     assert_int_equal(status.st_size, SIZE);
     assert_true(bed.batches > 0);
+    expect_stats(&bed, BLOCK_WRITE, 3, 8192 + MIB(1) + 600 * 1024, 0);
+    expect_stats(&bed, BLOCK_READ, 5, 3 * SIZE + 600 * 1024 - 8192 + 1600 * 512, 0);
+    expect_stats(&bed, BLOCK_ZERO, 2, 65536 + 700 * 1024, 0);
+    expect_stats(&bed, BLOCK_DISCARD, 1, MIB(1), 0);
+    expect_stats(&bed, BLOCK_FLUSH, 1, 0, 0);
     free(bytes);
     bed_close(&bed);
 }
@@ -275,6 +297,8 @@ static void refusals(enum block_engine engine)
     /* The file is cut behind our back: an error, not a hang. */
     assert_int_equal(truncate(bed.path, 4096), 0);
     assert_int_equal(transfer(&bed, BLOCK_READ, 8192, bytes, 512, 1, 0), -EIO);
+    expect_stats(&bed, BLOCK_READ, 1, SIZE, 5);
+    expect_stats(&bed, BLOCK_WRITE, 1, 0, 2);
     bed_close(&bed);
 
     if (!bed_open(&bed, engine, BLOCK_CACHE_WRITEBACK, true))
@@ -317,6 +341,7 @@ static void many(enum block_engine engine, enum block_cache cache)
         requests[i]->req.iov_count = 2;
         block_submit(bed.queue, &requests[i]->req);
     }
+    assert_int_equal(block_in_flight(bed.block), COUNT);
     block_drain(bed.queue);
     assert_int_equal(bed.done, COUNT);
     for (unsigned i = 0; i < COUNT; i++) {

@@ -49,6 +49,7 @@ extern const struct command command_show;
 extern const struct command command_start;
 extern const struct command command_token;
 extern const struct command command_doctor;
+extern const struct command command_firmware;
 extern const struct command command_image;
 extern const struct command command_keys;
 extern const struct command command_ps;

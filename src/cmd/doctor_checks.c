@@ -25,6 +25,7 @@
 #include "accel/accel.h"
 #include "accel/host_tsc.h"
 #include "cmd/doctor.h"
+#include "cmd/firmware_files.h"
 #include "cmd/run.h"
 #include "cmd/spawn.h"
 #include "sandbox/sandbox.h"
@@ -388,7 +389,7 @@ static void check_firmware(struct finding *finding)
 {
     struct buf there = BUF_INIT, missing = BUF_INIT;
 
-    run_firmware_list(&there, &missing);
+    firmware_list(&there, &missing);
     found(finding, there.len ? FINDING_OK : FINDING_INFO, "%s",
           there.len ? (char *)there.data : "none is installed: VMs start with a kernel only");
     if (missing.len)

@@ -117,8 +117,6 @@ struct err *run_check_disc(const char *path, int fd);
 struct err *run_check_boot_disc(const struct vm_disk *disk);
 /* run_firmware.c: the firmware image and its variables. */
 struct err *run_open_firmware(struct run *run);
-/* The names of those that are installed, and the packages of those that are not. */
-void run_firmware_list(struct buf *found, struct buf *missing);
 /* run_console.c: terminal, ptys, sockets, files; and the QMP socket. */
 struct err *run_open_consoles(struct run *run);
 /* A listening unix socket at `path`, remembered for removal; a dead one is replaced. */

@@ -12,7 +12,7 @@ import subprocess
 
 import pytest
 
-from conftest import BUILD
+from conftest import BUILD, ROOT
 
 KERNEL = ('--kernel', '/nonexistent')
 
@@ -240,7 +240,7 @@ def test_manual_pages_format(programs):
     if not shutil.which('groff'):
         pytest.skip('groff is missing')
     pages = list((BUILD / 'docs/man').glob('*.[158]'))
-    assert len(pages) == 15
+    assert len(pages) == len(list((ROOT / 'docs/man').glob('*.in'))) > 0
     for page in pages:
         result = subprocess.run(['groff', '-man', '-Tascii', '-ww', page], capture_output=True,
                                 text=True)

@@ -6,6 +6,9 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
+#include <jansson.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -35,6 +38,76 @@ static struct err *check_variables(int fd, const char *path, const char *templat
                        path, len, (long long)wanted.st_size);
     return firmware_store_error(path, variable_store_check(bytes, len));
 }
+
+/* --- builds that need system management mode --- */
+
+/* Where packages describe their firmware (QEMU's docs/interop/firmware.json); and how Debian calls
+ * such a build, since not all of them are described. */
+#define DESCRIPTORS "/usr/share/qemu/firmware/*.json"
+#define DEBIANS "/usr/share/OVMF/*.secboot.fd"
+
+static bool is_same_file(int fd, const char *path)
+{
+    scoped(fd_cleanup) int other = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat mine, its;
+
+    if (other < 0 || fstat(fd, &mine) != 0 || fstat(other, &its) != 0 ||
+        mine.st_size != its.st_size)
+        return false;
+    if (mine.st_dev == its.st_dev && mine.st_ino == its.st_ino)
+        return true;
+    uint8_t bytes[2][16384];
+    for (off_t at = 0; at < mine.st_size;) {
+        ssize_t n = pread(fd, bytes[0], sizeof(bytes[0]), at);
+        if (n <= 0 || pread(other, bytes[1], (size_t)n, at) != n ||
+            memcmp(bytes[0], bytes[1], (size_t)n) != 0)
+            return false;
+        at += n;
+    }
+    return true;
+}
+
+static bool is_described_with_smm(int fd, const char *descriptor)
+{
+    json_t *json = json_load_file(descriptor, 0, NULL), *feature;
+    const char *image = NULL;
+    bool needs = false;
+    size_t i;
+
+    if (json_unpack(json, "{s:{s:{s:s}}}", "mapping", "executable", "filename", &image) == 0) {
+        json_array_foreach(json_object_get(json, "features"), i, feature) needs |=
+            json_is_string(feature) && !strcmp(json_string_value(feature), "requires-smm");
+    }
+    needs = needs && is_same_file(fd, image);
+    json_decref(json);
+    return needs;
+}
+
+static bool any(const char *pattern, bool (*test)(int fd, const char *path), int fd)
+{
+    glob_t found = {0};
+    bool is = false;
+
+    if (glob(pattern, 0, NULL, &found) == 0) {
+        for (size_t i = 0; i < found.gl_pathc && !is; i++)
+            is = test(fd, found.gl_pathv[i]);
+    }
+    globfree(&found);
+    return is;
+}
+
+/* Such a build stops for ever, without a word, where there is no such mode. */
+static struct err *check_smm(int fd, const char *path)
+{
+    bool needs = any(DESCRIPTORS, is_described_with_smm, fd) || any(DEBIANS, is_same_file, fd);
+
+    return needs ? err_new("'%s' needs system management mode, which Tenon's VMs do not have: "
+                           "--firmware secure enforces Secure Boot without it",
+                           path)
+                 : NULL;
+}
+
+/* --- opening --- */
 
 static struct err *open_variables(struct vm_config *config, const struct firmware *firmware)
 {
@@ -78,5 +151,7 @@ struct err *run_open_firmware(struct run *run)
                       firmware->name);
     TRY(run_open_file("firmware", firmware ? firmware->image : config->firmware, O_RDONLY,
                       &config->firmware_fd));
+    if (!firmware)
+        TRY(check_smm(config->firmware_fd, config->firmware));
     return err_wrap(open_variables(config, firmware), "firmware %s", config->firmware);
 }

@@ -177,3 +177,15 @@ def test_usage(firmware):
                   ('show', 'vm', '--clear'), ('enroll', 'vm', '--clear', '--defaults'),
                   ('enroll', 'vm', '--pk')):
         firmware.bad(2, *words)
+
+
+def test_a_build_that_needs_smm(tenon, tmp_path):
+    """It would stop without a word: by its name, and as a copy of any name."""
+    disk = tenon.disk()
+    for name in ('OVMF_CODE_4M.secboot.fd', 'OVMF_CODE_4M.ms.fd', 'OVMF_CODE.secboot.fd'):
+        shutil.copy(OVMF / name, tmp_path / 'copy.fd')
+        for image in (OVMF / name, 'copy.fd'):
+            result = tenon.run('run', '--firmware', image, '--disk', disk)
+            assert result.returncode == 1
+            assert 'needs system management mode' in result.stderr, result.stderr
+            assert '--firmware secure' in result.stderr

@@ -83,7 +83,7 @@ void vm_free(struct vm *vm);
 
 /*
  * The whole machine's state: RAM is not included (snapshots add it). The VM is paused, or not
- * started. vm_load wants a VM of the same configuration; after an error it must not run.
+ * started, and has no TPM. vm_load wants a VM of the same configuration; after an error it must not run.
  */
 struct err *vm_save(struct vm *vm, struct state_writer *writer);
 struct err *vm_load(struct vm *vm, struct state_reader *reader);

@@ -35,8 +35,14 @@ static struct machine describe(const struct vm *vm)
     return (struct machine){vm->config->board, vm->config->cpus, vm->config->memory};
 }
 
-static struct err *check_idle(const struct vm *vm)
+static struct err *check_can_move(const struct vm *vm)
 {
+    /* Keys and PCRs are swtpm's: a guest that found another TPM behind its registers would be lost.
+     */
+    if (vm->config->tpm)
+        return err_new(
+            "the state of a VM with a TPM cannot be saved or loaded: it would be without "
+            "what the TPM holds");
     if (vm->started && (!vm->paused || vm->held))
         return err_new("the VM runs: pause it first");
     return NULL;
@@ -59,7 +65,7 @@ struct err *vm_save(struct vm *vm, struct state_writer *writer)
     struct machine machine = describe(vm);
     struct device *device;
 
-    TRY(check_idle(vm));
+    TRY(check_can_move(vm));
     state_save(writer, &machine_table, "machine", &machine);
     list_for_each (device, &vm->board.devices, link)
         device_save(device, writer);
@@ -99,7 +105,7 @@ struct err *vm_load(struct vm *vm, struct state_reader *reader)
     struct machine machine = describe(vm), loaded = machine;
     struct device *device;
 
-    TRY(check_idle(vm));
+    TRY(check_can_move(vm));
     TRY(state_load(reader, &machine_table, "machine", &loaded));
     TRY(check_machine(&machine, &loaded));
     board_quiesce(&vm->board);

@@ -251,12 +251,31 @@ static void test_runs_after_load(void **state)
     fini(&b);
 }
 
+/* What swtpm holds is in no stream. */
+static void test_a_tpm_stays(void **state)
+{
+    struct machine machine;
+    struct state_writer stream;
+
+    build(&machine, VM_BOARD_Q35);
+    save(&machine, &stream);
+    machine.config.tpm = true;
+    struct err *err = vm_save(machine.vm, &stream);
+    assert_non_null(strstr(err_text(err), "a VM with a TPM"));
+    err_free(err);
+    err = load(&machine, stream.out.data, stream.out.len);
+    assert_non_null(strstr(err_text(err), "a VM with a TPM"));
+    err_free(err);
+    state_writer_fini(&stream);
+    fini(&machine);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip_micro), cmocka_unit_test(test_round_trip_q35),
         cmocka_unit_test(test_damaged),          cmocka_unit_test(test_other_machine),
-        cmocka_unit_test(test_runs_after_load),
+        cmocka_unit_test(test_runs_after_load),  cmocka_unit_test(test_a_tpm_stays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -39,6 +39,8 @@ static const struct option_spec options[] = {
     {"listen", "WHERE",
      "Serve the API over TCP as well, to callers with a token: PORT of 127.0.0.1 or ADDRESS:PORT. "
      "Other addresses than loopback need TLS."},
+    {"web", "DIR",
+     "Folder of the web console, which is served at /. Default: where it is installed."},
     {"tls-cert", "FILE", "Certificate chain (PEM) for --listen."},
     {"tls-key", "FILE", "Its key (PEM)."},
     {"host", "NAME",
@@ -59,13 +61,13 @@ static const struct command command_tenond = {
 };
 
 struct tenond {
-    const char *socket, *state, *listen, *cert_path, *key_path;
+    const char *socket, *state, *web, *listen, *cert_path, *key_path;
     unsigned timeout_s;
     bool activated;                  /* the socket is systemd's */
     const char *host[HOSTS_MAX + 4]; /* ends with NULL */
     unsigned host_count;
     char *keeper; /* path of `tenon` */
-    char *default_socket, *default_state, *cert, *key, *address;
+    char *default_socket, *default_state, *default_web, *cert, *key, *address;
     struct loop *loop;
     struct loop_fd signals;
     int signal_fd;
@@ -91,6 +93,8 @@ static struct err *take_option(struct tenond *tenond, const char *name, const ch
         tenond->socket = value;
     else if (!strcmp(name, "state"))
         tenond->state = value;
+    else if (!strcmp(name, "web"))
+        tenond->web = value;
     else if (!strcmp(name, "listen"))
         tenond->listen = value;
     else if (!strcmp(name, "tls-cert"))
@@ -213,6 +217,32 @@ static struct err *start_keeper(void *opaque, const char *directory, int log_fd,
     return spawn_detached(tenond->keeper, argv, directory, log_fd, pid);
 }
 
+static struct err *start_view(void *opaque, const char *vm, int screen_fd, int clients_fd,
+                              pid_t *pid)
+{
+    scoped(free_cleanup) char *path = NULL;
+    scoped(free_cleanup) char *name = xasprintf("--name=%s", vm);
+    scoped(free_cleanup) char *screen = xasprintf("--screen-fd=%d", screen_fd);
+    scoped(free_cleanup) char *clients = xasprintf("--clients-fd=%d", clients_fd);
+    char *const argv[] = {"tenon-view", name, screen, clients, NULL};
+
+    TRY(spawn_find("tenon-view", &path));
+    return spawn(path, argv, (int[]){screen_fd, clients_fd}, 2, -1, pid);
+}
+
+/* Where a build has the web console, else where it is installed. */
+static char *find_web(const struct tenond *tenond)
+{
+    const char *slash = strrchr(tenond->keeper, '/');
+    char *built = xasprintf("%.*s/../../web", (int)(slash - tenond->keeper), tenond->keeper);
+    scoped(free_cleanup) char *page = xasprintf("%s/index.html", built);
+
+    if (access(page, R_OK) == 0)
+        return built;
+    free(built);
+    return xstrdup(TENON_WEBDIR);
+}
+
 static void on_signal(void *opaque, uint32_t events)
 {
     struct tenond *tenond = opaque;
@@ -257,12 +287,18 @@ static bool take_activated(struct daemon_config *config)
 
 static struct err *start(struct tenond *tenond, int argc, char **argv)
 {
-    struct daemon_config config = {
-        .local_fd = -1, .tcp_fd = -1, .start_keeper = start_keeper, .opaque = tenond};
+    struct daemon_config config = {.local_fd = -1,
+                                   .tcp_fd = -1,
+                                   .start_keeper = start_keeper,
+                                   .start_view = start_view,
+                                   .opaque = tenond};
 
     TRY(read_options(tenond, argc, argv));
     TRY(use_defaults(tenond));
     TRY(spawn_find("tenon", &tenond->keeper));
+    if (!tenond->web)
+        tenond->web = tenond->default_web = find_web(tenond);
+    config.web = tenond->web;
     umask(0077);
     TRY(loop_new("tenond", &tenond->loop));
     TRY(catch_signals(tenond));
@@ -302,6 +338,7 @@ static void tenond_fini(struct tenond *tenond)
     free(tenond->keeper);
     free(tenond->default_socket);
     free(tenond->default_state);
+    free(tenond->default_web);
     free(tenond->cert);
     free(tenond->key);
     free(tenond->address);

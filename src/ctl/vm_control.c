@@ -108,6 +108,8 @@ static struct err *quit(void *opaque, const json_t *arguments, json_t **result)
     return NULL;
 }
 
+static vm_command query_timeline;
+
 static const struct qmp_command commands[] = {
     {"query-status", query_status},
     {"query-name", query_name},
@@ -115,6 +117,7 @@ static const struct qmp_command commands[] = {
     {"query-stats", vm_stats_query},
     {"query-blockstats", vm_stats_disks},
     {"tenon-query-netstats", vm_stats_nets},
+    {"tenon-query-timeline", query_timeline},
     {"stop", stop},
     {"cont", cont},
     {"system_powerdown", system_powerdown},
@@ -301,6 +304,14 @@ static json_t *timeline_list(const struct timeline *timeline)
                                 "at_ns", (json_int_t)at, "at_ms", (double)(at - first) / 1e6));
     }
     return list;
+}
+
+static struct err *query_timeline(void *opaque, const json_t *arguments, json_t **result)
+{
+    const struct vm_control *control = opaque;
+
+    *result = json_pack("{s:o}", "stages", timeline_list(control->timeline));
+    return NULL;
 }
 
 static void set_counter(void *opaque, const char *name, uint64_t value)

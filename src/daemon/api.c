@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "daemon/json_check.h"
+#include "daemon/web.h"
 
 /* ---- answers ---- */
 
@@ -238,14 +239,32 @@ static struct err *identify(struct api_call *call, unsigned *status)
     return err_of(ERR_DENIED, "the ticket is not for this, was used, or is too old");
 }
 
-static struct err *prepare(struct api_call *call, unsigned *status)
+static struct err *check_names(const struct daemon *daemon, struct http_request *request,
+                               unsigned *status)
 {
     static const char *const local_hosts[] = {"localhost", "tenon", NULL};
+
+    return access_check_names(request, http_is_local(request) ? local_hosts : daemon->config.hosts,
+                              status);
+}
+
+/* The web console itself is for everybody. */
+static bool answer_page(const struct daemon *daemon, struct http_request *request)
+{
+    unsigned status;
+    struct err *err = check_names(daemon, request, &status);
+    bool good = !err;
+
+    err_free(err);
+    return good && web_answer(daemon->web, request);
+}
+
+static struct err *prepare(struct api_call *call, unsigned *status)
+{
     struct http_request *request = call->request;
     bool known;
 
-    TRY(access_check_names(
-        request, http_is_local(request) ? local_hosts : call->daemon->config.hosts, status));
+    TRY(check_names(call->daemon, request, status));
     TRY(identify(call, status));
     call->operation = api_document_find(&call->daemon->document, http_method(request),
                                         http_path(request), call->argument, &known);
@@ -275,8 +294,11 @@ void api_late(void *opaque, const char *from, const char *path)
 
 void api_handle(void *opaque, struct http_request *request)
 {
-    struct api_call *call = xcalloc(1, sizeof(*call));
     unsigned status = 500;
+
+    if (answer_page(opaque, request))
+        return;
+    struct api_call *call = xcalloc(1, sizeof(*call));
 
     call->daemon = opaque;
     call->request = request;

@@ -40,7 +40,7 @@ struct api_handler {
 
 /* NULL-terminated; api_vm.c, api_events.c... */
 extern const struct api_handler api_vm_handlers[], api_look_handlers[], api_event_handlers[],
-    api_console_handlers[], api_token_handlers[], api_metrics_handlers[], api_image_handlers[];
+    api_console_handlers[], api_screen_handlers[], api_token_handlers[], api_metrics_handlers[], api_image_handlers[];
 
 struct api_document {
     json_t *source;  /* api.json with the VM's schema in it */
@@ -64,7 +64,8 @@ struct daemon {
     struct audit *audit;
     struct list sessions; /* what callers keep open */
     struct list streams;  /* event streams */
-    struct list tickets;  /* to consoles */
+    struct list tickets;  /* to consoles and screens */
+    struct web *web;      /* the console's pages; NULL: not installed */
     unsigned ticket_count;
     struct loop_timer heartbeat;
 };

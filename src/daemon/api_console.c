@@ -1,7 +1,7 @@
 /*
- * REST: consoles, as WebSocket or as a stream of bytes, and the tickets to them.
+ * REST: consoles, as WebSocket or as a stream of bytes, and the tickets to them and to screens.
  *
- * A browser cannot send a token with a WebSocket: it asks for a ticket, which opens one console
+ * A browser cannot send a token with a WebSocket: it asks for a ticket, which opens one thing
  * once, within seconds, with the rights of who asked.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -120,7 +120,7 @@ static void on_client_gone(void *opaque)
     viewer_free(opaque);
 }
 
-static const struct websocket_events websocket_events = {on_message, on_client_gone};
+static const struct websocket_events websocket_events = {on_message, on_client_gone, NULL};
 
 /* The right to it, or the VM, has ended. */
 static void hang_up(void *opaque)
@@ -225,10 +225,12 @@ static struct err *type_console(struct api_call *call)
     return NULL;
 }
 
+/* It is for what lies above it: .../consoles/c0, .../screen. */
 static struct err *create_ticket(struct api_call *call)
 {
     struct daemon *daemon = call->daemon;
     struct ticket *ticket;
+    const char *path = http_path(call->request);
 
     drop_old(daemon);
     ticket = xcalloc(1, sizeof(*ticket));
@@ -237,7 +239,7 @@ static struct err *create_ticket(struct api_call *call)
         free(ticket);
         return err;
     }
-    ticket->path = xasprintf("/v1/vms/%s/consoles/%s", call->vm->name, call->console->id);
+    ticket->path = xasprintf("%.*s", (int)(strrchr(path, '/') - path), path);
     ticket->deadline_ns = clock_now_ns() + TICKET_S * NSEC_PER_SEC;
     ticket->who = identity_copy(&call->who);
     list_append(&daemon->tickets, &ticket->link);
@@ -251,5 +253,6 @@ const struct api_handler api_console_handlers[] = {
     {"openConsole", open_console},
     {"typeConsole", type_console},
     {"createTicket", create_ticket},
+    {"createScreenTicket", create_ticket},
     {NULL, NULL},
 };

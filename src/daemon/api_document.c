@@ -12,7 +12,7 @@
 
 static const struct api_handler *const handler_lists[] = {
     api_vm_handlers,    api_look_handlers,    api_event_handlers, api_console_handlers,
-    api_token_handlers, api_metrics_handlers, api_image_handlers};
+    api_token_handlers, api_metrics_handlers, api_image_handlers, api_screen_handlers};
 
 static struct err *find_handler(struct api_operation *operation)
 {

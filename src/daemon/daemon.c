@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "daemon/api.h"
+#include "daemon/web.h"
 
 /* Two daemons over one state would start every VM twice. */
 static struct err *take_state(struct daemon *daemon)
@@ -82,6 +83,7 @@ struct err *daemon_new(const struct daemon_config *config, struct daemon **resul
     list_init(&daemon->tickets);
     daemon->events = events_new();
     api_events_init(daemon);
+    daemon->web = web_load(config->web);
     struct err *err = api_document_load(&daemon->document);
     if (!err)
         err = open_state(daemon);
@@ -120,6 +122,7 @@ void daemon_free(struct daemon *daemon)
     audit_close(daemon->audit);
     pool_close(&daemon->pool);
     api_document_fini(&daemon->document);
+    web_free(daemon->web);
     events_free(daemon->events);
     store_close(daemon->store);
     fd_cleanup(&daemon->config.local_fd);

@@ -29,7 +29,11 @@ struct daemon_config {
     struct http_limits limits;
     /* See struct instance_host. */
     struct err *(*start_keeper)(void *opaque, const char *directory, int log_fd, pid_t *pid);
+    /* Starts a tenon-view for VM `vm` with its sockets to the VM and to who brings viewers. */
+    struct err *(*start_view)(void *opaque, const char *vm, int screen_fd, int clients_fd,
+                              pid_t *pid);
     void *opaque;
+    const char *web; /* folder of the web console; NULL: none */
 };
 
 struct err *daemon_new(const struct daemon_config *config, struct daemon **daemon);

@@ -121,6 +121,8 @@ static void serve(struct websocket *websocket, bool readable)
     if (good && (wslay_event_want_read(context) || wslay_event_want_write(context))) {
         loop_fd_modify(&websocket->watch,
                        EPOLLIN | (wslay_event_want_write(context) ? EPOLLOUT : 0));
+        if (!wslay_event_want_write(context) && websocket->events->drained)
+            websocket->events->drained(websocket->opaque);
         return;
     }
     end(websocket);
@@ -178,6 +180,11 @@ void websocket_send(struct websocket *websocket, const void *bytes, size_t len)
         return;
     /* Sent by the loop: several pieces of output become one write, and nothing ends in here. */
     loop_fd_modify(&websocket->watch, EPOLLIN | EPOLLOUT);
+}
+
+size_t websocket_backlog(const struct websocket *websocket)
+{
+    return wslay_event_get_queued_msg_length(websocket->context);
 }
 
 void websocket_close(struct websocket *websocket, uint16_t code)

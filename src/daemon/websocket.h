@@ -21,6 +21,8 @@ struct websocket_events {
     void (*message)(void *opaque, const uint8_t *bytes, size_t len);
     /* The client has gone or must go; the websocket is no more after it. */
     void (*ended)(void *opaque);
+    /* The client has taken everything; may be NULL. */
+    void (*drained)(void *opaque);
 };
 
 /* Is this a handshake? Then Sec-WebSocket-Accept for the answer. */
@@ -31,6 +33,8 @@ struct websocket *websocket_new(struct loop *loop, struct http_upgrade *upgrade,
                                 const struct websocket_events *events, void *opaque);
 /* A message of bytes. A client that does not read is dropped. */
 void websocket_send(struct websocket *websocket, const void *bytes, size_t len);
+/* Bytes that the client has not taken yet. */
+size_t websocket_backlog(const struct websocket *websocket);
 /* Sends a close frame with what can be sent at once, and ends; `ended` does not come any more. */
 void websocket_close(struct websocket *websocket, uint16_t code);
 

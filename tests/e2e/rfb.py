@@ -198,7 +198,9 @@ class Viewer:
 
 
 def connect(where):
-    """A path, or ADDRESS:PORT."""
+    """A path, ADDRESS:PORT, or what is connected already."""
+    if hasattr(where, 'sendall'):
+        return where
     if '/' in str(where):
         client = socket.socket(socket.AF_UNIX)
         client.settimeout(60)

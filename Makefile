@@ -13,7 +13,7 @@ PREFIX ?= /usr/local
 
 MESON = meson setup
 
-.PHONY: all deps run check bench lab soak fuzz format install clean
+.PHONY: all deps web run check bench lab soak fuzz format install clean
 
 all: deps $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
@@ -36,8 +36,13 @@ run: deps $(BUILD)/build.ninja
 	@ninja --quiet -C $(BUILD) programs
 	@tools/demo $(BUILD) $(ARGS)
 
+# The web console, by npm; the programs do without.
+web: $(BUILD)/build.ninja
+	@tools/web $(BUILD)
+
 check:
 	@tools/install-deps
+	@tools/web --if-possible $(BUILD)
 	@$(MAKE) -s $(BUILD)/build.ninja $(ASAN)/build.ninja $(FUZZ)/build.ninja
 	@tools/check --build $(BUILD) --asan $(ASAN) --fuzz $(FUZZ) $(ARGS)
 

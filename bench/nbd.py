@@ -69,6 +69,7 @@ def nbd(args, folder):
     print('\n### %s\n' % nbd.__doc__)
     print('| load | need | qemu-nbd s | Tenon s | ratio | qemu-nbd CPU s | Tenon CPU s | ratio |')
     print('|---|---|---|---|---|---|---|---|')
+    ratios = []
     for name, (readonly, load) in LOADS.items():
         if not re.search(args.rows, name):
             continue
@@ -78,3 +79,7 @@ def nbd(args, folder):
         print('| %s | %gx | %.2f | %.2f | %.2fx | %.2f | %.2f | %.2fx |'
               % (name, NEED, theirs[0], ours[0], theirs[0] / ours[0], theirs[1], ours[1],
                  theirs[1] / ours[1]), flush=True)
+        ratios.append((theirs[0] / ours[0], theirs[1] / ours[1]))
+    if ratios:
+        means = [statistics.geometric_mean(column) for column in zip(*ratios)]
+        print('| **geometric mean** | %gx | | | **%.2fx** | | | **%.2fx** |' % (NEED, *means))

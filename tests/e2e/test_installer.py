@@ -16,7 +16,7 @@ from test_media import grub_disc, package, start
 
 TIMEOUT = 1500  # seconds: a loaded machine
 DISK_SIZE = 64 << 20
-ENTRY = """    linux /boot/linux console=ttyS0 TERM=dumb DEBIAN_FRONTEND=text auto=true priority=critical \\
+ENTRY = """    linux /boot/linux console=ttyS0 quiet TERM=dumb DEBIAN_FRONTEND=text auto=true priority=critical \\
         url=http://10.0.2.2:%d/answers
     initrd /boot/initrd.gz"""
 
@@ -46,19 +46,19 @@ def install(tenon, kind, *drives):
     return out
 
 
-def test_from_the_optical_drive_to_a_virtio_disk(tenon):
-    out = install(tenon, 'bios', '--cdrom', 'disc.iso', '--disk', 'installed.img')
-    assert 'installer: disk vda' in out
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize('kind', ['bios', 'uefi'])
-def test_from_a_virtio_disk_to_sata(tenon, kind):
-    out = install(tenon, kind, '--disk', 'disc.iso,readonly', '--disk', 'installed.img,bus=ahci')
+def test_from_a_virtio_disk_to_sata(tenon):
+    out = install(tenon, 'uefi', '--disk', 'disc.iso,readonly', '--disk', 'installed.img,bus=ahci')
     assert 'installer: disk sda' in out
 
 
 @pytest.mark.soak
-def test_from_the_optical_drive_under_uefi(tenon):
-    out = install(tenon, 'uefi', '--cdrom', 'disc.iso', '--disk', 'installed.img')
+def test_from_a_virtio_disk_to_sata_under_bios(tenon):
+    out = install(tenon, 'bios', '--disk', 'disc.iso,readonly', '--disk', 'installed.img,bus=ahci')
+    assert 'installer: disk sda' in out
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize('kind', ['bios', 'uefi'])
+def test_from_the_optical_drive_to_a_virtio_disk(tenon, kind):
+    out = install(tenon, kind, '--cdrom', 'disc.iso', '--disk', 'installed.img')
     assert 'installer: disk vda' in out

@@ -177,7 +177,7 @@ static void test_lockstep_stale(void **state)
     memcpy(rig->ram + CODE, revoke, (size_t)(revoke_end - revoke));
     rig->v->rip = CODE;
     assert_int_equal(rig_run(rig), VM_EXIT_ERROR);
-    assert_non_null(strstr(rig->exit.error, "lockstep by a stale translation: "));
+    assert_non_null(strstr(rig->exit.error, "lockstep beside a stale translation: "));
     rig_free(rig);
 }
 

@@ -513,7 +513,7 @@ static void report(struct soft_vcpu *v, uint64_t count, bool stale)
                   (unsigned long long)lockstep->before.r[i],
                   (unsigned long long)lockstep->native.r[i]);
     soft_fail(v, "lockstep%s: translated code from %#llx: %.100s",
-              stale ? " by a stale translation" : "", (unsigned long long)lockstep->start,
+              stale ? " beside a stale translation" : "", (unsigned long long)lockstep->start,
               lockstep->why);
 }
 
@@ -536,20 +536,20 @@ static bool device_wrote(const struct soft_vcpu *v)
 }
 
 /* May the two differ in this window without a fault of either? */
-static bool excused(const struct soft_vcpu *v, bool stale)
+static bool excused(const struct soft_vcpu *v)
 {
     const struct lockstep *lockstep = v->lockstep;
     if (lockstep->full || lockstep->unsure || lockstep->reads_marked)
         return true;
-    if (stale || !device_wrote(v))
+    if (!device_wrote(v))
         return false;
     log_info("lockstep: a device wrote to RAM beside the code from %#llx: %s",
              (unsigned long long)lockstep->start, lockstep->why);
     return true;
 }
 
-/* Runs the shadow over the window and compares. *rip becomes where it ended, *stale whether the
-   native side had a translation that the shadow's tables did not give. */
+/* Runs the shadow over the window and compares. *rip becomes where it ended; *stale, after a
+   difference, whether the native side has a translation that the shadow's tables do not give. */
 static bool window_agrees(struct soft_vcpu *v, uint64_t count, uint64_t *rip, bool *stale)
 {
     struct lockstep *lockstep = v->lockstep;
@@ -587,12 +587,10 @@ void lockstep_check(struct soft_vcpu *v, const struct op *next)
     if (likely(!unknown)) {
         uint64_t rip;
         bool stale = false;
-        if (unlikely(!window_agrees(v, count, &rip, &stale))) {
+        if (unlikely(!window_agrees(v, count, &rip, &stale)) && !excused(v)) {
             stale = stale || soft_space_stale(v, v->space);
-            if (!excused(v, stale)) {
-                v->rip = rip;
-                report(v, count, stale);
-            }
+            v->rip = rip;
+            report(v, count, stale);
         }
         v->stats.lockstep += count;
     }

@@ -11,8 +11,8 @@
  *
  * A window that differs is left out when a device wrote to RAM meanwhile. Page tables are walked at
  * other times by the two, so a window that reads a table as data, in which one of them set an
- * accessed or dirty bit, is not compared. One that goes by a translation which the guest has
- * changed and not flushed ends the run, and the error says so (stale.h).
+ * accessed or dirty bit, is not compared. Where the guest has changed its tables and not flushed,
+ * both ways on are right (stale.h): the error says that there is such a translation.
  *
  * One vCPU only; everything runs on its thread.
  *

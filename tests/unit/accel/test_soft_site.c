@@ -72,8 +72,8 @@ static void begin(struct fixture *f)
     f->at = f->rig->ram + CODE;
 }
 
-/* The body, which was put, runs TURNS times. */
-static void run(struct fixture *f)
+/* The body, which was put, runs that many times. */
+static void run_turns(struct fixture *f, unsigned turns)
 {
     struct soft_vcpu *v = f->rig->v;
     uint8_t *top = f->rig->ram + CODE;
@@ -88,8 +88,13 @@ static void run(struct fixture *f)
     v->r[X86_RSP] = RIG_STACK;
     v->r[X86_RBX] = VA;
     v->r[X86_RSI] = TABLE;
-    v->r[X86_RCX] = TURNS;
+    v->r[X86_RCX] = turns;
     assert_int_equal(rig_run(f->rig), VM_EXIT_KICKED);
+}
+
+static void run(struct fixture *f)
+{
+    run_turns(f, TURNS);
 }
 
 /* The page moves to and fro, with a flush of the given kind. */
@@ -232,13 +237,35 @@ static void test_wandering(void **state)
     assert_true(get_le64(v->xsave + XS_XMM) == vector);
 }
 
+/* Two pages that have the same slot in each of the hashed TLBs, large pages' too, taken in turns:
+   kernel code looks there, until it is seen that the one puts out the other. */
+static void test_colliding(void **state)
+{
+    struct fixture *f = *state;
+    struct soft_vcpu *v = f->rig->v;
+    enum { FIRST = 0x8000000, APART = 0x8000000, MANY = 50000 };
+    begin(f);
+    PUT(f, 0xbf, 0x00, 0x00, 0x00, 0x08);             /* mov edi, FIRST */
+    PUT(f, 0x48, 0x03, 0x17);                         /* add rdx, [rdi] */
+    PUT(f, 0x48, 0x03, 0x97, 0x00, 0x00, 0x00, 0x08); /* add rdx, [rdi + APART] */
+    PUT(f, 0x89, 0x4f, 0x40);                         /* mov [rdi + 64], ecx */
+    PUT(f, 0x89, 0x8f, 0x40, 0x00, 0x00, 0x08);       /* mov [rdi + APART + 64], ecx */
+    put_le64(f->rig->ram + FIRST, 3);
+    put_le64(f->rig->ram + FIRST + APART, 4);
+    uint64_t before = v->stats.tlb_misses;
+    run_turns(f, MANY);
+    assert_int_equal(v->r[X86_RDX], 7 * MANY);
+    assert_int_equal(get_le32(f->rig->ram + FIRST + APART + 64), 1);
+    assert_in_range(v->stats.tlb_misses - before, 0, MANY / 2); /* four a turn, else */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_invlpg),    cmocka_unit_test(test_cr3),
         cmocka_unit_test(test_window),    cmocka_unit_test(test_unmapped),
         cmocka_unit_test(test_dirty_log), cmocka_unit_test(test_page_becomes_code),
-        cmocka_unit_test(test_wandering),
+        cmocka_unit_test(test_wandering), cmocka_unit_test(test_colliding),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

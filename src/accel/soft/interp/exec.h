@@ -42,9 +42,10 @@ struct op {
 _Static_assert(sizeof(struct op) == 32, "two ops a cache line");
 
 /* What a block's next translation should know, xlate_miss.c: ops that look into the hashed TLB, of
-   them into that of large pages, a bit each; no groups. */
+   them into that of large pages, ops that have a site however many places do, a bit each; no
+   groups. */
 struct block_hints {
-    uint64_t hashed[2], huge[2];
+    uint64_t hashed[2], huge[2], sited[2];
     bool lone;
 };
 

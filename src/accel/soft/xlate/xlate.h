@@ -53,10 +53,11 @@ struct xlate_access {
     uint16_t score;
     bool again; /* the block is to be translated once more */
     bool write;
-    bool hashed; /* has no site */
-    bool huge;   /* looks for large pages only */
-    bool group;  /* the site covers more than this access */
-    bool bounce; /* crossing a page boundary, it may be done on a copy */
+    bool hashed;   /* has no site */
+    bool huge;     /* looks for large pages only */
+    bool group;    /* the site covers more than this access */
+    bool bounce;   /* crossing a page boundary, it may be done on a copy */
+    uint32_t page; /* number of the page at the last miss of a hashed access */
 };
 
 /* A direct jump within a page: bound to its target's code once both are translated. */

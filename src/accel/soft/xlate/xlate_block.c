@@ -187,7 +187,7 @@ static void emit_block(struct xlate_build *b)
 static void only_stack_sites(struct xlate_build *b)
 {
     for (unsigned i = 0; i < b->block->op_count; i++)
-        if (b->ops[i].want.base != X86_RSP)
+        if (b->ops[i].want.base != X86_RSP && !(b->hints.sited[i / 64] >> i % 64 & 1))
             b->hints.hashed[i / 64] |= 1ull << i % 64;
 }
 

@@ -3,8 +3,9 @@
  *
  * Pages of a program for which sites are filled again and again are mirrored side by side, where
  * one window holds them all (mem/mirror.h). A site that goes on missing has its block translated
- * once more, with the hashed TLB in the site's place. A group of accesses whose span often crosses
- * a page has each access checked alone the next time.
+ * once more, with the hashed TLB in the site's place. An access that misses there for the same page
+ * again and again, because another one's page has the same slot, has a site of its own the next
+ * time. A group of accesses whose span often crosses a page has each access checked alone.
  *
  * Compiled without vector registers: the host's may hold the guest's.
  *
@@ -123,6 +124,7 @@ struct block_hints *xlate_hints(struct soft_vcpu *v, struct block *block)
     code->used += bytes;
     hints->hashed[0] = hints->hashed[1] = 0;
     hints->huge[0] = hints->huge[1] = 0;
+    hints->sited[0] = hints->sited[1] = 0;
     hints->lone = false;
     block->hints = hints;
     return hints;
@@ -135,10 +137,28 @@ static void missed(struct soft_vcpu *v, struct xlate_access *a)
     if (now - a->last >= NEAR) {
         a->score -= MIN(a->score, 4);
     } else if (++a->score >= MISSES) {
-        xlate_hints(v, a->block)->hashed[a->op / 64] |= 1ull << a->op % 64;
+        struct block_hints *hints = xlate_hints(v, a->block);
+        hints->hashed[a->op / 64] |= 1ull << a->op % 64;
+        hints->sited[a->op / 64] &= ~(1ull << a->op % 64);
         a->again = true;
     }
     a->last = now;
+}
+
+/* The hashed TLB does not have the page: did this access put it there the last time? */
+static void evicted(struct soft_vcpu *v, uint64_t linear, struct xlate_access *a)
+{
+    uint32_t page = linear >> (a->huge ? 21 : GUEST_PAGE_SHIFT);
+    if (a->page != page) {
+        a->page = page;
+        a->score -= MIN(a->score, 4);
+    } else if (++a->score >= MISSES) {
+        struct block_hints *hints = xlate_hints(v, a->block);
+        hints->sited[a->op / 64] |= 1ull << a->op % 64;
+        hints->hashed[a->op / 64] &= ~(1ull << a->op % 64);
+        hints->huge[a->op / 64] &= ~(1ull << a->op % 64);
+        a->again = true;
+    }
 }
 
 static uint64_t crossed(struct soft_vcpu *v, uint64_t linear, struct xlate_access *a)
@@ -164,14 +184,18 @@ static uint64_t find(struct soft_vcpu *v, uint64_t linear, struct xlate_access *
         return MISS_LEAVE;
     if (a->hashed && crosses(linear, a->size))
         return crossed(v, linear, a);
-    if (a->huge)
-        return in_huge(v->space, linear) ? MISS_RETRY : MISS_WALK;
+    if (a->huge ? in_huge(v->space, linear) : a->hashed && in_tlb(v->space, linear, a->write))
+        return MISS_RETRY;
     if (a->hashed) {
-        if (!a->write && in_huge(v->space, linear) && ++a->score >= MISSES) {
-            xlate_hints(v, a->block)->huge[a->op / 64] |= 1ull << a->op % 64;
-            a->again = true;
+        if (!a->huge && !a->write && in_huge(v->space, linear)) {
+            if (++a->score >= MISSES) {
+                xlate_hints(v, a->block)->huge[a->op / 64] |= 1ull << a->op % 64;
+                a->again = true;
+            }
+        } else {
+            evicted(v, linear, a);
         }
-        return in_tlb(v->space, linear, a->write) ? MISS_RETRY : MISS_WALK;
+        return MISS_WALK;
     }
     const struct soft_site *site = &v->space->sites[a->write].at[a->site];
     bool walks = goes_on(site, linear);

@@ -275,7 +275,7 @@ def test_body_without_a_length_is_bounded(tenond):
 
 
 @pytest.mark.parametrize('method, path, status', [
-    ('GET', '/', 404),
+    ('GET', '/v1', 404),
     ('GET', '/v1/vms/%2e%2e', 404),
     ('GET', '/v1/vms/..', 404),
     ('GET', '/v1/vms/../../etc/passwd', 404),

@@ -13,8 +13,9 @@ const sum = (samples, name) => {
   const found = samples.filter((sample) => sample.name === name);
   return found.length ? found.reduce((total, sample) => total + sample.value, 0) : null;
 };
-/** Values of a family by one of its labels. */
-const by = (samples, name, label) => Object.fromEntries(samples.filter((sample) => sample.name === name).map((sample) => [sample.labels[label], sample.value]));
+/** Sums of a family by one of its labels. */
+const by = (samples, name, label) => samples.filter((sample) => sample.name === name)
+  .reduce((sums, { labels, value }) => ({ ...sums, [labels[label]]: (sums[labels[label]] ?? 0) + value }), {});
 const rate = (n) => (n >= 1e6 ? `${(n / 1e6).toFixed(1)} M/s` : n >= 1e3 ? `${(n / 1e3).toFixed(1)} k/s` : `${Math.round(n)}/s`);
 
 /** What is drawn: values of one moment by name; counters become rates, `binary` ones count in KiB. */
@@ -24,9 +25,9 @@ const GRAPHS = [
   { id: 'memory', binary: true, title: 'Memory', unit: bytes, values: (s) => ({ resident: sum(s, 'tenon_vm_resident_memory_bytes'), guest: sum(s, 'tenon_vm_memory_bytes') }) },
   { id: 'exits', title: 'Exits by cause', unit: rate, counter: true, values: (s) => by(s, 'tenon_vm_exit_causes_total', 'cause') },
   { id: 'disk', binary: true, title: 'Disk', unit: (n) => `${bytes(n)}/s`, counter: true,
-    values: (s) => ({ read: sum(s, 'tenon_vm_disk_read_bytes_total'), written: sum(s, 'tenon_vm_disk_written_bytes_total') }) },
+    values: (s) => by(s, 'tenon_disk_bytes_total', 'op') },
   { id: 'network', binary: true, title: 'Network', unit: (n) => `${bytes(n)}/s`, counter: true,
-    values: (s) => ({ received: sum(s, 'tenon_vm_net_received_bytes_total'), sent: sum(s, 'tenon_vm_net_sent_bytes_total') }) },
+    values: (s) => by(s, 'tenon_net_bytes_total', 'direction') },
 ];
 
 class Graph {

@@ -3,7 +3,7 @@
 A vhost-user-blk back end on DPDK's librte_vhost, which speaks the protocol and maps the front end's memory; the
 requests in the ring are carried out here. usage: dpdk_blk.py SOCKET FILE; ends with its standard input.
 
-Status 77: the library is missing. Structures and numbers are those of DPDK 22.11 (ABI 23).
+Status 77: the library is missing, or does not run on this host. Structures and numbers are those of DPDK 22.11 (ABI 23).
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -150,11 +150,13 @@ def main():
     except OSError as error:
         print(error)
         sys.exit(77)
-    core = str(min(os.sched_getaffinity(0)))
-    words = [word.encode() for word in ('dpdk', '--no-huge', '--no-pci', '--no-shconf', '--no-telemetry', '-m', '64', '-l', core)]
+    cores = os.sched_getaffinity(0)
+    words = [word.encode() for word in ('dpdk', '--no-huge', '--no-pci', '--no-shconf', '--no-telemetry', '-m', '64', '--lcores',
+                                        '0@%d' % min(cores))]
     if eal.rte_eal_init(len(words), (ctypes.c_char_p * len(words))(*words)) < 0:
-        sys.exit('no EAL')
-    os.sched_setaffinity(0, range(os.cpu_count()))
+        print('DPDK does not start: see its words')
+        sys.exit(77)
+    os.sched_setaffinity(0, cores)
     back_end = BackEnd(vhost, sys.argv[1].encode(), os.open(sys.argv[2], os.O_RDWR))
     print('serving', flush=True)
     sys.stdin.read()

@@ -266,7 +266,7 @@ def test_image_of_dpdks_back_end(tenon):
     try:
         line = process.stdout.readline()
         if 'serving' not in line and process.wait(30) == 77:
-            pytest.skip('librte_vhost is missing (package librte-vhost23): ' + line.strip())
+            pytest.skip('librte_vhost (package librte-vhost23): ' + line.strip())
         assert 'serving' in line, line
         want = work_on(tenon, 'vhost-user:d.sock')
     finally:

@@ -23,6 +23,8 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get('TENON_BUILD') or ROOT / 'build').resolve()
 NOBODY = 65534
+FIRMWARE = {'bios': '/usr/share/seabios/bios-256k.bin', 'uefi': '/usr/share/OVMF/OVMF_CODE_4M.fd'}
+GRUB = {'bios': 'i386-pc', 'uefi': 'x86_64-efi'}
 
 
 def multiboot(code):
@@ -332,6 +334,27 @@ def demo_guest():
 def pc_guest():
     """The same with Debian's generic kernel, which has drivers for what a PC has."""
     return guest_folder('generic')
+
+
+@pytest.fixture(scope='session')
+def disk(request, demo_guest, tmp_path_factory):
+    """The image for a kind of firmware; tests boot copies."""
+    made = {}
+
+    def make(kind):
+        path = os.environ['PATH'] + ':/usr/sbin:/sbin'
+        missing = [tool for tool in ('sfdisk', 'mke2fs', 'grub-mkimage', 'mformat')
+                   if not shutil.which(tool, path=path)]
+        if missing or not pathlib.Path('/usr/lib/grub', GRUB[kind]).exists():
+            pytest.skip('GRUB and its tools are missing (tools/install-deps test): %s' % missing)
+        if not pathlib.Path(FIRMWARE[kind]).exists():
+            pytest.skip('%s is missing' % FIRMWARE[kind])
+        if kind not in made:
+            made[kind] = tmp_path_factory.mktemp('disk') / (kind + '.img')
+            subprocess.run([ROOT / 'tools/disk-image', kind, made[kind]], check=True,
+                           env=dict(os.environ, TENON_DEMO_CACHE=str(demo_guest.parent)))
+        return made[kind]
+    return make
 
 
 @pytest.fixture

@@ -11,9 +11,8 @@ import subprocess
 
 import pytest
 
-from conftest import ROOT, read_until
+from conftest import FIRMWARE, GRUB, ROOT, read_until
 from test_ahci import TIMEOUT, start_words
-from test_firmware_disk import FIRMWARE, GRUB
 from test_live import control
 
 TOOLS = ('grub-mkrescue', 'xorriso', 'mformat')

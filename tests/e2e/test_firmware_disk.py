@@ -5,41 +5,16 @@ is worked over the serial port, as a person would.
 SPDX-License-Identifier: GPL-2.0-or-later
 """
 import json
-import os
 import pathlib
 import re
-import shutil
 import subprocess
 
 import pytest
 
-from conftest import ROOT, read_until
+from conftest import read_until
 
-FIRMWARE = {'bios': '/usr/share/seabios/bios-256k.bin', 'uefi': '/usr/share/OVMF/OVMF_CODE_4M.fd'}
-GRUB = {'bios': 'i386-pc', 'uefi': 'x86_64-efi'}
-TOOLS = ('sfdisk', 'mke2fs', 'grub-mkimage', 'mformat')
 PATIENCE = 900  # seconds: a loaded machine boots slowly
 ENTER, DOWN = b'\r', b'\x1b[B'
-
-
-@pytest.fixture(scope='session')
-def disk(request, demo_guest, tmp_path_factory):
-    """The image for a kind of firmware; tests boot copies."""
-    made = {}
-
-    def make(kind):
-        path = os.environ['PATH'] + ':/usr/sbin:/sbin'
-        missing = [tool for tool in TOOLS if not shutil.which(tool, path=path)]
-        if missing or not pathlib.Path('/usr/lib/grub', GRUB[kind]).exists():
-            pytest.skip('GRUB and its tools are missing (tools/install-deps test): %s' % missing)
-        if not pathlib.Path(FIRMWARE[kind]).exists():
-            pytest.skip('%s is missing' % FIRMWARE[kind])
-        if kind not in made:
-            made[kind] = tmp_path_factory.mktemp('disk') / (kind + '.img')
-            subprocess.run([ROOT / 'tools/disk-image', kind, made[kind]], check=True,
-                           env=dict(os.environ, TENON_DEMO_CACHE=str(demo_guest.parent)))
-        return made[kind]
-    return make
 
 
 def start(tenon, tmp_path, kind, image, *args, **options):

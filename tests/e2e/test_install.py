@@ -11,11 +11,10 @@ import subprocess
 
 import pytest
 
-from conftest import e2fsprogs, read_until
+from conftest import FIRMWARE, e2fsprogs, read_until
 from installer import needed_libraries
 from test_ahci import TIMEOUT, start_words
 from test_discs import Shell
-from test_firmware_disk import FIRMWARE
 from test_remote_disks import web  # noqa: F401, a fixture
 
 GRUB = pathlib.Path('/usr/lib/grub/i386-pc')

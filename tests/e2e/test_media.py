@@ -11,10 +11,9 @@ import subprocess
 
 import pytest
 
-from conftest import ROOT, read_until
+from conftest import FIRMWARE, ROOT, read_until
 from test_ahci import TIMEOUT
 from test_discs import TOOLS
-from test_firmware_disk import FIRMWARE
 from test_screen import Watch
 
 GRUB_CFG = """serial --unit=0 --speed=115200

@@ -20,7 +20,6 @@ import pytest
 
 from conftest import ROOT, Qmp, out_byte, read_until, wait_for
 from test_firmware import bios_text, boot_sector, expect_failure, needs_seabios
-from test_firmware_disk import disk  # noqa: F401, a fixture
 from test_run import Terminal
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
@@ -256,7 +255,7 @@ def test_a_terminal_of_its_own_size(tenon):
         terminal.close()
 
 
-def test_grub_menu_and_linux_console(tenon, disk):  # noqa: F811
+def test_grub_menu_and_linux_console(tenon, disk):
     copy = tenon.directory / 'disk.img'
     subprocess.run(['cp', '--sparse=always', disk('bios'), copy], check=True)
     process = tenon.start('run', '--accel', 'soft', '--firmware', 'bios', '--disk', copy, '--console',

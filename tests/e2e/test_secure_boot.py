@@ -6,15 +6,14 @@ SPDX-License-Identifier: GPL-2.0-or-later
 """
 import hashlib
 import os
-import pathlib
 import re
 import shutil
 import subprocess
 
 import pytest
 
-from conftest import ROOT, read_until
-from test_firmware_disk import FIRMWARE, PATIENCE, choose_shell
+from conftest import FIRMWARE, ROOT, read_until
+from test_firmware_disk import PATIENCE, choose_shell
 from test_firmware_keys import OWNER, make_key
 from test_run_image import efi_image
 

@@ -11,8 +11,8 @@ import subprocess
 
 import pytest
 
-from conftest import e2fsprogs, read_until
-from test_firmware_disk import DOWN, ENTER, FIRMWARE, PATIENCE, disk, start  # noqa: F401
+from conftest import FIRMWARE, e2fsprogs, read_until
+from test_firmware_disk import DOWN, ENTER, PATIENCE, start
 from test_run_image import efi_image
 
 ENTRY = 'Entry of a guest'
@@ -43,7 +43,7 @@ def test_boot_order(tenon):
         assert re.findall('started from (.)', result.stdout)[0] == first, (flags, result.stdout)
 
 
-def test_a_guests_boot_entry_survives(tenon, tmp_path, demo_guest, disk):  # noqa: F811
+def test_a_guests_boot_entry_survives(tenon, tmp_path, demo_guest, disk):
     efibootmgr = shutil.which('efibootmgr', path='/usr/bin:/usr/sbin:/sbin:/bin')
     if not efibootmgr:
         pytest.skip('efibootmgr is missing (package efibootmgr)')

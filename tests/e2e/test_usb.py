@@ -10,7 +10,7 @@ import subprocess
 
 from conftest import Qmp, e2fsprogs, read_until
 from test_ahci import TIMEOUT, start_words
-from test_firmware_disk import PATIENCE, disk  # noqa: F401, a fixture
+from test_firmware_disk import PATIENCE
 
 # Both devices are open before the first key is pressed.
 SCRIPT = r"""
@@ -87,7 +87,7 @@ def test_linux_uses_disk_keyboard_and_tablet(tenon, pc_guest):
     assert digest.group(1) in found.stdout
 
 
-def test_bios_boots_from_usb_and_takes_its_keys(tenon, disk):  # noqa: F811
+def test_bios_boots_from_usb_and_takes_its_keys(tenon, disk):
     stick, root = tenon.directory / 'stick.img', tenon.directory / 'root.img'
     for copy in (stick, root):
         subprocess.run(['cp', '--sparse=always', disk('bios'), copy], check=True)

@@ -141,7 +141,9 @@ async function run(browser) {
   await page.locator('.shot img').waitFor();
   await picture(page, 'overview');
   await goTo(page, 'Graphs');
-  for (const graph of ['cpu', 'memory', 'exits', 'disk', 'network']) await page.locator(`#graph-${graph} canvas`).waitFor();
+  for (const graph of ['cpu', 'memory', 'exits', 'disk', 'network']) {
+    await page.waitForFunction((id) => document.querySelector(id)?.dataset.samples >= 4, `#graph-${graph}`);
+  }
   await picture(page, 'graphs');
   await goTo(page, 'Config');
   assert.match(await page.locator('#yaml').inputValue(), /vga: true/);

@@ -61,6 +61,7 @@ class Graph {
   draw(point) {
     const names = Object.keys(this.series);
     this.card.hidden = false;
+    this.card.dataset.samples = this.times.length;
     fill(this.now, names.map((name, i) => h('span', {}, h(`i.line-${i + 1}`), `${name} ${this.graph.unit(point[name] ?? 0)}`)));
     const data = [this.times, ...Object.values(this.series)];
     if (this.plot && this.plotted === names.length) return this.plot.setData(data);
@@ -72,7 +73,7 @@ class Graph {
       scales: { x: { range: (plot, low, high) => [high - WINDOW_S, high] }, y: { range: (plot, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
       axes: [{ ...axis, space: 90, size: 26, values: (plot, ticks) => ticks.map((tick) => time(tick * 1000).slice(11)) },
         { ...axis, size: 72, space: 32, ...(this.graph.binary ? { incrs: POWERS } : {}), values: (plot, ticks) => ticks.map((tick) => this.graph.unit(tick)) }],
-      series: [{}, ...names.map((name, i) => ({ label: name, stroke: style.getPropertyValue(COLOURS[i % COLOURS.length]), width: 1.5, points: { show: data[0].length < 2, size: 4 } }))] }, data, this.box);
+      series: [{}, ...names.map((name, i) => ({ label: name, stroke: style.getPropertyValue(COLOURS[i % COLOURS.length]), width: 1.5, points: { show: false } }))] }, data, this.box);
   }
 
   resize() {

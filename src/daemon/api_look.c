@@ -42,12 +42,20 @@ static struct err *get_host(struct api_call *call)
     return NULL;
 }
 
+static void answer_last_timeline(struct api_call *call, const struct instance *vm)
+{
+    json_t *stages = json_object_get(vm ? vm->last : NULL, "timeline");
+
+    api_answer(call, json_pack("{s:o}", "stages", stages ? json_incref(stages) : json_array()));
+}
+
+/* A VM that ends in this moment has nothing to say any more. */
 static void on_timeline(void *opaque, const json_t *result, const struct err *err)
 {
     struct api_call *call = opaque;
 
     if (err)
-        api_answer_error(call, 409, err_new("VM '%s': %s", call->argument[0], err_text(err)));
+        answer_last_timeline(call, fleet_find(call->daemon->fleet, call->argument[0]));
     else
         api_answer(call, json_deep_copy(result));
 }
@@ -55,12 +63,10 @@ static void on_timeline(void *opaque, const json_t *result, const struct err *er
 /* Of a VM that runs as far as it has come; else of the last run. */
 static struct err *get_timeline(struct api_call *call)
 {
-    json_t *stages = json_object_get(call->vm->last, "timeline");
-
     if (link_is_ready(call->vm->qmp))
         link_run(call->vm->qmp, "tenon-query-timeline", NULL, -1, on_timeline, call);
     else
-        api_answer(call, json_pack("{s:o}", "stages", stages ? json_incref(stages) : json_array()));
+        answer_last_timeline(call, call->vm);
     return NULL;
 }
 

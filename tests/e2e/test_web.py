@@ -14,7 +14,6 @@ import pytest
 import rfb
 from conftest import BUILD, ROOT, wait_for
 from tenond import Connection, Tenond, WebSocket
-from test_firmware_disk import disk  # noqa: F401, a fixture
 from test_screen import picture
 
 WEB = BUILD / 'web'
@@ -124,7 +123,7 @@ def needs_browser():
         pytest.skip('playwright-core is missing: make web (needs npm)')
 
 
-def test_the_console_in_a_browser(tenon, tenond, disk):  # noqa: F811
+def test_the_console_in_a_browser(tenon, tenond, disk):
     needs_browser()
     image = tenon.directory / 'disk.img'
     subprocess.run(['cp', '--sparse=always', disk('bios'), image], check=True)

@@ -293,7 +293,7 @@ int qcow2_pwrite(struct image *image, const void *buffer, uint64_t offset, uint6
     lock_take(&q->lock);
     qcow2_op_begin(q, &op);
     while (length && !result) {
-        uint64_t done;
+        uint64_t done = 0; /* a lookup that fails says nothing */
         result = write_run(q, &op, data, offset, length, &done);
         data += done;
         offset += done;

@@ -33,13 +33,16 @@ struct command {
 /* The table of commands; NULL: behind its end. */
 const struct command *command_at(unsigned index);
 
+extern const struct command command_agent;
 extern const struct command command_apply;
 extern const struct command command_attest;
 extern const struct command command_audit;
 extern const struct command command_completion;
+extern const struct command command_cp;
 extern const struct command command_create;
 extern const struct command command_diff;
 extern const struct command command_events;
+extern const struct command command_exec;
 extern const struct command command_logs;
 extern const struct command command_metrics;
 extern const struct command command_rm;

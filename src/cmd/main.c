@@ -21,7 +21,8 @@ static const struct command *const commands[] = {
     &command_ps,      &command_screenshot, &command_stop,   &command_timeline, &command_create,
     &command_start,   &command_show,       &command_rm,     &command_logs,     &command_events,
     &command_metrics, &command_token,      &command_audit,  &command_apply,    &command_diff,
-    &command_set,     &command_completion, &command_view,
+    &command_set,     &command_completion, &command_view,   &command_agent,    &command_cp,
+    &command_exec,
 };
 
 const struct command *command_at(unsigned index)
@@ -116,7 +117,7 @@ static struct err *help(int argc, char **argv)
 
 static bool wants_help(int argc, char **argv)
 {
-    for (int i = 1; i < argc; i++)
+    for (int i = 1; i < argc && strcmp(argv[i], "--"); i++) /* what follows is for others */
         if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))
             return true;
     return false;

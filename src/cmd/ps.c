@@ -8,13 +8,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cmd/agent_visit.h"
 #include "cmd/command.h"
 #include "cmd/registry.h"
 #include "cmd/rest.h"
 
+#define AGENT_TIMEOUT_S 3
+
 static const struct option_spec options[] = {
     {"all", NULL, "Also the VMs of tenond that do not run."},
     {"json", NULL, "A list of objects: name, pid, status, engine, cpu_seconds, socket."},
+    {"addresses", NULL, "The addresses of each guest as well, if an agent in it knows them."},
     {"help", NULL, "Print this help."},
     {NULL, NULL, NULL},
 };
@@ -61,6 +65,21 @@ static struct err *ask(const struct registry_vm *vm, json_t **row)
     return err;
 }
 
+/* What its agent says; an empty list when there is none, or a bad one. */
+static json_t *ask_addresses(const struct registry_vm *vm)
+{
+    const struct agent_limits limits = {.timeout_s = AGENT_TIMEOUT_S};
+    struct agent_visit visit;
+    json_t *list = NULL;
+
+    struct err *err = agent_visit_open(&visit, vm->path, &limits);
+    if (!err)
+        err = agent_addresses(&visit.agent, &list);
+    err_free(err);
+    agent_visit_close(&visit);
+    return list ? list : json_array();
+}
+
 static const char *text_of(const json_t *row, const char *key)
 {
     const char *text = json_string_value(json_object_get(row, key));
@@ -68,31 +87,44 @@ static const char *text_of(const json_t *row, const char *key)
     return text ? text : "?";
 }
 
-static void print_table(const json_t *rows)
+/* The end of a line. */
+static void print_addresses(const json_t *row)
+{
+    size_t i;
+    json_t *address;
+
+    json_array_foreach(json_object_get(row, "addresses"), i, address)
+        printf(" %s", json_string_value(address));
+    printf("\n");
+}
+
+static void print_table(const json_t *rows, bool addresses)
 {
     int width = 4;
     size_t i;
     json_t *row;
 
     json_array_foreach(rows, i, row) width = MAX(width, (int)strlen(text_of(row, "name")));
-    printf("%-*s  %7s  %-10s  %-6s  %8s\n", width, "NAME", "PID", "STATUS", "ENGINE", "CPU s");
+    printf("%-*s  %7s  %-10s  %-6s  %8s%s\n", width, "NAME", "PID", "STATUS", "ENGINE", "CPU s",
+           addresses ? "  ADDRESSES" : "");
     json_array_foreach(rows, i, row)
     {
         json_int_t pid = json_integer_value(json_object_get(row, "pid"));
         if (pid)
-            printf("%-*s  %7lld  %-10s  %-6s  %8.1f\n", width, text_of(row, "name"), (long long)pid,
+            printf("%-*s  %7lld  %-10s  %-6s  %8.1f ", width, text_of(row, "name"), (long long)pid,
                    text_of(row, "status"), text_of(row, "engine"),
                    json_real_value(json_object_get(row, "cpu_seconds")));
         else
-            printf("%-*s  %7s  %-10s  %-6s  %8s\n", width, text_of(row, "name"), "-",
+            printf("%-*s  %7s  %-10s  %-6s  %8s ", width, text_of(row, "name"), "-",
                    text_of(row, "status"), "-", "-");
+        print_addresses(row);
     }
 }
 
-static struct err *print(const json_t *rows, bool json)
+static struct err *print(const json_t *rows, bool json, bool addresses)
 {
     if (!json) {
-        print_table(rows);
+        print_table(rows, addresses);
     } else {
         char *text = json_dumps(rows, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
         printf("%s\n", text);
@@ -122,12 +154,13 @@ static struct err *add_stopped(json_t *rows)
 static struct err *ps(int argc, char **argv, uint64_t started_ns, int *status)
 {
     struct registry registry;
-    bool json = false, all = false;
+    bool json = false, all = false, addresses = false;
 
     for (int i = 1; i < argc;) {
         struct option_arg arg;
         struct err *err = option_next(argc, argv, &i, options, NULL, NULL, &arg);
         json |= !err && arg.spec && !strcmp(arg.name, "json");
+        addresses |= !err && arg.spec && !strcmp(arg.name, "addresses");
         all |= !err && arg.spec && !strcmp(arg.name, "all");
         if (!err && !arg.spec)
             err = err_of(ERR_USAGE, "'%s' is one word too many: ps lists all VMs", arg.value);
@@ -139,13 +172,16 @@ static struct err *ps(int argc, char **argv, uint64_t started_ns, int *status)
     for (unsigned i = 0; i < registry.count; i++) {
         json_t *row = NULL;
         err_free(ask(&registry.vm[i], &row)); /* it ended in the meantime */
-        if (row)
-            json_array_append_new(rows, row);
+        if (!row)
+            continue;
+        if (addresses)
+            json_object_set_new(row, "addresses", ask_addresses(&registry.vm[i]));
+        json_array_append_new(rows, row);
     }
     registry_fini(&registry);
     struct err *err = all ? add_stopped(rows) : NULL;
     if (!err)
-        err = print(rows, json);
+        err = print(rows, json, addresses);
     json_decref(rows);
     return err;
 }

@@ -154,6 +154,7 @@ static const struct qmp_command commands[] = {
     {"screendump", vm_screen_dump},
     {"tpm-command", vm_tpm_command},
     {"pmemsave", vm_tpm_save_memory},
+    {"tenon-agent-connect", vm_agent_command},
     {"send-key", vm_screen_send_key},
     {"input-send-event", vm_screen_send_event},
     {"tenon-screen-share", vm_screen_share},

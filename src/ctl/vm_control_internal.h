@@ -82,6 +82,8 @@ void vm_stats_counters(const struct accel_stats *stats,
                        void (*each)(void *opaque, const char *name, uint64_t value), void *opaque);
 /* vm_screen.c: commands. */
 vm_command vm_screen_dump, vm_screen_send_key, vm_screen_send_event, vm_screen_share;
+/* vm_agent.c: a command. */
+vm_command vm_agent_command;
 /* vm_tpm.c: commands. */
 vm_command vm_tpm_command, vm_tpm_save_memory;
 /* What query-block says of a node's bitmaps. */

@@ -1,6 +1,6 @@
 /*
- * Character streams over descriptors: terminal, pty, pipe, file, socket, and one client at a time
- * of a listening socket.
+ * Character streams over descriptors: terminal, pty, pipe, file, socket, one client at a time of a
+ * listening socket, and one guest at a time that is brought in.
  *
  * Output: the writer appends to a ring and sends what the descriptor takes at once; the rest goes
  * out when the loop hears EPOLLOUT. The watches are edge-triggered and stay armed, so a writer of
@@ -63,6 +63,7 @@ struct stream {
     void *opaque;
     bool connected; /* somebody is there */
     bool announce;  /* tell the newly attached owner */
+    bool steady;    /* the owner does not hear of connections */
     bool gone;      /* the client left, but not all that it sent has been taken */
     bool stalled;   /* atomic: the owner refused input */
     uint8_t input[INPUT_CHUNK];
@@ -224,7 +225,7 @@ static void out_ready(void *opaque, uint32_t events)
 
 static void set_connected(struct stream *stream, bool on)
 {
-    if (stream->connected == on)
+    if (stream->connected == on || stream->steady)
         return;
     stream->connected = on;
     if (stream->events && stream->events->connected && !stream->announce)
@@ -455,6 +456,35 @@ struct err *stream_new_listener(struct loop *loop, int listen_fd, struct stream 
         return err;
     }
     *out = stream;
+    return NULL;
+}
+
+struct err *stream_new_steady(struct loop *loop, struct stream **out)
+{
+    TRY(stream_new(loop, out));
+    (*out)->steady = (*out)->connected = true;
+    return NULL;
+}
+
+struct err *stream_join(struct stream *stream, int fd)
+{
+    struct pollfd end = {.fd = stream->in.fd};
+    struct stat status;
+
+    if (fstat(fd, &status) < 0 || !S_ISSOCK(status.st_mode)) {
+        close(fd);
+        return err_new("it is no socket");
+    }
+    /* The hang-up of one whose bytes nobody has taken is not heard otherwise. */
+    if (stream->in.kind != END_NONE && poll(&end, 1, 0) > 0 && end.revents & POLLHUP)
+        hang_up(stream);
+    if (stream->in.kind != END_NONE) {
+        close(fd);
+        return err_of(ERR_BUSY, "somebody else is connected");
+    }
+    TRY(connect_ends(stream, fd, fd));
+    __atomic_store_n(&stream->stalled, false, __ATOMIC_SEQ_CST);
+    kick(stream);
     return NULL;
 }
 

@@ -30,6 +30,13 @@ struct stream_events {
 struct err *stream_new_fds(struct loop *loop, int in_fd, int out_fd, struct stream **stream);
 /* Serves one client at a time on a listening socket; takes it. Output without client is dropped. */
 struct err *stream_new_listener(struct loop *loop, int listen_fd, struct stream **stream);
+/*
+ * Somebody seems to be at the other side all the time: whom stream_join() has brought, and between
+ * them nobody, whose output is dropped.
+ */
+struct err *stream_new_steady(struct loop *loop, struct stream **stream);
+/* On the loop. Takes a connected socket; ERR_BUSY while another one is there. */
+struct err *stream_join(struct stream *stream, int fd);
 /* Output is dropped, input never comes. */
 struct stream *stream_new_null(struct loop *loop);
 void stream_free(struct stream *stream);

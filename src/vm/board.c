@@ -223,6 +223,7 @@ void board_fini(struct board *board)
             block_close(board->block[i]);
         free(board->boot_path[i]);
     }
+    stream_free(board->agent_stream);
     for (unsigned i = 0; i < VM_CONSOLES_MAX; i++) {
         if (board->stream[i]) {
             stream_drain(board->stream[i], 200);

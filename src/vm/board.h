@@ -81,6 +81,7 @@ struct board {
     uint8_t buttons;         /* of mouse or tablet, enum mouse_button */
     struct tpm_crb *tpm;     /* NULL: none */
     struct screen_console *screen_console; /* NULL: none */
+    struct virtio_console *agent;          /* NULL: none */
 
     /* With firmware. */
     struct fw_cfg *fw_cfg;
@@ -91,7 +92,7 @@ struct board {
     char *boot_path[VM_DISKS_MAX]; /* owned: what firmware calls each disk; NULL: cannot boot */
 
     /* The host's side, freed after the devices. */
-    struct stream *stream[VM_CONSOLES_MAX];
+    struct stream *stream[VM_CONSOLES_MAX], *agent_stream;
     struct block *block[VM_DISKS_MAX];
     struct net_port *port[VM_NETS_MAX][VM_QUEUES_MAX];
 };

@@ -255,6 +255,24 @@ static struct err *add_console(struct board *board, unsigned index)
     return board_add_pci(board, &console->virtio.pci, -1);
 }
 
+/* The name is that under which agents look for it. */
+static struct err *add_agent(struct board *board)
+{
+    struct virtio_console *agent =
+        (struct virtio_console *)device_new(&virtio_console_class, board->env, "agent");
+
+    board->agent = agent;
+    agent->port_count = 1;
+    agent->port[0].name = "org.qemu.guest_agent.0";
+    struct err *err = stream_new_steady(board->env->loop, &board->agent_stream);
+    agent->port[0].stream = board->agent_stream;
+    if (err) {
+        device_free(&agent->virtio.pci.device);
+        return err;
+    }
+    return board_add_pci(board, &agent->virtio.pci, -1);
+}
+
 struct err *board_add_virtio(struct board *board)
 {
     const struct vm_config *config = board->config;
@@ -271,5 +289,5 @@ struct err *board_add_virtio(struct board *board)
             (struct virtio_rng *)device_new(&virtio_rng_class, board->env, "rng");
         TRY(board_add_pci(board, &rng->virtio.pci, -1));
     }
-    return NULL;
+    return config->agent ? err_wrap(add_agent(board), "guest agent") : NULL;
 }

@@ -369,7 +369,7 @@ static struct err *check_boot(const struct vm_config *config, const char *flag, 
 
 static struct err *check_slots(const struct vm_config *config)
 {
-    unsigned devices = config->net_count + config->rng + config->vga + config->usb;
+    unsigned devices = config->net_count + config->rng + config->vga + config->usb + config->agent;
 
     for (unsigned i = 0; i < config->disk_count; i++)
         devices += config->disk[i].bus != VM_DISK_AHCI && config->disk[i].bus != VM_DISK_USB &&

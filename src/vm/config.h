@@ -120,6 +120,7 @@ struct vm_config {
     bool vga;        /* VGA adapter, keyboard and mouse */
     int vga_rom_fd;  /* its option ROM; -1: none */
     bool usb, usb_keyboard, usb_tablet;
+    bool agent;      /* port for a guest agent */
     bool tpm;        /* TPM 2.0 */
     char *tpm_state; /* folder of what it keeps; NULL: the standard one */
     int tpm_control_fd, tpm_command_fd; /* sockets to swtpm */

@@ -215,6 +215,10 @@ static const struct schema_field vm_fields[] = {
              "and memory at ports 0xe0 and 0x2000 and at 0xff000000 serve CPU test suites."},
     {.key = "rng", .flag = "rng", .kind = SCHEMA_SWITCH, .offset = offsetof(struct vm_config, rng),
      .standard = "true", .help = "Random number device (virtio-rng)."},
+    {.key = "agent", .flag = "agent", .kind = SCHEMA_SWITCH,
+     .offset = offsetof(struct vm_config, agent), .standard = "false",
+     .help = "Port (virtio-serial, org.qemu.guest_agent.0) for the agent in the guest, package qemu-guest-agent: "
+             "for tenon exec, cp, agent and snapshot."},
     {.key = "disks", .flag = "disk", .kind = SCHEMA_LIST, .offset = offsetof(struct vm_config, disk),
      .object = &schema_disk, .count_offset = offsetof(struct vm_config, disk_count),
      .limit = VM_DISKS_MAX, .metavar = "PATH[,KEY=VALUE...]", .help = "A disk."},

@@ -30,7 +30,7 @@ def test_help_everywhere(tenon):
     for args in ((), ('help',), ('--help',)):
         result = tenon.run(*args)
         assert result.returncode == 0 and 'doctor' in result.stdout and not result.stderr
-    for command in ('run', 'doctor', 'image', 'timeline'):
+    for command in ('run', 'doctor', 'image', 'timeline', 'exec'):
         one, two = tenon.run(command, '--help'), tenon.run('help', command)
         assert one.returncode == 0 and one.stdout == two.stdout
         assert one.stdout.startswith('Usage: tenon ' + command)

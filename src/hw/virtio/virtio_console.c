@@ -210,7 +210,7 @@ static void handle_message(struct virtio_console *console, const uint8_t *messag
     struct virtio_console_port *port = &console->port[number];
     if (event == PORT_READY && value == 1) {
         port->ready = true;
-        port->pending |= number == 0 ? PENDING_CONSOLE : 0;
+        port->pending |= number == 0 && !port->name ? PENDING_CONSOLE : 0;
         port->pending |= number == 0 && console->columns ? PENDING_RESIZE : 0;
         port->pending |= port->name ? PENDING_NAME : 0;
         port->pending |= port->host_open ? PENDING_OPEN : 0;
@@ -244,6 +244,14 @@ static void port_connected(void *opaque, bool on)
         send_pending(port->console);
     }
     lock_drop(console_lock(port->console));
+}
+
+bool virtio_console_port_open(struct virtio_console *console, unsigned port)
+{
+    lock_take(console_lock(console));
+    bool open = console->port[port].guest_open;
+    lock_drop(console_lock(console));
+    return open;
 }
 
 void virtio_console_resize(struct virtio_console *console, uint16_t columns, uint16_t rows)

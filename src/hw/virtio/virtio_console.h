@@ -1,8 +1,8 @@
 /*
  * virtio-console (virtio 1.2, section 5.3): ports of characters over streams.
  *
- * Port 0 is the console (hvc0). With more than one port, or a named one, the device offers
- * MULTIPORT and the guest finds the others by name under /dev/virtio-ports.
+ * Port 0 is the console (hvc0), unless it has a name. With more than one port, or a named one, the
+ * device offers MULTIPORT and the guest finds those with a name under /dev/virtio-ports.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -45,6 +45,8 @@ struct virtio_console {
 
 extern const struct device_class virtio_console_class;
 
+/* Has a program of the guest opened it? Any thread. */
+bool virtio_console_port_open(struct virtio_console *console, unsigned port);
 /* The terminal behind port 0 has another size. On the device's loop. */
 void virtio_console_resize(struct virtio_console *console, uint16_t columns, uint16_t rows);
 

@@ -265,6 +265,34 @@ static void test_ports(void **state)
     bed_close(&bed);
 }
 
+/* A first port with a name is found by it, and is no console. */
+static void test_named_port(void **state)
+{
+    struct bed bed;
+    bed_open(&bed, 1);
+    device_free(&bed.console->virtio.pci.device);
+    bed.console =
+        (struct virtio_console *)device_new(&virtio_console_class, &bed.machine.env, "port");
+    bed.console->port_count = 1;
+    bed.console->port[0].stream = bed.stream[0];
+    bed.console->port[0].name = "org.example.only";
+    machine_add(&bed.machine, &bed.console->virtio.pci.device);
+    driver_find(&bed.driver, &bed.machine, &bed.console->virtio);
+    driver_msix_on(&bed.driver);
+    assert_true(driver_offered(&bed.driver) & MULTIPORT);
+    bed_start(&bed, MULTIPORT);
+    driver_turn(&bed.driver, 5);
+    say(&bed, 0, 0, 1);
+    expect_message(&bed, 0, 1, 1, NULL);
+    say(&bed, 0, 3, 1);
+    expect_message(&bed, 0, 7, 1, "org.example.only");
+    expect_message(&bed, 0, 6, 1, NULL);
+    assert_false(virtio_console_port_open(bed.console, 0));
+    say(&bed, 0, 6, 1);
+    assert_true(virtio_console_port_open(bed.console, 0));
+    bed_close(&bed);
+}
+
 struct rng_bed {
     struct machine machine;
     struct virtio_rng *rng;
@@ -362,6 +390,7 @@ int main(void)
         cmocka_unit_test(test_console_both_ways),
         cmocka_unit_test(test_console_back_pressure),
         cmocka_unit_test(test_ports),
+        cmocka_unit_test(test_named_port),
         cmocka_unit_test(test_rng),
         cmocka_unit_test(test_rng_rate),
     };

@@ -276,6 +276,56 @@ static void test_listener(void **state)
     unlink(address.sun_path);
 }
 
+static void expect_busy(struct err *err)
+{
+    assert_non_null(err);
+    assert_int_equal(err_kind(err), ERR_BUSY);
+    err_free(err);
+}
+
+/* Visitors, whom the owner does not hear come and go. */
+static void test_steady(void **state)
+{
+    struct owner *owner = *state;
+    int first[2], second[2], file = open("/dev/null", O_RDWR);
+    char text[8];
+    struct stream *stream;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, first), 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, second), 0);
+    assert_null(stream_new_steady(owner->loop, &stream));
+    stream_attach(stream, &events, owner);
+    turn(owner);
+    assert_int_equal(owner->connects, 1);
+    assert_int_equal(stream_write(stream, (const uint8_t *)"lost", 4), 4);
+    struct err *err = stream_join(stream, file);
+    assert_int_equal(err_kind(err), ERR_FAILED);
+    err_free(err);
+
+    assert_null(stream_join(stream, first[1]));
+    assert_int_equal(write(first[0], "1", 1), 1);
+    turn(owner);
+    assert_int_equal(owner->got_len, 1);
+    stream_write(stream, (const uint8_t *)"hi", 2);
+    assert_int_equal(read(first[0], text, sizeof(text)), 2);
+    expect_busy(stream_join(stream, dup(second[1])));
+    /* One who leaves bytes behind that nobody takes makes room, and they are gone with him. */
+    owner->limit = owner->got_len;
+    assert_int_equal(write(first[0], "unread", 6), 6);
+    turn(owner);
+    close(first[0]);
+    turn(owner);
+    owner->limit = sizeof(owner->got);
+    assert_null(stream_join(stream, second[1]));
+    assert_int_equal(write(second[0], "2", 1), 1);
+    turn(owner);
+    assert_int_equal(owner->got_len, 2);
+    assert_int_equal(owner->got[1], '2');
+    assert_int_equal(owner->connects, 1);
+    assert_int_equal(owner->disconnects, 0);
+    stream_free(stream);
+    close(second[0]);
+}
+
 static void test_pty_comes_and_goes(void **state)
 {
     struct owner *owner = *state;
@@ -382,9 +432,11 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_pipe_both_ways),     TEST(test_shared_flags_untouched),  TEST(test_slow_reader),
-        TEST(test_refused_input),      TEST(test_file_and_null_device),    TEST(test_listener),
-        TEST(test_pty_comes_and_goes), TEST(test_writers_of_many_threads), TEST(test_broken_pipe),
+        TEST(test_pipe_both_ways),       TEST(test_shared_flags_untouched),
+        TEST(test_slow_reader),          TEST(test_refused_input),
+        TEST(test_file_and_null_device), TEST(test_listener),
+        TEST(test_pty_comes_and_goes),   TEST(test_writers_of_many_threads),
+        TEST(test_broken_pipe),          TEST(test_steady),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

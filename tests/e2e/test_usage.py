@@ -245,3 +245,22 @@ def test_manual_pages_format(programs):
         result = subprocess.run(['groff', '-man', '-Tascii', '-ww', page], capture_output=True,
                                 text=True)
         assert result.returncode == 0 and not result.stderr, result.stderr
+
+
+def documented_commands():
+    """(page, verb, its flags) of each `tenon ...` in the examples of the guides."""
+    for page in [ROOT / 'docs/guide.md', *sorted((ROOT / 'docs/guide').glob('*.md'))]:
+        for line in re.findall(r'^    (.*)$', page.read_text(), re.M):
+            for verb, rest in re.findall(r'\btenon ([a-z]+)([^;|&#]*)', line):
+                yield page.name, verb, set(re.findall(r' (--[a-z-]+)', rest.split(' -- ')[0]))
+
+
+def test_examples_of_the_guides_use_what_there_is(tenon):
+    """A verb or a flag that is gone, or was never there, in an example."""
+    examples = list(documented_commands())
+    helps = {verb: tenon.run(verb, '--help').stdout for verb in {verb for _, verb, _ in examples}}
+    helps['image'] += tenon.run('image', 'serve', '--help').stdout
+    wrong = [(page, verb, flag) for page, verb, flags in examples for flag in flags
+             if not re.search(r'%s\b' % flag, helps[verb])]
+    wrong += [(page, verb, '') for page, verb, _ in examples if not helps[verb]]
+    assert len(examples) > 80 and not wrong, wrong

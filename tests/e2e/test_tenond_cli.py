@@ -31,7 +31,7 @@ def test_life(tenond, command, tenon, echo):
     assert command('logs', 'web') == ''
     if os.geteuid() == 0:
         assert re.search(r'^web +\d+ +running', command('ps'), re.M)
-        command('stop', 'web', '--now')
+        command('stop', tenond.get('web')['pid'], '--now')  # other users' VMs may be called so
         wait_for(lambda: tenond.get('web')['state'] == 'stopped')
         command('start', 'web', '--paused')
         assert 'paused' in command('show', 'web')

@@ -59,6 +59,7 @@ extern const struct command command_ps;
 extern const struct command command_screenshot;
 extern const struct command command_stop;
 extern const struct command command_timeline;
+extern const struct command command_top;
 extern const struct command command_view;
 
 /* "program: sentence" on standard error; what an image names may have been in the sentence. */

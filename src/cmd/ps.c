@@ -23,22 +23,6 @@ static const struct option_spec options[] = {
     {NULL, NULL, NULL},
 };
 
-/* Seconds of CPU time, of all vCPUs; from query-stats. */
-static double cpu_seconds(const json_t *providers)
-{
-    const json_t *stats = json_object_get(json_array_get(providers, 0), "stats");
-    size_t i;
-    json_t *stat;
-
-    json_array_foreach(stats, i, stat)
-    {
-        const char *name = json_string_value(json_object_get(stat, "name"));
-        if (name && !strcmp(name, "cpu_ns"))
-            return (double)json_integer_value(json_object_get(stat, "value")) / 1e9;
-    }
-    return 0;
-}
-
 /* What one VM says of itself; NULL with an error when it ended while we asked. */
 static struct err *ask(const struct registry_vm *vm, json_t **row)
 {
@@ -58,7 +42,8 @@ static struct err *ask(const struct registry_vm *vm, json_t **row)
         *row = json_pack("{s:O*, s:I, s:O*, s:O*, s:f, s:s}", "name", json_object_get(name, "name"),
                          "pid", (json_int_t)vm->pid, "status", json_object_get(status, "status"),
                          "engine", json_object_get(json_array_get(stats, 0), "provider"),
-                         "cpu_seconds", cpu_seconds(stats), "socket", vm->path);
+                         "cpu_seconds", (double)qmp_client_stat(stats, "cpu_ns") / 1e9, "socket",
+                         vm->path);
     json_decref(name);
     json_decref(status);
     json_decref(stats);

@@ -123,3 +123,16 @@ void qmp_client_close(struct qmp_client *client)
     client->fd = -1;
     buf_fini(&client->in);
 }
+
+uint64_t qmp_client_stat(const json_t *providers, const char *name)
+{
+    const json_t *stats = json_object_get(json_array_get(providers, 0), "stats");
+
+    for (size_t i = 0; i < json_array_size(stats); i++) {
+        const json_t *stat = json_array_get(stats, i);
+        const char *key = json_string_value(json_object_get(stat, "name"));
+        if (key && !strcmp(key, name))
+            return (uint64_t)json_integer_value(json_object_get(stat, "value"));
+    }
+    return 0;
+}

@@ -31,4 +31,7 @@ struct err *qmp_client_run(struct qmp_client *client, const char *command, json_
 /* Waits until the VM hangs up; false when it has not by `deadline_ns` (CLOCK_MONOTONIC). */
 bool qmp_client_await_end(struct qmp_client *client, uint64_t deadline_ns);
 
+/* A counter in what query-stats said of the VM; 0: it has none. */
+uint64_t qmp_client_stat(const json_t *providers, const char *name);
+
 #endif

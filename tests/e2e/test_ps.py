@@ -6,11 +6,12 @@ SPDX-License-Identifier: GPL-2.0-or-later
 import json
 import os
 import pathlib
+import re
 import uuid
 
 import pytest
 
-from conftest import HALT, wait_for
+from conftest import ECHO, HALT, wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason='the list of root is /run/tenon')
 
@@ -25,9 +26,9 @@ def listed(tenon, name):
     return [row for row in rows if row['name'] == name]
 
 
-def start(tenon, name, *args):
+def start(tenon, name, *args, code=HALT):
     process = tenon.start('run', '--accel', 'soft', '--quiet', '--memory', '64M', '--kernel',
-                          tenon.guest('halt', HALT), '--name', name, *args)
+                          tenon.guest('guest', code), '--name', name, *args)
 
     def there():
         assert process.poll() is None, process.communicate()[1]
@@ -58,6 +59,26 @@ def test_two_of_a_name_and_a_socket_elsewhere(tenon, name):
     assert tenon.run_beside('stop', '--now', 'control.sock').returncode == 0
     assert second.wait(60) == 0
     assert not listed(tenon, name)
+
+
+def test_top(tenon, name):
+    """A guest that asks its serial port again and again, and one that sleeps."""
+    busy = start(tenon, name, '--console', 'serial,backend=null', code=ECHO)
+    idle = start(tenon, name, '--disk', tenon.disk())
+
+    def rows():
+        result = tenon.run_beside('top', '--once', '--json', '--interval', '1')
+        assert result.returncode == 0, result.stderr
+        return {row['pid']: row for row in json.loads(result.stdout)}
+    wait_for(lambda: rows()[busy.pid]['exits'] > 1000 * rows()[idle.pid]['exits'] > -1, 60)
+    row = rows()[busy.pid]
+    assert row['name'] == name and row['status'] == 'running' and row['resident_bytes'] > 1 << 20
+    table = tenon.run_beside('top').stdout  # no terminal: once
+    assert re.search(r'^%s +%d running( +[0-9.]+){7}$' % (name, busy.pid), table, re.M)
+    assert tenon.run_beside('top', '--interval', '0').returncode == 2
+    for process in (busy, idle):
+        assert tenon.run_beside('stop', '--now', str(process.pid)).returncode == 0
+        assert process.wait(60) == 0
 
 
 def test_killed_tenon_is_swept(tenon, name):

@@ -96,6 +96,7 @@ def every_operation():
         ('GET', '/v1/vms/one/consoles/c0/log', None),
         ('POST', '/v1/vms/one/consoles/c0/input', {'text': 'a'}),
         ('POST', '/v1/vms/one/consoles/c0/tickets', None),
+        ('POST', '/v1/vms/one/screen/tickets', None),
         ('GET', '/v1/metrics', None),
         ('POST', '/v1/vms/one/actions/stop?wait=30', None),
         ('GET', '/v1/vms/one/timeline', None),
@@ -117,6 +118,7 @@ def test_every_operation(curl, tenond, echo):
             wait_for(lambda: tenond.raw('GET', '/v1/vms/one/consoles/c0/log').body == b'hello\n')
             curl.listen('/v1/vms/one/consoles/c0', b'hello\n')
             curl.listen('/v1/events', b': tenon\n\n')
+            curl.call('GET', '/v1/vms/one/screen', status=400)  # a WebSocket, which curl does not speak
     known = {operation['operationId'] for methods in tenond.document()['paths'].values()
              for operation in methods.values()}
     assert curl.driven == known, known - curl.driven

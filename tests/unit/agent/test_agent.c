@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -118,6 +119,28 @@ static void test_silence(void **state)
     expect_error(agent_sync(&bed->agent), ERR_FAILED, "has ended");
 }
 
+/*
+ * A guest that answers by itself. It lacks our end of the socket, so that it ends with us: what
+ * lives on would keep the output of the test open.
+ */
+static pid_t guest_process(struct bed *bed)
+{
+    pid_t pid = fork();
+
+    assert_true(pid >= 0);
+    if (pid == 0)
+        close(bed->agent.fd);
+    return pid;
+}
+
+static void expect_end(pid_t pid)
+{
+    int status;
+
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
 /* The guest's part of a sync: answers to others, then ours. */
 static void test_sync(void **state)
 {
@@ -126,8 +149,7 @@ static void test_sync(void **state)
     struct bed *bed = *state;
     char request[128] = "", *id;
 
-    /* The answer holds what was asked, so the guest must be a process of its own. */
-    pid_t pid = fork();
+    pid_t pid = guest_process(bed);
     if (pid == 0) {
         while (!strchr(request, '\n'))
             if (read(bed->guest, request + strlen(request), 1) != 1)
@@ -144,13 +166,14 @@ static void test_sync(void **state)
     assert_null(agent_call(&bed->agent, "guest-x", NULL, &result));
     assert_int_equal(json_integer_value(result), 9);
     json_decref(result);
+    expect_end(pid);
 }
 
 static void test_too_long(void **state)
 {
     struct bed *bed = *state;
 
-    pid_t pid = fork();
+    pid_t pid = guest_process(bed);
     if (pid == 0) {
         static char zeros[MIB(1)];
         while (send(bed->guest, zeros, sizeof(zeros), MSG_NOSIGNAL) > 0) {
@@ -160,6 +183,9 @@ static void test_too_long(void **state)
     close(bed->guest);
     bed->guest = -1;
     expect_error(agent_call(&bed->agent, "guest-x", NULL, NULL), ERR_FAILED, "longer than 64 MiB");
+    close(bed->agent.fd);
+    bed->agent.fd = -1;
+    expect_end(pid);
 }
 
 static void test_exec(void **state)

@@ -70,9 +70,10 @@ static void work_from_another_thread_keeps_its_order(void **state)
     loop_post(trace.loop, note, "2");
     struct loop_timer timer;
     loop_timer_init(trace.loop, &timer, note, "3");
-    usleep(20000);
+    for (int i = 0; i < 10000 && !__atomic_load_n(&trace.text[1], __ATOMIC_ACQUIRE); i++)
+        usleep(1000);
     loop_timer_arm(&timer, clock_now_ns());
-    for (int i = 0; i < 1000 && loop_timer_armed(&timer); i++)
+    for (int i = 0; i < 10000 && loop_timer_armed(&timer); i++)
         usleep(1000);
     loop_thread_join(thread);
     assert_string_equal(trace.text, "123");

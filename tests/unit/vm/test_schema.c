@@ -286,11 +286,12 @@ static void test_flag_errors(void **state)
 static void test_file_errors(void **state)
 {
     parse_refused("memroy: 1G", "vms/demo.yaml:1:1: unknown key 'memroy': did you mean 'memory'?");
-    parse_refused("a: 1\nzzzzz: 1",
-                  "vms/demo.yaml:1:1: unknown key 'a': a VM has name, cpus, "
-                  "memory, accel, accel-debug, cpu-model, board, firmware, firmware-vars, boot, "
-                  "boot-once, vga, usb, usb-keyboard, usb-tablet, tpm, tpm-state, "
-                  "kernel, initrd, append, on-reset, debug-exit, rng, disks, nets, consoles");
+    parse_refused(
+        "a: 1\nzzzzz: 1",
+        "vms/demo.yaml:1:1: unknown key 'a': a VM has name, cpus, "
+        "memory, accel, accel-debug, cpu-model, board, firmware, firmware-vars, boot, "
+        "boot-once, vga, usb, usb-keyboard, usb-tablet, tpm, tpm-state, "
+        "kernel, initrd, append, on-reset, debug-exit, rng, agent, disks, nets, consoles");
     parse_refused("cpus: 1\ncpus: 2", "vms/demo.yaml:2:1: key 'cpus' appears twice (first in line "
                                       "1): remove one");
     parse_refused("cpus: two", "vms/demo.yaml:1:7: cpus: expected a whole number, found 'two'");

@@ -51,7 +51,7 @@ bench: all
 	@tools/install-deps lab
 	@bench/run --build $(BUILD) $(ARGS)
 
-# Everything that needs real KVM, in an L1 host that QEMU emulates: 20 minutes or so.
+# Everything that needs real KVM, in an L1 host that QEMU or Bochs emulates: half an hour or so.
 lab: all
 	@tools/install-deps lab
 	@tests/lab/all $(ARGS)

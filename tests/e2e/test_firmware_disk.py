@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from conftest import read_until
+from conftest import ROOT, read_until
 
 PATIENCE = 900  # seconds: a loaded machine boots slowly
 ENTER, DOWN = b'\r', b'\x1b[B'
@@ -53,6 +53,24 @@ def test_boots_by_itself(tenon, tmp_path, disk, kind):
         # The firmware has written its boot entries into the store.
         template = pathlib.Path('/usr/share/OVMF/OVMF_VARS_4M.fd').read_bytes()
         assert (tmp_path / 'vars.fd').read_bytes() != template
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize('kind', ['bios', 'uefi'])
+def test_debian_to_its_login_prompt(tenon, tmp_path, kind):
+    """Nothing but the image is named: tenon run picks the firmware by what the disk is."""
+    image = tmp_path / 'debian.img'
+    subprocess.run([ROOT / 'tools/disk-image', kind, image, '--debian'], check=True)
+    process = tenon.start('run', image, '--accel', 'soft', '--memory', '1G', stdin=subprocess.PIPE)
+    read_until(process, 'debian login: ', timeout=PATIENCE)
+    process.stdin.write(b'root\n')
+    process.stdin.flush()
+    read_until(process, 'root@debian:~# ', timeout=PATIENCE)
+    process.stdin.write(b'echo "firmware $([ -d /sys/firmware/efi ] && echo uefi || echo bios)"; poweroff\n')
+    process.stdin.flush()
+    read_until(process, 'firmware %s\r' % kind, timeout=PATIENCE)
+    read_until(process, 'Power down', timeout=PATIENCE)
+    assert process.wait(PATIENCE) == 0
 
 
 @pytest.mark.parametrize('kind', ['bios', 'uefi'])

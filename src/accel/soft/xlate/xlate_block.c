@@ -10,6 +10,7 @@
  */
 #include "accel/soft/interp/fast.h"
 #include "accel/soft/xlate/xlate_build.h"
+#include "base/bitmap.h"
 
 /* Instructions in a row that make entering translated code worth it, unless it ends in a jump. */
 #define RUN_MIN 4
@@ -187,8 +188,8 @@ static void emit_block(struct xlate_build *b)
 static void only_stack_sites(struct xlate_build *b)
 {
     for (unsigned i = 0; i < b->block->op_count; i++)
-        if (b->ops[i].want.base != X86_RSP && !(b->hints.sited[i / 64] >> i % 64 & 1))
-            b->hints.hashed[i / 64] |= 1ull << i % 64;
+        if (b->ops[i].want.base != X86_RSP && !bitmap_test(b->hints.sited, i))
+            bitmap_set(b->hints.hashed, i);
 }
 
 bool xlate_block(struct soft_vcpu *v, struct block *block)

@@ -10,6 +10,7 @@
  */
 #include "accel/soft/mem/tlb.h"
 #include "accel/soft/xlate/xlate_build.h"
+#include "base/bitmap.h"
 
 #define SPAN_MAX 128
 #define LOOK_AHEAD 40
@@ -341,7 +342,7 @@ static void group_span(const struct xlate_build *b, unsigned i, int64_t *low, in
         if (x->kind != XLATE_INSN)
             break;
         if (!x->grouped || x->want.base != first->want.base || x->version != first->version ||
-            (x->want.write && !first->want.write) || b->hints.hashed[j / 64] >> (j % 64) & 1)
+            (x->want.write && !first->want.write) || bitmap_test(b->hints.hashed, j))
             continue;
         int64_t l = MIN(*low, x->offset), h = MAX(*high, x->offset + x->want.size);
         if (h - l > SPAN_MAX)
@@ -422,7 +423,7 @@ static struct xlate_place hashed(struct xlate_build *b, unsigned i)
     want.disp += low - x->offset;
     struct xlate_access *a = new_access(b, i, &want);
     a->hashed = true;
-    a->huge = !want.write && b->hints.huge[i / 64] >> (i % 64) & 1;
+    a->huge = !want.write && bitmap_test(b->hints.huge, i);
     int32_t table = a->huge ? SPACE(huge) : want.write ? SPACE(write) : SPACE(read);
     a->group = group;
     a->bounce = a->bounce && !group;
@@ -509,7 +510,7 @@ static struct xlate_place grouped(struct xlate_build *b, unsigned i)
 struct xlate_place xlate_access(struct xlate_build *b, unsigned i)
 {
     const struct xlate_op *x = &b->ops[i];
-    bool jumps_about = b->hints.hashed[i / 64] >> (i % 64) & 1;
+    bool jumps_about = bitmap_test(b->hints.hashed, i);
     if (x->grouped && (!jumps_about || in_group(b, x)))
         return grouped(b, i);
     xlate_spill_flags(b, x->live_in);

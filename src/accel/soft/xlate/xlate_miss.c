@@ -17,6 +17,7 @@
 #include "accel/soft/mem/site.h"
 #include "accel/soft/mem/tlb.h"
 #include "accel/soft/xlate/xlate.h"
+#include "base/bitmap.h"
 
 /* Misses less than NEAR instructions apart count; so many in excess of the others are too many. */
 #define NEAR 2000
@@ -138,8 +139,8 @@ static void missed(struct soft_vcpu *v, struct xlate_access *a)
         a->score -= MIN(a->score, 4);
     } else if (++a->score >= MISSES) {
         struct block_hints *hints = xlate_hints(v, a->block);
-        hints->hashed[a->op / 64] |= 1ull << a->op % 64;
-        hints->sited[a->op / 64] &= ~(1ull << a->op % 64);
+        bitmap_set(hints->hashed, a->op);
+        bitmap_clear(hints->sited, a->op);
         a->again = true;
     }
     a->last = now;
@@ -154,9 +155,9 @@ static void evicted(struct soft_vcpu *v, uint64_t linear, struct xlate_access *a
         a->score -= MIN(a->score, 4);
     } else if (++a->score >= MISSES) {
         struct block_hints *hints = xlate_hints(v, a->block);
-        hints->sited[a->op / 64] |= 1ull << a->op % 64;
-        hints->hashed[a->op / 64] &= ~(1ull << a->op % 64);
-        hints->huge[a->op / 64] &= ~(1ull << a->op % 64);
+        bitmap_set(hints->sited, a->op);
+        bitmap_clear(hints->hashed, a->op);
+        bitmap_clear(hints->huge, a->op);
         a->again = true;
     }
 }
@@ -189,7 +190,7 @@ static uint64_t find(struct soft_vcpu *v, uint64_t linear, struct xlate_access *
     if (a->hashed) {
         if (!a->huge && !a->write && in_huge(v->space, linear)) {
             if (++a->score >= MISSES) {
-                xlate_hints(v, a->block)->huge[a->op / 64] |= 1ull << a->op % 64;
+                bitmap_set(xlate_hints(v, a->block)->huge, a->op);
                 a->again = true;
             }
         } else {
@@ -285,7 +286,7 @@ uint64_t xlate_walk(struct soft_vcpu *v, uint64_t linear, struct xlate_access *a
     }
     uint64_t result = find(v, linear, a);
     if (a->huge && result == MISS_WALK) { /* not a large page: this was no good idea */
-        xlate_hints(v, a->block)->huge[a->op / 64] &= ~(1ull << a->op % 64);
+        bitmap_clear(xlate_hints(v, a->block)->huge, a->op);
         a->again = true;
     }
     if (a->again)

@@ -4,35 +4,17 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdlib.h>
 
-#include <cmocka.h>
 #include <gnutls/crypto.h>
 
 #include "base/bytes.h"
 #include "uefi/image_hash.h"
 #include "uefi/signature_file.h"
 #include "uefi/signature_list.h"
+#include "uefi_check.h"
 
 static const struct guid owner = GUID(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11);
-
-static void ok(struct err *err)
-{
-    if (err)
-        print_error("%s\n", err_text(err));
-    assert_null(err);
-}
-
-static void refused(struct err *err, const char *because)
-{
-    assert_non_null(err);
-    if (!strstr(err_text(err), because))
-        print_error("%s\n", err_text(err));
-    assert_non_null(strstr(err_text(err), because));
-    err_free(err);
-}
 
 static unsigned count(const struct buf *list)
 {

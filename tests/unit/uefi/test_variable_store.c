@@ -5,15 +5,12 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include <cmocka.h>
-
 #include "base/bytes.h"
 #include "uefi/secure_boot.h"
+#include "uefi_check.h"
 
 #define VOLUME_HEADER 72u
 #define STORE 4096u /* with its header */
@@ -31,22 +28,6 @@ static const struct guid authenticated =
     GUID(0xaaf32c78, 0x947b, 0x439a, 0xa1, 0x80, 0x2e, 0x14, 0x4e, 0xc3, 0x77, 0x92);
 static const struct guid journal =
     GUID(0x9e58292b, 0x7c68, 0x497d, 0xa0, 0xce, 0x65, 0x00, 0xfd, 0x9f, 0x1b, 0x95);
-
-static void ok(struct err *err)
-{
-    if (err)
-        print_error("%s\n", err_text(err));
-    assert_null(err);
-}
-
-static void refused(struct err *err, const char *because)
-{
-    assert_non_null(err);
-    if (!strstr(err_text(err), because))
-        print_error("%s\n", err_text(err));
-    assert_non_null(strstr(err_text(err), because));
-    err_free(err);
-}
 
 /* --- writing stores --- */
 

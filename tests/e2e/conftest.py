@@ -23,6 +23,9 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get('TENON_BUILD') or ROOT / 'build').resolve()
 NOBODY = 65534
+# Seconds that one step of a guest may take on a loaded machine: a test that hangs must end, and be named,
+# before the whole run is given up.
+PATIENCE = int(os.environ.get('TENON_TEST_PATIENCE', '300'))
 FIRMWARE = {'bios': '/usr/share/seabios/bios-256k.bin', 'uefi': '/usr/share/OVMF/OVMF_CODE_4M.fd'}
 GRUB = {'bios': 'i386-pc', 'uefi': 'x86_64-efi'}
 

@@ -5,7 +5,6 @@ SPDX-License-Identifier: GPL-2.0-or-later
 """
 import http.client
 import json
-import os
 import signal
 import socket
 import subprocess

@@ -4,16 +4,11 @@ written, verified and left clean.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
-import os
 import re
 import subprocess
 
-import pytest
-
-from conftest import ROOT, e2fsprogs
+from conftest import PATIENCE, ROOT, e2fsprogs
 from test_disks import boot_args, digest, fio_disk, overlay  # noqa: F401
-
-TIMEOUT = int(os.environ.get('TENON_DEMO_TIMEOUT', '600'))
 
 
 def start_words(pc_guest, words):
@@ -26,7 +21,7 @@ def test_a_guest_without_virtio(tenon, pc_guest):
     disk = tenon.directory / 'disk.raw'
     subprocess.run([ROOT / 'tools/demo-guest', 'disk', disk], check=True, capture_output=True)
     result = tenon.run(*start_words(pc_guest, 'tenon.disk=/dev/sda'), '--disk',
-                       'path=%s,bus=ahci,serial=SATA-1' % disk, '--cdrom', 'none', timeout=TIMEOUT)
+                       'path=%s,bus=ahci,serial=SATA-1' % disk, '--cdrom', 'none', timeout=PATIENCE)
     text = result.stdout
     assert result.returncode == 0, (text[-3000:], result.stderr)
     assert 'demo: done' in text and 'demo: FAILED' not in text, text[-3000:]
@@ -44,7 +39,7 @@ def test_a_guest_without_virtio(tenon, pc_guest):
 def test_fio_verifies_queued_commands(tenon, pc_guest, fio_disk):  # noqa: F811
     base, top, before = overlay(tenon.directory, 'sata')
     result = tenon.run(*boot_args(pc_guest, fio_disk, 'lab.verify=1:sda:32'), '--disk',
-                       'path=%s,bus=ahci' % top, timeout=TIMEOUT)
+                       'path=%s,bus=ahci' % top, timeout=PATIENCE)
     text = result.stdout
     assert result.returncode == 0, (text[-3000:], result.stderr)
     assert 'guest: fio wrote and verified 32 MiB of sda with 1 jobs' in text, text[-3000:]

@@ -13,7 +13,7 @@ import subprocess
 
 import pytest
 
-from conftest import HALT, SPIN, debug_exit, multiboot, wait_for
+from conftest import HALT, debug_exit, wait_for
 
 
 def expect_failure(result, status, *parts):

@@ -10,10 +10,9 @@ import subprocess
 
 import pytest
 
-from conftest import ROOT, e2fsprogs, read_until
+from conftest import PATIENCE, ROOT, e2fsprogs, read_until
 
 # The prompt comes after 15 s here; a busy machine or sanitizers make that many times as long.
-TIMEOUT = int(os.environ.get('TENON_DEBIAN_TIMEOUT', '900'))
 SCRIPT = ROOT / 'tests/e2e/workloads'
 
 
@@ -40,7 +39,7 @@ def debian(tenon):
     (tenon.directory / 'root.raw').unlink(missing_ok=True)
 
 
-def use(process, words, answer, timeout=TIMEOUT):
+def use(process, words, answer, timeout=PATIENCE):
     """Types a line at the guest's prompt; what it says up to the answer."""
     process.stdin.write(words.encode() + b'\n')
     process.stdin.flush()
@@ -50,13 +49,13 @@ def use(process, words, answer, timeout=TIMEOUT):
 def log_in_and_out(tenon, args):
     """To the login prompt, in, a look at the units, and off through ACPI."""
     process = tenon.start(*args, stdin=subprocess.PIPE)
-    read_until(process, 'debian login: ', TIMEOUT)
+    read_until(process, 'debian login: ', PATIENCE)
     use(process, 'root', 'root@debian:~# ')
-    use(process, 'echo "state $(systemctl is-system-running --wait)"', 'state running', TIMEOUT)
+    use(process, 'echo "state $(systemctl is-system-running --wait)"', 'state running', PATIENCE)
     use(process, 'echo "failed: $(systemctl --failed --plain --no-legend | wc -l)"', 'failed: 0')
     use(process, 'echo "address $(hostname -I)"', 'address 10.0.2.15')
     use(process, 'poweroff', 'Power down')
-    assert process.wait(TIMEOUT) == 0
+    assert process.wait(PATIENCE) == 0
     check = e2fsprogs('e2fsck', '-fn', str(tenon.directory / 'root.raw'))
     assert check.returncode == 0, check.stdout
     tenon.expect_nothing_left()

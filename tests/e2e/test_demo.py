@@ -16,10 +16,9 @@ import threading
 
 import pytest
 
-from conftest import ROOT, e2fsprogs, read_until, wait_for
+from conftest import PATIENCE, ROOT, e2fsprogs, read_until, wait_for
 
 PAGE = os.urandom(1 << 20)
-TIMEOUT = int(os.environ.get('TENON_DEMO_TIMEOUT', '240'))
 
 
 @pytest.fixture
@@ -58,7 +57,7 @@ def test_demo_guest(tenon, demo, server, board, cpus):
     port, seen = server
     append = 'console=ttyS0 quiet tenon.demo=auto tenon.url=http://:%d/page' % port
     result = tenon.run(*args, '--board', board, '--cpus', cpus, '--append', append, '--report',
-                       'r.json', timeout=TIMEOUT)
+                       'r.json', timeout=PATIENCE)
     text = result.stdout
     assert result.returncode == 0, (text[-3000:], result.stderr)
     assert 'FAILED' not in text and 'demo: done' in text, text[-3000:]
@@ -99,7 +98,7 @@ def test_interactive_shell_and_forward(tenon, demo):
         port = probe.getsockname()[1]
     process = tenon.start(*args, '--append', 'console=ttyS0 quiet tenon.demo=shell', '--forward',
                           '%d-7777' % port, stdin=subprocess.PIPE)
-    read_until(process, 'exit powers the machine off', TIMEOUT)
+    read_until(process, 'exit powers the machine off', PATIENCE)
     process.stdin.write(b'echo $((6 * 7))answer\n')
     process.stdin.flush()
     read_until(process, '42answer', 60)
@@ -120,7 +119,7 @@ def test_sigterm_powers_debian_down(tenon, demo, board):
     args, disk = demo
     process = tenon.start(*args, '--board', board, '--append', 'console=ttyS0 quiet '
                           'tenon.demo=shell', stdin=subprocess.PIPE)
-    read_until(process, 'exit powers the machine off', TIMEOUT)
+    read_until(process, 'exit powers the machine off', PATIENCE)
     process.send_signal(signal.SIGTERM)
     read_until(process, 'demo: power button', 60)
     assert process.wait(60) == 0

@@ -11,8 +11,8 @@ import subprocess
 
 import pytest
 
-from conftest import FIRMWARE, GRUB, ROOT, read_until
-from test_ahci import TIMEOUT, start_words
+from conftest import FIRMWARE, GRUB, PATIENCE, ROOT, read_until
+from test_ahci import start_words
 from test_live import control
 
 TOOLS = ('grub-mkrescue', 'xorriso', 'mformat')
@@ -40,7 +40,7 @@ def test_a_disc_boots(tenon, pc_guest, disc, kind, how):
     tenon.disk('empty.img')
     extra = ('--firmware-vars', 'vars.fd') if kind == 'uefi' else ()
     result = tenon.run('run', '--accel', 'soft', '--memory', '512M', '--firmware', kind, '--no-rng',
-                       *extra, *(word.format(disc) for word in how), timeout=TIMEOUT)
+                       *extra, *(word.format(disc) for word in how), timeout=PATIENCE)
     text = result.stdout
     assert result.returncode == 0, (text[-2000:], result.stderr)
     digest = hashlib.sha256((pc_guest / 'initrd').read_bytes()).hexdigest()
@@ -62,7 +62,7 @@ class Shell:
         # The mark is put together by the guest: its echo of the line does not have it.
         self.process.stdin.write(('%s; echo EN""D%d\n' % (command, self.count)).encode())
         self.process.stdin.flush()
-        return read_until(self.process, mark, TIMEOUT)
+        return read_until(self.process, mark, PATIENCE)
 
 
 def test_discs_change_under_a_guest(tenon, pc_guest):
@@ -71,7 +71,7 @@ def test_discs_change_under_a_guest(tenon, pc_guest):
     process = tenon.start(*start_words(pc_guest, 'quiet tenon.demo=shell tenon.disk=/dev/sr0'),
                           '--cdrom', 'a.iso', '--disk', 'path=b.iso,media=cdrom,id=second',
                           '--qmp', 'qmp.sock', stdin=subprocess.PIPE)
-    read_until(process, 'exit powers', TIMEOUT)
+    read_until(process, 'exit powers', PATIENCE)
     shell, qmp = Shell(process), control(tenon)
     drives = {drive['device']: drive for drive in qmp.command('query-block')}
     assert drives['d0']['removable'] and not drives['d0']['tray_open']
@@ -98,5 +98,5 @@ def test_discs_change_under_a_guest(tenon, pc_guest):
     assert 'aaaa' in shell.run('head -c 4 /dev/sr0')
     process.stdin.write(b'exit\n')
     process.stdin.flush()
-    _, err = process.communicate(timeout=TIMEOUT)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err.decode(errors='replace')[-2000:]

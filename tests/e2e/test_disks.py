@@ -12,9 +12,8 @@ import subprocess
 
 import pytest
 
-from conftest import ROOT
+from conftest import PATIENCE, ROOT
 
-TIMEOUT = int(os.environ.get('TENON_DEMO_TIMEOUT', '240'))
 SIZE = 32 << 20
 
 
@@ -49,7 +48,7 @@ def boot_args(demo_guest, fio_disk, words):
 
 
 def boot(tenon, demo_guest, fio_disk, words, *args):
-    return tenon.run(*boot_args(demo_guest, fio_disk, words), *args, timeout=TIMEOUT)
+    return tenon.run(*boot_args(demo_guest, fio_disk, words), *args, timeout=PATIENCE)
 
 
 def test_fio_verifies_every_bus(tenon, demo_guest, fio_disk):

@@ -13,8 +13,8 @@ import threading
 
 import pytest
 
-from conftest import read_until
-from test_ahci import TIMEOUT, start_words
+from conftest import PATIENCE, read_until
+from test_ahci import start_words
 from test_discs import Shell
 
 SIZE = 4 << 20
@@ -45,7 +45,7 @@ def exchange(tenon, pc_guest, net, address='127.0.0.1', commands=()):
     process = tenon.start(*start_words(pc_guest, 'tenon.demo=shell tenon.disk=/dev/sda'),
                           '--disk', 'path=%s,bus=ahci' % tenon.disk(), '--net',
                           net, stdin=subprocess.PIPE)
-    text = read_until(process, 'exit powers', TIMEOUT)
+    text = read_until(process, 'exit powers', PATIENCE)
     assert 'NIC Link is Up 1000 Mbps Full Duplex' in text, text[-2000:]
     shell = Shell(process)
     assert 'virtio_net' not in shell.run('cut -d" " -f1 /proc/modules')
@@ -57,13 +57,13 @@ def exchange(tenon, pc_guest, net, address='127.0.0.1', commands=()):
     assert hashlib.sha256(data).hexdigest() in shell.run(
         'nc %s </dev/null >/tmp/in; sha256sum /tmp/in' % host)
     shell.run('cat /tmp/in /tmp/in | nc %s' % host)
-    server.join(TIMEOUT)
+    server.join(PATIENCE)
     assert server.taken.digest() == hashlib.sha256(data + data).digest()
     text = shell.run('dmesg')
     assert 'Detected Hardware Unit Hang' not in text and 'transmit queue' not in text, text
     process.stdin.write(b'exit\n')
     process.stdin.flush()
-    _, err = process.communicate(timeout=TIMEOUT)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err.decode(errors='replace')[-2000:]
 
 

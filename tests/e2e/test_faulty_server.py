@@ -9,8 +9,8 @@ import subprocess
 
 import pytest
 
-from conftest import read_until, wait_for
-from test_disks import TIMEOUT, boot_args, fio_disk  # noqa: F401
+from conftest import PATIENCE, read_until, wait_for
+from test_disks import boot_args, fio_disk  # noqa: F401
 from test_live import control
 
 
@@ -37,7 +37,7 @@ def test_errors_stop_the_vm_until_the_server_is_well(tenon, demo_guest, fio_disk
                 'error-pread-file=%s' % ill) as url:
         process = tenon.start(*boot_args(demo_guest, fio_disk, 'lab.await=vdb'), '--qmp', 'qmp.sock',
                               '--disk', 'path=%s,id=far,on-error=stop' % url)
-        read_until(process, 'guest: reads vdb', TIMEOUT)
+        read_until(process, 'guest: reads vdb', PATIENCE)
         qmp = control(tenon)
         ill.touch()
         data = qmp.event('BLOCK_IO_ERROR')['data']
@@ -47,8 +47,8 @@ def test_errors_stop_the_vm_until_the_server_is_well(tenon, demo_guest, fio_disk
             file.write(b'Z')
         ill.unlink()
         qmp.command('cont')
-        assert 'cannot' not in read_until(process, 'vdb begins with Z', TIMEOUT)
-        read_until(process, 'Power down', TIMEOUT)
+        assert 'cannot' not in read_until(process, 'vdb begins with Z', PATIENCE)
+        read_until(process, 'Power down', PATIENCE)
         assert process.wait(60) == 0
         qmp.close()
 
@@ -56,6 +56,6 @@ def test_errors_stop_the_vm_until_the_server_is_well(tenon, demo_guest, fio_disk
 def test_a_full_and_slow_server_is_an_error_to_the_guest(tenon, demo_guest, fio_disk):  # noqa: F811
     with served(tenon, '--filter=delay', 'full', '1M', 'delay-read=20ms', 'delay-write=100ms') as url:
         process = tenon.start(*boot_args(demo_guest, fio_disk, 'lab.churn=2048:vdb'), '--disk', url)
-        text = read_until(process, 'Power down', TIMEOUT)
+        text = read_until(process, 'Power down', PATIENCE)
         assert 'guest: FAILED lab.churn' in text and 'verified' not in text, text[-2000:]
         assert process.wait(60) == 0

@@ -11,9 +11,8 @@ import subprocess
 
 import pytest
 
-from conftest import ROOT, read_until
+from conftest import PATIENCE, ROOT, read_until
 
-PATIENCE = 900  # seconds: a loaded machine boots slowly
 ENTER, DOWN = b'\r', b'\x1b[B'
 
 

@@ -11,9 +11,9 @@ import subprocess
 
 import pytest
 
-from conftest import FIRMWARE, e2fsprogs, read_until
+from conftest import FIRMWARE, PATIENCE, e2fsprogs, read_until
 from installer import needed_libraries
-from test_ahci import TIMEOUT, start_words
+from test_ahci import start_words
 from test_discs import Shell
 from test_remote_disks import web  # noqa: F401, a fixture
 
@@ -85,7 +85,7 @@ def test_a_pc_without_virtio(tenon, pc_guest, web):  # noqa: F811
 
     process = tenon.start(*start_words(pc_guest, 'quiet tenon.demo=shell tenon.disk=/dev/sda'),
                           *DEVICES, stdin=subprocess.PIPE)
-    text = read_until(process, 'exit powers', TIMEOUT)
+    text = read_until(process, 'exit powers', PATIENCE)
     assert 'demo: address 10.0.2.15' in text, text[-2000:]
     shell = Shell(process)
     assert 'unpacked' in shell.run('cd /tmp; wget -q -O - http://10.0.2.2:%s/kit.tar.gz | tar -xz && '
@@ -94,12 +94,12 @@ def test_a_pc_without_virtio(tenon, pc_guest, web):  # noqa: F811
     assert 'installed' in text, text
     process.stdin.write(b'exit\n')
     process.stdin.flush()
-    _, err = process.communicate(timeout=TIMEOUT)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err.decode(errors='replace')[-2000:]
     clean = ('e2fsck', '-fn', '%s?offset=%d' % (tenon.directory / 'disk.img', PARTITION))
     assert e2fsprogs(*clean).returncode == 0
 
-    result = tenon.run('run', '--accel', 'soft', '--firmware', 'bios', *DEVICES, timeout=TIMEOUT)
+    result = tenon.run('run', '--accel', 'soft', '--firmware', 'bios', *DEVICES, timeout=PATIENCE)
     text = result.stdout
     assert result.returncode == 0, (text[-3000:], result.stderr)
     assert 'demo: disk mounted, hello.txt says: hello from the installer' in text, text[-3000:]

@@ -11,11 +11,10 @@ import subprocess
 
 import pytest
 
-from conftest import e2fsprogs
+from conftest import PATIENCE, e2fsprogs
 from installer import IMAGES, SUITE, Mirror
 from test_media import grub_disc, package, start
 
-TIMEOUT = 1500  # seconds: a loaded machine
 DISK_SIZE = 64 << 20
 ENTRY = """    linux /boot/linux console=ttyS0 quiet TERM=dumb DEBIAN_FRONTEND=text auto=true priority=critical \\
         url=http://10.0.2.2:%d/answers
@@ -35,7 +34,7 @@ def install(tenon, kind, *devices):
     with Mirror(tenon.directory / 'mirror', files[1], DISK_SIZE // 512) as mirror:
         grub_disc(tenon.directory, ENTRY % mirror.port, files)
         process = start(tenon, kind, '--memory', '1536M', *devices)
-        out, err = process.communicate(timeout=TIMEOUT)
+        out, err = process.communicate(timeout=2 * PATIENCE)
     out = out.decode(errors='replace')
     assert process.returncode == 0, (out[-3000:], err.decode(errors='replace')[-2000:])
     assert '/debian/dists/%s/Release' % SUITE in mirror.requests

@@ -9,8 +9,8 @@ import os
 import socket
 import subprocess
 
-from conftest import HALT, Qmp, read_until
-from test_disks import TIMEOUT, boot_args, digest, fio_disk, overlay  # noqa: F401
+from conftest import HALT, PATIENCE, Qmp, read_until
+from test_disks import boot_args, digest, fio_disk, overlay  # noqa: F401
 
 
 class Control(Qmp):
@@ -52,7 +52,7 @@ def test_disks_change_under_a_guest(tenon, demo_guest, fio_disk):  # noqa: F811
         *boot_args(demo_guest, fio_disk, 'lab.churn=%d:vdb,sda,nvme0n1' % (grown // 512)), '--cpus', 2,
         '--qmp', 'qmp.sock', '--disk', 'path=blk.qcow2,id=blk', '--disk',
         'path=scsi.qcow2,id=scsi,bus=scsi', '--disk', 'path=nvme.qcow2,id=nvme,bus=nvme')
-    text = read_until(process, 'guest: round 1 verified', TIMEOUT)
+    text = read_until(process, 'guest: round 1 verified', PATIENCE)
     qmp = control(tenon)
     listing = {disk['device']: disk['inserted'] for disk in qmp.command('query-block')}
     assert listing['blk']['drv'] == 'qcow2' and listing['blk']['backing_file_depth'] == 1
@@ -98,7 +98,7 @@ def test_disks_change_under_a_guest(tenon, demo_guest, fio_disk):  # noqa: F811
     assert listing['blk']['drv'] == 'raw' and listing['blk']['backing_file_depth'] == 0
     assert listing['scsi']['drv'] == 'qcow2' and listing['scsi']['backing_file_depth'] == 1
     assert listing['nvme']['drv'] == 'qcow2' and listing['nvme']['backing_file_depth'] == 0
-    text += read_until(process, 'Power down', TIMEOUT)
+    text += read_until(process, 'Power down', PATIENCE)
     assert process.wait(60) == 0, process.stderr.read()
     assert 'FAILED' not in text, text[-3000:]
     assert 'guest: all disks verified at their new size' in text, text[-3000:]
@@ -213,12 +213,12 @@ def test_an_error_stops_the_vm_until_it_is_mended(tenon, demo_guest, fio_disk): 
         tenon.disk(bus + '.img', 1 << 20)
         args += ['--disk', 'path=%s.img,id=%s,on-error=stop,bus=%s' % (bus, bus, bus)]
     process = tenon.start(*boot_args(demo_guest, fio_disk, words), '--qmp', 'qmp.sock', *args)
-    text = read_until(process, 'guest: reads vdb', TIMEOUT)
+    text = read_until(process, 'guest: reads vdb', PATIENCE)
     qmp = control(tenon)
     for bus, device in disks:
         path = tenon.directory / (bus + '.img')
         if 'guest: reads ' + device not in text:
-            text += read_until(process, 'guest: reads ' + device, TIMEOUT)
+            text += read_until(process, 'guest: reads ' + device, PATIENCE)
         for _ in range(2):
             os.truncate(path, 0)  # what it had cannot be read any more
             data = qmp.event('BLOCK_IO_ERROR')['data']
@@ -231,9 +231,9 @@ def test_an_error_stops_the_vm_until_it_is_mended(tenon, demo_guest, fio_disk): 
             assert qmp.command('query-status')['status'] == 'running'
         with open(path, 'r+b') as file:
             file.write(b'Z')
-        text += read_until(process, device + ' begins with Z', TIMEOUT)
+        text += read_until(process, device + ' begins with Z', PATIENCE)
     if 'Power down' not in text:
-        text += read_until(process, 'Power down', TIMEOUT)
+        text += read_until(process, 'Power down', PATIENCE)
     assert 'FAILED' not in text and 'cannot' not in text, text
     assert process.wait(60) == 0
     assert b'the VM waits' in process.stderr.read()
@@ -243,9 +243,9 @@ def test_an_error_stops_the_vm_until_it_is_mended(tenon, demo_guest, fio_disk): 
 def test_an_error_is_reported_by_default(tenon, demo_guest, fio_disk):  # noqa: F811
     path = tenon.disk('bad.img', 1 << 20)
     process = tenon.start(*boot_args(demo_guest, fio_disk, 'lab.await=vdb'), '--disk', 'bad.img')
-    read_until(process, 'guest: reads vdb', TIMEOUT)
+    read_until(process, 'guest: reads vdb', PATIENCE)
     os.truncate(path, 0)
-    assert 'guest: cannot read vdb' in read_until(process, 'Power down', TIMEOUT)
+    assert 'guest: cannot read vdb' in read_until(process, 'Power down', PATIENCE)
     assert process.wait(60) == 0
 
 

@@ -11,8 +11,7 @@ import subprocess
 
 import pytest
 
-from conftest import FIRMWARE, ROOT, read_until
-from test_ahci import TIMEOUT
+from conftest import FIRMWARE, PATIENCE, ROOT, read_until
 from test_discs import TOOLS
 from test_screen import Watch
 
@@ -68,8 +67,8 @@ def start(tenon, kind, *args, **options):
 def test_ipxe_starts_from_its_own_disc(tenon):
     process = start(tenon, 'bios', '--memory', '128M', '--net', 'user', '--cdrom',
                     package('ipxe') / 'usr/lib/ipxe/ipxe.iso')
-    read_until(process, 'iPXE initialising devices...ok', TIMEOUT)
-    read_until(process, 'using virtio-net', TIMEOUT)
+    read_until(process, 'iPXE initialising devices...ok', PATIENCE)
+    read_until(process, 'using virtio-net', PATIENCE)
 
 
 def test_ipxe_starts_as_a_kernel_of_grub(tenon):
@@ -77,8 +76,8 @@ def test_ipxe_starts_as_a_kernel_of_grub(tenon):
               [package('ipxe') / 'usr/lib/ipxe/ipxe.lkrn'])
     process = start(tenon, 'bios', '--memory', '128M', '--net', 'user,model=e1000e', '--cdrom',
                     'disc.iso')
-    read_until(process, 'iPXE initialising devices...ok', TIMEOUT)
-    read_until(process, 'using 82574l', TIMEOUT)
+    read_until(process, 'iPXE initialising devices...ok', PATIENCE)
+    read_until(process, 'using 82574l', PATIENCE)
 
 
 def test_grubs_rescue_disc(tenon):
@@ -95,7 +94,7 @@ def test_grubs_rescue_disc(tenon):
     watch.expect('6i386')
     # By ACPI, whose tables GRUB reads by itself.
     watch.type(b'halt\r')
-    assert process.wait(TIMEOUT) == 0, process.stderr.read()
+    assert process.wait(PATIENCE) == 0, process.stderr.read()
 
 
 @pytest.mark.parametrize('kind, program', [('bios', 'memtest86+x64.bin'),
@@ -104,5 +103,5 @@ def test_memtest_starts(tenon, kind, program):
     grub_disc(tenon.directory, '    linux /boot/%s console=ttyS0,115200' % program,
               [package('memtest86+') / 'boot' / program])
     process = start(tenon, kind, '--memory', '64M', '--cdrom', 'disc.iso')
-    read_until(process, 'Errors: 0', TIMEOUT)
-    read_until(process, '[Moving inversions', TIMEOUT)
+    read_until(process, 'Errors: 0', PATIENCE)
+    read_until(process, '[Moving inversions', PATIENCE)

@@ -9,9 +9,8 @@ import subprocess
 
 import pytest
 
-from conftest import ROOT, Qmp, e2fsprogs, read_until
+from conftest import PATIENCE, ROOT, Qmp, e2fsprogs, read_until
 
-TIMEOUT = 900  # seconds: a loaded machine
 STEPS = ('s2idle', 'deep', 'kexec', 'reboot', 'triple', 'reset')
 # Runs at each start: takes the first step off the plan, and does it.
 SCRIPT = """
@@ -66,14 +65,14 @@ def test_sleeps_and_starts(tenon, demo_guest, plan_disk, rounds):
                               demo_guest / 'vmlinux', '--initrd', demo_guest / 'initrd', '--append',
                               'console=ttyS0 quiet tenon.demo=script', '--disk', disk, '--net',
                               'user', '--qmp', 'qmp.sock', '--verbose', stderr=said)
-        qmp = Qmp(tenon.directory / 'qmp.sock', TIMEOUT)
+        qmp = Qmp(tenon.directory / 'qmp.sock', PATIENCE)
         seen = ''
         for _ in range(rounds):
-            seen += read_until(process, 'power: reset', TIMEOUT)
+            seen += read_until(process, 'power: reset', PATIENCE)
             qmp.command('system_reset')
-        seen += read_until(process, 'power: button', TIMEOUT)
+        seen += read_until(process, 'power: button', PATIENCE)
         qmp.command('system_powerdown')
-        out, _ = process.communicate(timeout=TIMEOUT)
+        out, _ = process.communicate(timeout=PATIENCE)
         qmp.close()
     said = (tenon.directory / 'said').read_text()
     assert process.returncode == 0, (seen[-2000:], out[-2000:], said[-2000:])

@@ -18,12 +18,11 @@ import zlib
 
 import pytest
 
-from conftest import ROOT, Qmp, out_byte, read_until, wait_for
+from conftest import PATIENCE, ROOT, Qmp, out_byte, read_until, wait_for
 from test_firmware import bios_text, boot_sector, expect_failure, needs_seabios
 from test_run import Terminal
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
-PATIENCE = 900  # seconds: a loaded machine boots slowly
 
 TEXT_MODE = b'\xb8\x03\x00\xcd\x10'        # int 0x10: mode 3, which clears the screen
 KEY = b'\x31\xc0\xcd\x16'                  # int 0x16: al is the next key's character

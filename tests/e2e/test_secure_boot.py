@@ -12,8 +12,8 @@ import subprocess
 
 import pytest
 
-from conftest import FIRMWARE, ROOT, read_until
-from test_firmware_disk import PATIENCE, choose_shell
+from conftest import FIRMWARE, PATIENCE, ROOT, read_until
+from test_firmware_disk import choose_shell
 from test_firmware_keys import OWNER, make_key
 from test_run_image import efi_image
 

@@ -12,8 +12,8 @@ import subprocess
 
 import pytest
 
-from conftest import ECHO, HALT, read_until, wait_for
-from test_firmware_disk import PATIENCE, choose_shell, start
+from conftest import ECHO, HALT, PATIENCE, read_until, wait_for
+from test_firmware_disk import choose_shell, start
 
 needs_swtpm = pytest.mark.skipif(not shutil.which('swtpm'), reason='package swtpm is missing')
 LOOK = (b"PS1=; busybox mount -t securityfs s /sys/kernel/security;"

@@ -11,8 +11,8 @@ import subprocess
 
 import pytest
 
-from conftest import FIRMWARE, e2fsprogs, read_until
-from test_firmware_disk import DOWN, ENTER, PATIENCE, start
+from conftest import FIRMWARE, PATIENCE, e2fsprogs, read_until
+from test_firmware_disk import DOWN, ENTER, start
 from test_run_image import efi_image
 
 ENTRY = 'Entry of a guest'

@@ -8,9 +8,8 @@ import re
 import struct
 import subprocess
 
-from conftest import Qmp, e2fsprogs, read_until
-from test_ahci import TIMEOUT, start_words
-from test_firmware_disk import PATIENCE
+from conftest import PATIENCE, Qmp, e2fsprogs, read_until
+from test_ahci import start_words
 
 # Both devices are open before the first key is pressed.
 SCRIPT = r"""
@@ -51,10 +50,10 @@ def test_linux_uses_disk_keyboard_and_tablet(tenon, pc_guest):
     process = tenon.start(*start_words(pc_guest, 'tenon.disk=/dev/sda tenon.demo=script'), '--disk',
                           'path=%s,bus=usb,serial=STICK-1' % image, '--usb-keyboard', '--usb-tablet',
                           '--net', 'none', '--qmp', 'qmp.sock')
-    text = read_until(process, 'usb: ready for keys', timeout=TIMEOUT)
+    text = read_until(process, 'usb: ready for keys', timeout=PATIENCE)
     result = tenon.run_beside('keys', 'qmp.sock', 'a')
     assert result.returncode == 0, result.stderr
-    text += read_until(process, 'usb: ready for places', timeout=TIMEOUT)
+    text += read_until(process, 'usb: ready for places', timeout=PATIENCE)
     qmp = Qmp(tenon.directory / 'qmp.sock')
     qmp.command('input-send-event', events=[
         {'type': 'abs', 'data': {'axis': 'x', 'value': 0x1234}},
@@ -65,7 +64,7 @@ def test_linux_uses_disk_keyboard_and_tablet(tenon, pc_guest):
             qmp.command('input-send-event', events=[
                 {'type': 'btn', 'data': {'down': down, 'button': 'left'}}])
     qmp.close()
-    out, err = process.communicate(timeout=TIMEOUT)
+    out, err = process.communicate(timeout=PATIENCE)
     text += out.decode(errors='replace')
     assert process.returncode == 0, (text[-3000:], err)
     assert 'demo: the script ended with status 0' in text, text[-3000:]

@@ -18,8 +18,8 @@ import threading
 
 import pytest
 
-from conftest import ROOT, read_until, wait_for
-from test_disks import TIMEOUT, boot_args, fio_disk  # noqa: F401
+from conftest import PATIENCE, ROOT, read_until, wait_for
+from test_disks import boot_args, fio_disk  # noqa: F401
 
 ADDRESS = 0x7f0000000000  # where the front end has its guest's memory
 MEMORY = 1 << 20
@@ -282,7 +282,7 @@ def test_guest_with_disks_of_others(tenon, back_end, demo_guest, fio_disk):  # n
     with daemon(tenon, 'a.raw'):
         result = tenon.run_beside(*boot_args(demo_guest, fio_disk, 'lab.verify=2:vdb:16 lab.verify=1:nvme0n1:64'),
                                   '--cpus', 2, '--disk', 'path=vhost-user:q.sock,queues=2', '--disk',
-                                  'path=vhost-user:v.sock,bus=nvme', timeout=TIMEOUT)
+                                  'path=vhost-user:v.sock,bus=nvme', timeout=PATIENCE)
         text = result.stdout
     assert result.returncode == 0, (text[-3000:], result.stderr)
     assert 'guest: fio wrote and verified 8 MiB of vdb with 2 jobs' in text, text[-3000:]
@@ -489,15 +489,15 @@ def test_qemu_and_servers_that_are_killed(tenon, back_end, demo_guest, fio_disk)
          % fio_disk, '-device', 'virtio-blk-pci,drive=g', *vhost],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
-        text = read_until(qemu, 'guest: queues of vdb: 2', 2 * TIMEOUT)
+        text = read_until(qemu, 'guest: queues of vdb: 2', 2 * PATIENCE)
         for _ in range(3):  # each time that fio has written something
             blocks = disk.stat().st_blocks
-            wait_for(lambda: disk.stat().st_blocks >= blocks + 512, TIMEOUT, 'writes')
+            wait_for(lambda: disk.stat().st_blocks >= blocks + 512, PATIENCE, 'writes')
             kill_server(process)
             (tenon.directory / 'v.sock').unlink()
             process = back_end(*raw)
-        text += read_until(qemu, 'Power down', 2 * TIMEOUT)
-        assert qemu.wait(TIMEOUT) == 0
+        text += read_until(qemu, 'Power down', 2 * PATIENCE)
+        assert qemu.wait(PATIENCE) == 0
     finally:
         qemu.kill()
         _, errors = qemu.communicate()

@@ -15,11 +15,10 @@ import zlib
 import pytest
 
 import rfb
-from conftest import Qmp, wait_for
+from conftest import PATIENCE, Qmp, wait_for
 from test_firmware import bios_text, expect_failure, needs_seabios
 from test_screen import EXIT, KEY, TEXT_MODE, shot, start, status
 
-PATIENCE = 120  # seconds: a BIOS and a boot sector, on a loaded machine
 
 KEY_A, KEY_SHIFT = ord('a'), 0xffe1
 # Two keys: their characters, subtracted.

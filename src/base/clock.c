@@ -3,6 +3,7 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
+#include <stdio.h>
 #include <time.h>
 
 #include "base/clock.h"
@@ -22,4 +23,15 @@ uint64_t clock_now_ns(void)
 uint64_t clock_wall_ns(void)
 {
     return read_ns(CLOCK_REALTIME);
+}
+
+void clock_text(uint64_t wall_ns, char text[CLOCK_TEXT_SIZE])
+{
+    time_t seconds = (time_t)(wall_ns / NSEC_PER_SEC);
+    struct tm parts;
+
+    gmtime_r(&seconds, &parts);
+    size_t len = strftime(text, CLOCK_TEXT_SIZE, "%Y-%m-%dT%H:%M:%S", &parts);
+    snprintf(text + len, CLOCK_TEXT_SIZE - len, ".%03uZ",
+             (unsigned)(wall_ns % NSEC_PER_SEC / NSEC_PER_MSEC));
 }

@@ -15,5 +15,8 @@
 uint64_t clock_now_ns(void);
 /* Nanoseconds since 1970 of CLOCK_REALTIME. */
 uint64_t clock_wall_ns(void);
+/* The same as RFC 3339 text in UTC, with milliseconds. */
+#define CLOCK_TEXT_SIZE 40
+void clock_text(uint64_t wall_ns, char text[CLOCK_TEXT_SIZE]);
 
 #endif

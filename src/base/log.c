@@ -35,22 +35,38 @@ enum log_level log_level(void)
     return __atomic_load_n(&threshold, __ATOMIC_RELAXED);
 }
 
-static void log_line(enum log_level level, const char *format, va_list args)
+/* One write, so that lines of several processes on a terminal do not mix. */
+void log_write_text(const char *message)
+{
+    char out[600];
+    int length = snprintf(out, sizeof(out), "%s: %s\n", program_invocation_short_name, message);
+
+    (void)!write(STDERR_FILENO, out, MIN((size_t)length, sizeof(out) - 1));
+}
+
+static void log_line(enum log_level level, const struct log_field *fields, const char *format,
+                     va_list args)
 {
     if (level > log_level())
         return;
-    char line[512];
-    vsnprintf(line, sizeof(line), format, args);
+    char message[512];
+    vsnprintf(message, sizeof(message), format, args);
+    const struct log_record record = {level, message, fields};
     pthread_mutex_lock(&sink_mutex);
-    if (sink_fn) {
-        sink_fn(sink_opaque, level, line);
-    } else {
-        /* One write, so that lines of several processes on a terminal do not mix. */
-        char out[600];
-        int length = snprintf(out, sizeof(out), "%s: %s\n", program_invocation_short_name, line);
-        (void)!write(STDERR_FILENO, out, MIN((size_t)length, sizeof(out) - 1));
-    }
+    if (sink_fn)
+        sink_fn(sink_opaque, &record);
+    else
+        log_write_text(message);
     pthread_mutex_unlock(&sink_mutex);
+}
+
+void log_with(enum log_level level, const struct log_field *fields, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    log_line(level, fields, format, args);
+    va_end(args);
 }
 
 #define LOG_DEFINE(name, level)                                                                    \
@@ -58,7 +74,7 @@ static void log_line(enum log_level level, const char *format, va_list args)
     {                                                                                              \
         va_list args;                                                                              \
         va_start(args, format);                                                                    \
-        log_line(level, format, args);                                                             \
+        log_line(level, LOG_FIELDS({NULL, NULL}), format, args);                                   \
         va_end(args);                                                                              \
     }
 

@@ -31,9 +31,11 @@ struct err *launch_write(const struct launch *launch, int *result)
         if (launch->timeline.at_ns[mark])
             json_object_set_new(marks, timeline_name((enum timeline_mark)mark),
                                 json_integer((json_int_t)launch->timeline.at_ns[mark]));
-    root = json_pack("{s:o, s:o, s:i, s:i, s:b, s:i}", "vm", schema_to_json(&launch->config, true),
-                     "marks", marks, "listen_fd", launch->listen_fd, "gdb_fd", launch->gdb_fd,
-                     "paused", launch->paused, "log_level", (int)launch->log_level);
+    root = json_pack("{s:o, s:o, s:i, s:i, s:b, s:i, s:i, s:i}", "vm",
+                     schema_to_json(&launch->config, true), "marks", marks, "listen_fd",
+                     launch->listen_fd, "gdb_fd", launch->gdb_fd, "paused", launch->paused,
+                     "log_level", (int)launch->log_level, "log_format", (int)launch->log.format,
+                     "journal_fd", launch->log.journal_fd);
     text = root ? json_dumps(root, JSON_COMPACT) : NULL;
     json_decref(root);
     if (!text)
@@ -73,24 +75,27 @@ static struct err *launch_parse(const char *text, size_t len, struct launch *lau
     json_error_t where;
     json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &where);
     json_t *vm, *marks;
-    int log_level = LOG_WARN, paused = 0;
+    int log_level = LOG_WARN, log_format = LOG_TEXT, paused = 0;
     struct err *err;
 
     if (!root)
         return err_new("the hand-over is no JSON: %s", where.text);
-    if (json_unpack_ex(root, &where, 0, "{s:o, s:o, s:i, s:i, s:b, s:i}", "vm", &vm, "marks",
-                       &marks, "listen_fd", &launch->listen_fd, "gdb_fd", &launch->gdb_fd, "paused",
-                       &paused, "log_level", &log_level) != 0) {
+    if (json_unpack_ex(root, &where, 0, "{s:o, s:o, s:i, s:i, s:b, s:i, s:i, s:i}", "vm", &vm,
+                       "marks", &marks, "listen_fd", &launch->listen_fd, "gdb_fd", &launch->gdb_fd,
+                       "paused", &paused, "log_level", &log_level, "log_format", &log_format,
+                       "journal_fd", &launch->log.journal_fd) != 0) {
         json_decref(root);
         return err_new("the hand-over is incomplete: %s", where.text);
     }
     launch->log_level = (enum log_level)log_level;
+    launch->log.format = (enum log_format)log_format;
     launch->paused = paused;
     for (int mark = 0; mark < TIMELINE_MARKS; mark++)
         launch->timeline.at_ns[mark] = (uint64_t)json_integer_value(
             json_object_get(marks, timeline_name((enum timeline_mark)mark)));
     err = schema_from_json(vm, &launch->config);
     json_decref(root);
+    launch->log.vm = launch->config.name;
     return err ? err : check_fds(launch);
 }
 
@@ -103,7 +108,7 @@ struct err *launch_read(int take_fd, struct launch *launch)
 
     memset(launch, 0, sizeof(*launch));
     vm_config_init(&launch->config);
-    launch->listen_fd = launch->gdb_fd = -1;
+    launch->listen_fd = launch->gdb_fd = launch->log.journal_fd = -1;
     if (fstat(fd, &status) != 0)
         return err_errno(errno, "the hand-over descriptor");
     if (!S_ISREG(status.st_mode) || status.st_size <= 0 ||
@@ -141,6 +146,7 @@ size_t launch_fds(const struct launch *launch, int *fds, size_t max)
     KEEP(config->control_fd);
     KEEP(launch->listen_fd);
     KEEP(launch->gdb_fd);
+    KEEP(launch->log.journal_fd);
     for (unsigned i = 0; i < config->disk_count; i++) {
         KEEP(config->disk[i].fd);
         for (unsigned layer = 0; layer < VM_QUEUES_MAX; layer++)

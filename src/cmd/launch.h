@@ -10,6 +10,7 @@
 #include "base/base.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "base/log_output.h"
 #include "vm/config.h"
 #include "vm/timeline.h"
 
@@ -19,6 +20,7 @@ struct launch {
     int gdb_fd;              /* listening socket for a debugger; -1: none */
     bool paused;             /* the guest waits for QMP `cont` or for the debugger */
     enum log_level log_level;
+    struct log_output log;
     struct timeline timeline; /* what has been reached so far */
 };
 
@@ -29,6 +31,6 @@ struct err *launch_read(int take_fd, struct launch *launch);
 
 /* All descriptors of the hand-over, at most `max`; returns how many there are. */
 size_t launch_fds(const struct launch *launch, int *fds, size_t max);
-#define LAUNCH_FDS_MAX (VM_DISKS_MAX + VM_NETS_MAX * VM_QUEUES_MAX + VM_CONSOLES_MAX * 2 + 11)
+#define LAUNCH_FDS_MAX (VM_DISKS_MAX + VM_NETS_MAX * VM_QUEUES_MAX + VM_CONSOLES_MAX * 2 + 12)
 
 #endif

@@ -55,6 +55,10 @@ static const struct option_spec options[] = {
     {"hostname", "NAME", "The guest's name for itself, through cloud-init."},
     {"quiet", NULL, "No start-up report and no boot timeline."},
     {"verbose", NULL, "More log lines of tenon-vmm."},
+    {"log-format", "FORMAT",
+     "How tenon-vmm writes its log: text or json (a line an event, on standard error), or journald "
+     "(to systemd's journal, with fields). Default: journald where standard error is the journal, "
+     "else text."},
     {"help-file", NULL, "Explain the keys of a VM file."},
     {"help", NULL, "Print this help."},
     {NULL, NULL, NULL},
@@ -135,6 +139,8 @@ static struct err *own_option(struct run *run, const char *name, const char *val
         return NULL;
     else if (!strcmp(name, "verbose"))
         run->launch.log_level = LOG_DEBUG;
+    else if (!strcmp(name, "log-format"))
+        run->log_format = value;
     else if (!strcmp(name, "help-file"))
         run->help_file = true;
     return NULL;
@@ -200,6 +206,7 @@ static struct err *open_channels(struct run *run)
 {
     int pair[2];
 
+    TRY(log_output_open(&run->launch.log, run->log_format, NULL, LOG_JOURNAL_PATH));
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
         return err_errno(errno, "cannot create a socket pair");
     run->control_fd = pair[0];
@@ -252,7 +259,7 @@ static void close_handed(struct run *run)
     config->kernel_fd = config->initrd_fd = config->kvm_fd = config->control_fd = -1;
     config->firmware_fd = config->firmware_vars_fd = config->vga_rom_fd = -1;
     config->tpm_control_fd = config->tpm_command_fd = -1;
-    run->launch.listen_fd = run->launch.gdb_fd = -1;
+    run->launch.listen_fd = run->launch.gdb_fd = run->launch.log.journal_fd = -1;
     for (unsigned i = 0; i < config->disk_count; i++) {
         config->disk[i].fd = -1;
         memset(config->disk[i].backing_fd, -1, sizeof(config->disk[i].backing_fd));
@@ -395,7 +402,7 @@ static void run_init(struct run *run, uint64_t started_ns)
 {
     memset(run, 0, sizeof(*run));
     vm_config_init(&run->launch.config);
-    run->launch.listen_fd = run->launch.gdb_fd = -1;
+    run->launch.listen_fd = run->launch.gdb_fd = run->launch.log.journal_fd = -1;
     run->launch.log_level = LOG_WARN;
     timeline_mark_at(&run->launch.timeline, TIMELINE_EXEC, started_ns);
     run->control_fd = run->console_fd = run->stderr_fd = run->child_stderr_fd = -1;
@@ -423,6 +430,7 @@ static void run_fini(struct run *run)
     close_fd(run->report_fd);
     close_fd(run->launch.listen_fd);
     close_fd(run->launch.gdb_fd);
+    close_fd(run->launch.log.journal_fd);
     for (unsigned i = 0; i < VM_NETS_MAX; i++)
         close_fd(run->slirp_status_fd[i]);
     for (unsigned i = 0; i < RUN_HELPERS_MAX; i++) {

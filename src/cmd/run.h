@@ -39,7 +39,7 @@ struct run {
 
     /* Flags of the command itself. */
     bool dry_run, json, quiet, help_file;
-    const char *report_path, *qmp_path, *gdb_where;
+    const char *report_path, *qmp_path, *gdb_where, *log_format;
     unsigned grace_s; /* from SIGTERM or SIGHUP to the end of a guest that goes on */
     bool write_image;
     const char *user_data, *ssh_key, *hostname;

@@ -96,6 +96,7 @@ static struct err *run(int hand_over_fd, struct vmm *vmm)
 
     TRY(launch_read(hand_over_fd, &vmm->launch));
     log_set_level(vmm->launch.log_level);
+    log_output_use(&vmm->launch.log);
     TRY(sandbox_close_others(keep, launch_fds(&vmm->launch, keep, LAUNCH_FDS_MAX)));
     vmm->owner_fd = fcntl(vmm->launch.config.control_fd, F_DUPFD_CLOEXEC, 3);
     TRY(build(vmm));
@@ -127,6 +128,7 @@ int main(int argc, char **argv)
     vm_control_free(vmm->control);
     vm_free(vmm->vm);
     loop_free(vmm->loop);
+    log_set_sink(NULL, NULL);
     vm_config_fini(&vmm->launch.config);
     if (vmm->owner_fd >= 0)
         close(vmm->owner_fd);

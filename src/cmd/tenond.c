@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/log_output.h"
 #include "cmd/command.h"
 #include "cmd/listen.h"
 #include "cmd/spawn.h"
@@ -50,6 +51,10 @@ static const struct option_spec options[] = {
      "How long a client may take to send its headers, twice that for its body, four times to read "
      "the answer. Default: 15."},
     {"verbose", NULL, "More log lines."},
+    {"log-format", "FORMAT",
+     "How it and its VMs write their logs: text or json (a line an event), or journald (to "
+     "systemd's journal, with fields). Default: journald where standard error is the journal, else "
+     "text."},
     {"help", NULL, "Print this help."},
     {NULL, NULL, NULL},
 };
@@ -61,7 +66,8 @@ static const struct command command_tenond = {
 };
 
 struct tenond {
-    const char *socket, *state, *web, *listen, *cert_path, *key_path;
+    const char *socket, *state, *web, *listen, *cert_path, *key_path, *log_format;
+    struct log_output log;
     unsigned timeout_s;
     bool activated;                  /* the socket is systemd's */
     const char *host[HOSTS_MAX + 4]; /* ends with NULL */
@@ -105,6 +111,8 @@ static struct err *take_option(struct tenond *tenond, const char *name, const ch
         return take_timeout(tenond, value);
     else if (!strcmp(name, "verbose"))
         log_set_level(LOG_DEBUG);
+    else if (!strcmp(name, "log-format"))
+        tenond->log_format = value;
     else if (tenond->host_count == HOSTS_MAX)
         return err_of(ERR_USAGE, "--host: more than %d names", HOSTS_MAX);
     else
@@ -211,8 +219,10 @@ static struct err *open_tcp(struct tenond *tenond, struct daemon_config *config)
 static struct err *start_keeper(void *opaque, const char *directory, int log_fd, pid_t *pid)
 {
     const struct tenond *tenond = opaque;
-    static char *const argv[] = {"tenon", "run",      "vm.yaml",  "--paused",    "--quiet",
-                                 "--qmp", "qmp.sock", "--report", "report.json", NULL};
+    scoped(free_cleanup) char *format =
+        xasprintf("--log-format=%s", log_output_format(&tenond->log));
+    char *const argv[] = {"tenon",    "run",      "vm.yaml",     "--paused", "--quiet", "--qmp",
+                          "qmp.sock", "--report", "report.json", format,     NULL};
 
     return spawn_detached(tenond->keeper, argv, directory, log_fd, pid);
 }
@@ -294,6 +304,8 @@ static struct err *start(struct tenond *tenond, int argc, char **argv)
                                    .opaque = tenond};
 
     TRY(read_options(tenond, argc, argv));
+    TRY(log_output_open(&tenond->log, tenond->log_format, NULL, LOG_JOURNAL_PATH));
+    log_output_use(&tenond->log);
     TRY(use_defaults(tenond));
     TRY(spawn_find("tenon", &tenond->keeper));
     if (!tenond->web)
@@ -354,7 +366,7 @@ static bool said(int argc, char **argv, const char *word)
 
 int main(int argc, char **argv)
 {
-    struct tenond tenond = {.signal_fd = -1, .timeout_s = TIMEOUT_STANDARD_S};
+    struct tenond tenond = {.signal_fd = -1, .log.journal_fd = -1, .timeout_s = TIMEOUT_STANDARD_S};
     int status = 0;
 
     if (said(argc, argv, "--help") || said(argc, argv, "--version")) {
@@ -372,9 +384,14 @@ int main(int argc, char **argv)
         loop_run(tenond.loop);
     if (err) {
         status = (int)err_kind(err);
-        command_say_error("tenond", err);
+        if (tenond.log.format == LOG_TEXT)
+            command_say_error("tenond", err);
+        else
+            log_error("%s", err_text(err));
         err_free(err);
     }
     tenond_fini(&tenond);
+    log_set_sink(NULL, NULL);
+    fd_cleanup(&tenond.log.journal_fd);
     return status;
 }

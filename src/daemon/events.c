@@ -5,9 +5,7 @@
  */
 #include "daemon/events.h"
 
-#include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "base/clock.h"
 
@@ -24,14 +22,9 @@ struct events {
 
 json_t *events_time(uint64_t wall_ns)
 {
-    time_t seconds = (time_t)(wall_ns / NSEC_PER_SEC);
-    char text[40];
-    struct tm parts;
+    char text[CLOCK_TEXT_SIZE];
 
-    gmtime_r(&seconds, &parts);
-    size_t len = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &parts);
-    snprintf(text + len, sizeof(text) - len, ".%03uZ",
-             (unsigned)(wall_ns % NSEC_PER_SEC / NSEC_PER_MSEC));
+    clock_text(wall_ns, text);
     return json_string(text);
 }
 

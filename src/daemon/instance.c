@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "daemon/instance_internal.h"
 
 /* The consoles that we hold: those that would be on a terminal. */
@@ -191,6 +192,10 @@ void instance_set_state(struct instance *instance, enum instance_state state, co
     snprintf(instance->status, sizeof(instance->status), "%s", status ? status : "");
     if (!strcmp(previous, instance_state_text(instance)))
         return;
+    log_with(LOG_INFO,
+             LOG_FIELDS({"vm", instance->name}, {"state", instance_state_text(instance)},
+                        {"previous", previous}),
+             "VM '%s' is %s", instance->name, instance_state_text(instance));
     events_publish(
         instance->host->events, "vm.state", instance->name,
         json_pack("{s:s, s:s}", "state", instance_state_text(instance), "previous", previous));

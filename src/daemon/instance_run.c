@@ -29,7 +29,8 @@
 static void complain(const struct instance *instance, struct err *take_err)
 {
     if (take_err)
-        log_error("VM '%s': %s", instance->name, err_text(take_err));
+        log_with(LOG_ERROR, LOG_FIELDS({"vm", instance->name}), "VM '%s': %s", instance->name,
+                 err_text(take_err));
     err_free(take_err);
 }
 
@@ -221,6 +222,16 @@ static json_t *unreported(bool ours, int wait_status)
                      "host went down");
 }
 
+static void log_end(const struct instance *instance, const json_t *report)
+{
+    const char *result = json_string_value(json_object_get(report, "result"));
+    const char *reason = json_string_value(json_object_get(report, "reason"));
+
+    log_with(LOG_INFO, LOG_FIELDS({"vm", instance->name}, {"result", result}, {"reason", reason}),
+             "VM '%s' has ended: %s%s%s", instance->name, result, reason ? ": " : "",
+             reason ? reason : "");
+}
+
 /* The keeper has ended: so has the VM. */
 static void ended(struct instance *instance, int wait_status)
 {
@@ -234,6 +245,7 @@ static void ended(struct instance *instance, int wait_status)
     unlinkat(instance->dir_fd, "starting", 0);
     if (!report)
         report = unreported(instance->ours, wait_status);
+    log_end(instance, report);
     json_object_set_new(report, "ended_at", events_time(clock_wall_ns()));
     json_decref(instance->last);
     instance->last = report;
@@ -342,7 +354,8 @@ void instance_recover(struct instance *instance, const struct store_process *pro
     if (!known &&
         !process_watch(&instance->keeper, instance->host->loop, pid, 0, on_keeper_end, instance)) {
         if (process->pid) {
-            log_warn("VM '%s' ended while nobody watched", instance->name);
+            log_with(LOG_WARN, LOG_FIELDS({"vm", instance->name}),
+                     "VM '%s' ended while nobody watched", instance->name);
             ended(instance, 0);
         }
         return;

@@ -121,10 +121,10 @@ static void lists_allow_removal_while_walking(void **state)
     assert_int_equal(sum, 2);
 }
 
-static void count_line(void *opaque, enum log_level level, const char *line)
+static void count_line(void *opaque, const struct log_record *record)
 {
-    assert_int_equal(level, LOG_WARN);
-    assert_non_null(strstr(line, "guest: "));
+    assert_int_equal(record->level, LOG_WARN);
+    assert_non_null(strstr(record->message, "guest: "));
     ++*(int *)opaque;
 }
 

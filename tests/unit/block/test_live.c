@@ -38,7 +38,7 @@ static void fails(struct err *err, const char *words)
     err_free(err);
 }
 
-static void no_log(void *opaque, enum log_level level, const char *line)
+static void no_log(void *opaque, const struct log_record *record)
 {
 }
 

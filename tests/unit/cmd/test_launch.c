@@ -44,6 +44,7 @@ static void fill(struct launch *launch)
     launch->gdb_fd = null_fd();
     launch->paused = true;
     launch->log_level = LOG_INFO;
+    launch->log = (struct log_output){.format = LOG_JOURNALD, .journal_fd = null_fd()};
     timeline_mark_at(&launch->timeline, TIMELINE_EXEC, 123456789012345ull);
     timeline_mark_at(&launch->timeline, TIMELINE_CONFIG, 123456789999999ull);
 }
@@ -56,7 +57,7 @@ static void test_round_trip(void **state)
     json_t *json;
 
     fill(out);
-    assert_int_equal(launch_fds(out, fds, ARRAY_SIZE(fds)), 8);
+    assert_int_equal(launch_fds(out, fds, ARRAY_SIZE(fds)), 9);
     assert_int_equal(launch_fds(out, fds, 3), 3);
     assert_ok(launch_write(out, &fd));
     assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
@@ -66,6 +67,9 @@ static void test_round_trip(void **state)
     assert_int_equal(in->gdb_fd, out->gdb_fd);
     assert_true(in->paused);
     assert_int_equal(in->log_level, LOG_INFO);
+    assert_int_equal(in->log.format, LOG_JOURNALD);
+    assert_int_equal(in->log.journal_fd, out->log.journal_fd);
+    assert_string_equal(in->log.vm, in->config.name);
     assert_memory_equal(&in->timeline, &out->timeline, sizeof(in->timeline));
     json = schema_to_json(&out->config, true);
     before = json_dumps(json, JSON_SORT_KEYS);
@@ -86,6 +90,7 @@ static void test_round_trip(void **state)
     vm_config_fini(&out->config);
     close(out->listen_fd);
     close(out->gdb_fd);
+    close(out->log.journal_fd);
     free(in);
     free(out);
 }
@@ -117,7 +122,7 @@ static void test_refused(void **state)
     refuse(memory_file("{}"), "incomplete");
     refuse(memory_file("[1]"), "incomplete");
     refuse(memory_file("{\"vm\":7,\"marks\":{},\"listen_fd\":-1,\"gdb_fd\":-1,\"paused\":false,"
-                       "\"log_level\":1}"),
+                       "\"log_level\":1,\"log_format\":0,\"journal_fd\":-1}"),
            "VM");
     refuse(null_fd(), "started by `tenon run`");
     assert_int_equal(pipe(pipe_fds), 0);

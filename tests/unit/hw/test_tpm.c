@@ -40,7 +40,7 @@ static struct tpm_crb *crb_new(struct board_env *board, int *control, int *comma
     return crb;
 }
 
-static void no_log(void *opaque, enum log_level level, const char *line)
+static void no_log(void *opaque, const struct log_record *record)
 {
 }
 

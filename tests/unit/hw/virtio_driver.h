@@ -91,7 +91,7 @@ static inline void check_ok(struct err *err)
     assert_null(err);
 }
 
-static inline void quiet_log(void *opaque, enum log_level level, const char *line)
+static inline void quiet_log(void *opaque, const struct log_record *record)
 {
     unsigned *lines = opaque;
     if (lines)

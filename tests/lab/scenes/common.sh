@@ -55,6 +55,12 @@ fresh_disk() {
     chown -R user /lab/.cache/demo /lab/out
 }
 
+# install_firmware FOLDER: puts it where Debian's package has it, and Tenon looks for it.
+install_firmware() {
+    mkdir -p /usr/share
+    mv "/lab/$1" /usr/share/
+}
+
 # A page for the guest to fetch, on the host's loopback.
 serve_page() {
     mkdir -p /tmp/www

@@ -1,14 +1,12 @@
 # Stock firmware boots a stock disk under real KVM: SeaBIOS or OVMF, GRUB, kernel, init.
-# Arguments: bios or uefi, the folder of Debian's package.
+# Arguments: bios or uefi, the folder of the firmware's Debian package, seconds that it may take.
 . /lab/common.sh
 
-kind=$1
+kind=$1 limit=$3
 log=/lab/out/firmware.log
-# Where Debian's package has it, and Tenon looks for it.
-mkdir -p /usr/share
-mv "/lab/$2" /usr/share/
+install_firmware "$2"
 chown user /lab/out /lab/disk.img
-as_user "timeout -k 5 200 $tenon run --accel kvm --firmware $kind --disk disk.img" \
+as_user "timeout -k 5 $limit $tenon run --accel kvm --firmware $kind --disk disk.img" \
     </dev/null >"$log" 2>&1
 status=$?
 tr -d '\r' <"$log" | grep -a -E '^(disk:|  engine|stage|boot loader|kernel entry|init|end)' |

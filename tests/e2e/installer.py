@@ -70,19 +70,19 @@ poweroff
 TABLE = 'label: gpt\nsize=8M, type=U\ntype=L\n'
 
 
-def apt(folder, *words):
-    """apt-get whose only source are the installer's components, beside the system's own state."""
+def apt(folder, *words, source='deb', component='main/debian-installer'):
+    """apt-get whose only source is one component, the installer's if none is told, beside the system's own state."""
     for name in ('none', 'state/lists/partial', 'cache/archives/partial'):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    (folder / 'sources').write_text('deb [signed-by=%s] http://deb.debian.org/debian %s '
-                                    'main/debian-installer\n' % (KEYS, SUITE))
+    (folder / 'sources').write_text('%s [signed-by=%s] http://deb.debian.org/debian %s %s\n'
+                                    % (source, KEYS, SUITE, component))
     options = {'Dir::Etc::sourcelist': folder / 'sources', 'Dir::Etc::sourceparts': folder / 'none',
                'Dir::State': folder / 'state', 'Dir::State::status': '/dev/null',
                'Dir::Cache': folder / 'cache', 'APT::Sandbox::User': ''}
     got = subprocess.run(['apt-get', '-q', *('-o%s=%s' % it for it in options.items()), *words],
                          cwd=folder, capture_output=True, text=True)
     if got.returncode:
-        pytest.skip('components of the installer cannot be fetched: %s' % got.stderr[-200:])
+        pytest.skip('%s cannot be fetched: %s' % (component, got.stderr[-200:]))
 
 
 def drivers(initrd):

@@ -417,22 +417,6 @@ def test_qmp_survives_hostile_clients(tenon):
         client.close()
 
 
-def test_stock_qmp_client(tenon):
-    qemu_qmp = pytest.importorskip('qemu.qmp', reason='the Python package qemu.qmp is missing')
-    import asyncio
-    process = start_guest(tenon)
-
-    async def talk():
-        client = qemu_qmp.QMPClient('test')
-        await client.connect(str(tenon.directory / 'qmp'))
-        status = await client.execute('query-status')
-        await client.execute('quit')
-        await client.disconnect()
-        return status
-    assert asyncio.run(talk())['status'] == 'running'
-    assert process.wait(10) == 0
-
-
 # ---- consoles ----
 
 def test_socket_console(tenon):

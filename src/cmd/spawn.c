@@ -25,23 +25,28 @@ struct err *spawn_find(const char *program, char **path)
 {
     char self[4096];
     ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
-    char *slash;
+    int folder = 0;
 
-    if (len > 0) {
-        self[len] = 0;
-        slash = strrchr(self, '/');
-        *path = xasprintf("%.*s/%s", (int)(slash - self), self, program);
-        if (access(*path, X_OK) == 0)
-            return NULL;
-        free(*path);
-    }
-    *path = xasprintf("%s/%s", TENON_LIBEXECDIR, program);
-    if (access(*path, X_OK) == 0)
-        return NULL;
-    free(*path);
+    self[MAX(len, 0)] = 0;
+    if (len > 0)
+        folder = (int)(strrchr(self, '/') - self);
+    char *const candidates[] = {
+        xasprintf("%.*s/%s", folder, self, program),
+        xasprintf("%s/%s", TENON_LIBEXECDIR, program),
+        xasprintf("%.*s/../bin/%s", folder, self, program), /* tenond, in sbin, looks for tenon */
+    };
+
     *path = NULL;
-    return err_new("the program %s is missing: it is neither beside tenon nor in %s", program,
-                   TENON_LIBEXECDIR);
+    for (unsigned i = 0; i < ARRAY_SIZE(candidates); i++) {
+        if (!*path && access(candidates[i], X_OK) == 0)
+            *path = candidates[i];
+        else
+            free(candidates[i]);
+    }
+    return *path ? NULL
+                 : err_new("the program %s is missing: it is neither in the folder of this one nor "
+                           "in %s",
+                           program, TENON_LIBEXECDIR);
 }
 
 struct child {

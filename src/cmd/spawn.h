@@ -13,7 +13,8 @@
 
 /*
  * The path of a program that belongs to this one: in the directory of the running binary, else in
- * Tenon's libexec directory. The caller frees it.
+ * Tenon's libexec directory, else in bin beside the directory of the running binary. The caller
+ * frees it.
  */
 struct err *spawn_find(const char *program, char **path);
 

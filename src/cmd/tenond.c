@@ -243,13 +243,13 @@ static struct err *start_view(void *opaque, const char *vm, int screen_fd, int c
 /* Where a build has the web console, else where it is installed. */
 static char *find_web(const struct tenond *tenond)
 {
-    const char *slash = strrchr(tenond->keeper, '/');
-    char *built = xasprintf("%.*s/../../web", (int)(slash - tenond->keeper), tenond->keeper);
-    scoped(free_cleanup) char *page = xasprintf("%s/index.html", built);
+    int folder = (int)(strrchr(tenond->keeper, '/') - tenond->keeper);
+    scoped(free_cleanup) char *build = xasprintf("%.*s/../..", folder, tenond->keeper);
+    scoped(free_cleanup) char *mark = xasprintf("%s/build.ninja", build);
+    scoped(free_cleanup) char *page = xasprintf("%s/web/index.html", build);
 
-    if (access(page, R_OK) == 0)
-        return built;
-    free(built);
+    if (access(mark, R_OK) == 0 && access(page, R_OK) == 0)
+        return xasprintf("%s/web", build);
     return xstrdup(TENON_WEBDIR);
 }
 

@@ -7,6 +7,7 @@ import calendar
 import json
 import os
 import pathlib
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -15,6 +16,7 @@ import time
 import pytest
 
 from conftest import HALT, TRIPLE_FAULT, Qmp, debug_exit, serial_text, wait_for
+from tenond import Tenond
 
 
 def test_life(tenond, echo):
@@ -226,6 +228,25 @@ def test_one_daemon_a_state(tenond):
     second = subprocess.run([tenond.program, '--socket', str(tenond.directory / 'other.sock'),
                              '--state', str(tenond.state)], capture_output=True, text=True, timeout=30)
     assert second.returncode == 4 and 'another tenond uses' in second.stderr
+
+
+def test_installed(tenon, programs, echo):
+    """tenond is in sbin, tenon in bin; what lies two folders up is no build."""
+    for program, place in (('tenond', 'sbin'), ('tenon', 'bin'), ('tenon-vmm', 'bin')):
+        folder = tenon.directory / 'usr' / place
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(programs / program, folder)
+    (tenon.directory / 'web').mkdir()
+    (tenon.directory / 'web/index.html').write_text('not a console')
+    tenond = Tenond(tenon)
+    tenond.program = str(tenon.directory / 'usr/sbin/tenond')
+    tenond.start()
+    try:
+        tenond.create('one', echo)
+        assert tenond.act('one', 'start', wait=20)['state'] == 'running'
+        assert b'not a console' not in tenond.raw('GET', '/').body
+    finally:
+        tenond.close()
 
 
 def test_document(tenond):

@@ -403,6 +403,11 @@ static void check_slirp(struct finding *finding)
     check_program(finding, "tenon-slirp", FINDING_LIMITED);
 }
 
+static void check_view(struct finding *finding)
+{
+    check_program(finding, "tenon-view", FINDING_LIMITED);
+}
+
 static void check_tpm(struct finding *finding)
 {
     scoped(free_cleanup) char *path = NULL;
@@ -435,6 +440,7 @@ const struct doctor_check doctor_checks[] = {
     {"limits", "limits", check_limits},
     {"vmm", "tenon-vmm", check_vmm},
     {"slirp", "tenon-slirp", check_slirp},
+    {"view", "tenon-view", check_view},
     {"firmware", "firmware", check_firmware},
     {"tpm", "TPM", check_tpm},
     {NULL, NULL, NULL},

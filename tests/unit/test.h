@@ -10,6 +10,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -31,6 +32,17 @@
             fail_msg("%s succeeded", #call);                                                       \
         if (!strstr(err_text(assert_err_), part))                                                  \
             fail_msg("%s: '%s' lacks '%s'", #call, err_text(assert_err_), part);                   \
+        err_free(assert_err_);                                                                     \
+    } while (0)
+
+/* The call fails: a mistake of the user's, and its sentence is `text`. */
+#define assert_usage_err(call, text)                                                               \
+    do {                                                                                           \
+        struct err *assert_err_ = (call);                                                          \
+        if (!assert_err_)                                                                          \
+            fail_msg("%s succeeded; expected: %s", #call, text);                                   \
+        assert_string_equal(err_text(assert_err_), text);                                          \
+        assert_int_equal(err_kind(assert_err_), ERR_USAGE);                                        \
         err_free(assert_err_);                                                                     \
     } while (0)
 

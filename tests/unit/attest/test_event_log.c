@@ -3,13 +3,11 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdlib.h>
 
-#include <cmocka.h>
 #include <string.h>
 
+#include "../test.h"
 #include "attest/compare.h"
 #include "base/bytes.h"
 
@@ -17,13 +15,6 @@
 #define SEPARATOR 0x04
 #define VARIABLE 0x80000001u
 #define APPLICATION 0x80000003u
-
-static void ok(struct err *err)
-{
-    if (err)
-        print_error("%s\n", err_text(err));
-    assert_null(err);
-}
 
 /* --- writing logs --- */
 
@@ -111,7 +102,7 @@ static void write_start(struct buf *out, const char *loader, const char *kernel,
 static struct event_log parsed(const struct buf *bytes)
 {
     struct event_log log;
-    ok(event_log_parse(bytes->data, bytes->len, &log));
+    assert_ok(event_log_parse(bytes->data, bytes->len, &log));
     return log;
 }
 
@@ -203,7 +194,7 @@ static unsigned changes(const char *loader, const char *kernel, const char *line
     struct event_log first = parsed(&before), second = parsed(&now);
     json_t *reference = reference_make(&key, &first);
     key.y[31] = other_tpm;
-    ok(reference_compare(reference, &key, &second, &difference));
+    assert_ok(reference_compare(reference, &key, &second, &difference));
     for (unsigned i = 0; i < STAGES; i++) {
         bits |= (unsigned)difference.changed[i] << i;
         assert_int_equal(difference.changed[i], difference.what[i] != NULL);
@@ -298,7 +289,7 @@ static void a_log_that_lies_ends_nothing(void **state)
     for (size_t len = 69; len < bytes.len; len++) {
         scoped(free_cleanup) uint8_t *exact = xcalloc(1, len);
         memcpy(exact, bytes.data, len);
-        ok(event_log_parse(exact, len, &log));
+        assert_ok(event_log_parse(exact, len, &log));
         assert_true(log.count <= 11);
         event_log_fini(&log);
     }

@@ -7,28 +7,18 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
+#include "../test.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "block/live.h"
 
 #define SIZE MIB(8)
 #define UNIT 4096u
-
-static void ok(struct err *err)
-{
-    if (err)
-        print_error("%s\n", err_text(err));
-    assert_null(err);
-}
 
 static void fails(struct err *err, const char *words)
 {
@@ -56,8 +46,8 @@ static int made(const char *format, uint64_t size, const char *backing)
     int fd = memfd_create("image", 0);
     struct image_create create = {
         .size = size, .backing_name = backing, .backing_format = backing ? "raw" : NULL};
-    ok(image_open_fd(dup(fd), IMAGE_OPEN_WRITABLE, &file));
-    ok(image_create(file, image_driver_find(format), &create));
+    assert_ok(image_open_fd(dup(fd), IMAGE_OPEN_WRITABLE, &file));
+    assert_ok(image_create(file, image_driver_find(format), &create));
     assert_int_equal(image_close(file), 0);
     return fd;
 }
@@ -65,8 +55,8 @@ static int made(const char *format, uint64_t size, const char *backing)
 static struct image *opened(int fd, const char *format)
 {
     struct image *file, *image;
-    ok(image_open_fd(dup(fd), IMAGE_OPEN_WRITABLE, &file));
-    ok(image_open(file, image_driver_find(format), IMAGE_OPEN_WRITABLE, NULL, &image));
+    assert_ok(image_open_fd(dup(fd), IMAGE_OPEN_WRITABLE, &file));
+    assert_ok(image_open(file, image_driver_find(format), IMAGE_OPEN_WRITABLE, NULL, &image));
     return image;
 }
 
@@ -91,9 +81,9 @@ static void bed_open(struct bed *bed, int fd, const char *formats, int backing)
     *bed = (struct bed){.seed = 5};
     log_set_sink(no_log, NULL);
     bed->model = calloc(1, SIZE * 2);
-    ok(loop_new("test", &bed->loop));
-    ok(block_open(&options, &bed->block));
-    ok(block_queue_new(bed->block, bed->loop, &bed->queue));
+    assert_ok(loop_new("test", &bed->loop));
+    assert_ok(block_open(&options, &bed->block));
+    assert_ok(block_queue_new(bed->block, bed->loop, &bed->queue));
 }
 
 static void bed_close(struct bed *bed)
@@ -197,7 +187,7 @@ static struct block_job *begin(struct bed *bed, enum block_job_kind kind, struct
     struct block_job *job;
     struct block_job_options options = {
         .kind = kind, .target = target, .top_only = top_only, .changed = changed, .opaque = bed};
-    ok(block_job_start(bed->block, &options, &job));
+    assert_ok(block_job_start(bed->block, &options, &job));
     return job;
 }
 
@@ -226,12 +216,12 @@ static void test_mirror(void **state)
         assert_int_equal(state_of(job), BLOCK_JOB_READY);
         assert_int_equal(news_of(&bed), 1);
         fails(block_resize(bed.block, 2 * SIZE), "a job runs");
-        ok(block_job_end(job, true));
+        assert_ok(block_job_end(job, true));
         assert_string_equal(image_driver_name(image_driver(block_node(bed.block))), formats[!i]);
         verify(&bed, SIZE);
         churn(&bed);
         verify(&bed, SIZE);
-        ok(block_resize(bed.block, 2 * SIZE));
+        assert_ok(block_resize(bed.block, 2 * SIZE));
         verify(&bed, 2 * SIZE);
         bed_close(&bed);
         struct image *after = opened(target, formats[!i]);
@@ -256,7 +246,7 @@ static void test_cancel(void **state)
             block_job_cancel(job);
         }
         churn_beside(&bed, job);
-        ok(block_job_end(job, false));
+        assert_ok(block_job_end(job, false));
         if (!early) {
             uint8_t *back = malloc(SIZE);
             assert_int_equal(pread(target, back, SIZE, 0), SIZE);
@@ -319,7 +309,7 @@ static void test_commit_and_stream(void **state)
                                        : begin(&bed, BLOCK_JOB_COMMIT, opened(base, "raw"), false);
         churn_beside(&bed, job);
         assert_int_equal(state_of(job), stream ? BLOCK_JOB_DONE : BLOCK_JOB_READY);
-        ok(block_job_end(job, true));
+        assert_ok(block_job_end(job, true));
         assert_null(image_backing(block_node(bed.block)));
         if (stream) /* nothing of it is needed any more */
             assert_int_equal(ftruncate(base, 0), 0);
@@ -342,10 +332,10 @@ static void back_up(struct bed *bed, int fd, const char *format, const char *bit
                                         .bitmap = bitmap,
                                         .changed = changed,
                                         .opaque = bed};
-    ok(block_job_start(bed->block, &options, &job));
+    assert_ok(block_job_start(bed->block, &options, &job));
     churn_beside(bed, job);
     assert_int_equal(state_of(job), BLOCK_JOB_DONE);
-    ok(block_job_end(job, true));
+    assert_ok(block_job_end(job, true));
     verify(bed, SIZE);
 }
 
@@ -386,7 +376,7 @@ static void fail_to_back_up(struct bed *bed)
                                         .changed = changed,
                                         .opaque = bed};
     assert_int_equal(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE), 0);
-    ok(block_job_start(bed->block, &options, &job));
+    assert_ok(block_job_start(bed->block, &options, &job));
     churn_beside(bed, job);
     assert_int_equal(state_of(job), BLOCK_JOB_FAILED);
     fails(block_job_end(job, true), "has not come to its end");
@@ -409,10 +399,10 @@ static void test_backup(void **state)
         bed_open(&bed, i ? made("qcow2", SIZE, NULL) : file_of(SIZE), formats[i], -1);
         for (unsigned k = 0; k < 50; k++)
             churn(&bed);
-        ok(block_change_bitmap(bed.block, &add));
+        assert_ok(block_change_bitmap(bed.block, &add));
         fails(block_change_bitmap(bed.block, &add), "already");
         churn(&bed);
-        ok(block_change_bitmap(bed.block, &clear));
+        assert_ok(block_change_bitmap(bed.block, &clear));
         assert_int_equal(only_bitmap(&bed).dirty, 0);
         memcpy(then, bed.model, SIZE);
         back_up(&bed, fd[0], "raw", NULL);
@@ -425,7 +415,7 @@ static void test_backup(void **state)
             restores(fd, formats, k + 1, then);
             churn(&bed);
         }
-        ok(block_change_bitmap(bed.block, &drop));
+        assert_ok(block_change_bitmap(bed.block, &drop));
         bed_close(&bed);
         for (unsigned k = 0; k < 3; k++)
             close(fd[k]);
@@ -443,7 +433,7 @@ static void test_overlay(void **state)
     fails(block_put_overlay(bed.block, opened(plain, "qcow2")), "names no backing");
     fails(block_put_overlay(bed.block, opened(small, "qcow2")), "bytes");
     verify(&bed, SIZE);
-    ok(block_put_overlay(bed.block, opened(good, "qcow2")));
+    assert_ok(block_put_overlay(bed.block, opened(good, "qcow2")));
     churn(&bed);
     verify(&bed, SIZE);
     struct block_job *job;
@@ -455,7 +445,7 @@ static void test_overlay(void **state)
     fails(block_job_start(bed.block, &options, &job), "no layer");
     job = begin(&bed, BLOCK_JOB_MIRROR, opened(place, "qcow2"), true);
     churn_beside(&bed, job);
-    ok(block_job_end(job, true));
+    assert_ok(block_job_end(job, true));
     assert_non_null(image_backing(block_node(bed.block)));
     verify(&bed, SIZE);
     churn(&bed);
@@ -476,7 +466,7 @@ static void test_resize(void **state)
     fails(block_resize(bed.block, SIZE + 1), "multiple");
     fails(block_resize(bed.block, 0), "multiple");
     fails(block_resize(bed.block, ~511ull), "multiple");
-    ok(block_resize(bed.block, 2 * SIZE));
+    assert_ok(block_resize(bed.block, 2 * SIZE));
     verify(&bed, 2 * SIZE);
     bed_close(&bed);
 }
@@ -507,9 +497,9 @@ static void test_errors_wait(void **state)
                                  .iov_count = 1,
                                  .done = done,
                                  .opaque = &one};
-    ok(loop_new("test", &bed.loop));
-    ok(block_open(&options, &bed.block));
-    ok(block_queue_new(bed.block, bed.loop, &bed.queue));
+    assert_ok(loop_new("test", &bed.loop));
+    assert_ok(block_open(&options, &bed.block));
+    assert_ok(block_queue_new(bed.block, bed.loop, &bed.queue));
     block_on_error(bed.block, hear, &heard);
     for (unsigned drained = 0; drained < 2; drained++) {
         uint64_t limit = clock_now_ns() + 10 * NSEC_PER_SEC;
@@ -554,19 +544,19 @@ static void test_limits(void **state)
     struct filter_limits limits = {.ops = {200}};
     bed_open(&bed, file_of(SIZE), "raw", -1);
     int overlay = made("qcow2", SIZE, "x");
-    ok(block_limit(bed.block, &limits));
+    assert_ok(block_limit(bed.block, &limits));
     for (unsigned layer = 0; layer < 2; layer++) {
         uint64_t from = clock_now_ns();
         for (unsigned i = 0; i < 10; i++)
             churn(&bed); /* 8 requests */
         assert_true(clock_now_ns() - from >= NSEC_PER_SEC / 5);
         if (!layer)
-            ok(block_put_overlay(bed.block, opened(overlay, "qcow2")));
+            assert_ok(block_put_overlay(bed.block, opened(overlay, "qcow2")));
     }
     limits.ops[0] = 0;
-    ok(block_limit(bed.block, &limits));
+    assert_ok(block_limit(bed.block, &limits));
     verify(&bed, SIZE);
-    ok(block_resize(bed.block, 2 * SIZE));
+    assert_ok(block_resize(bed.block, 2 * SIZE));
     verify(&bed, 2 * SIZE);
     bed_close(&bed);
     close(overlay);
@@ -577,7 +567,7 @@ static void test_block_size(void **state)
     struct block_info info;
     struct block *block;
     struct block_options options = {.id = "d0", .fd = file_of(SIZE), .logical_block = 4096};
-    ok(block_open(&options, &block));
+    assert_ok(block_open(&options, &block));
     block_get_info(block, &info);
     assert_int_equal(info.logical_block, 4096);
     assert_true(info.physical_block >= 4096);

@@ -4,16 +4,13 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
-#include <cmocka.h>
-
+#include "../test.h"
 #include "../vm/guest.h"
 #include "ctl/gdb/gdb.h"
 #include "vm/schema.h"
@@ -32,12 +29,6 @@ struct rig {
     int client;
     bool running;
 };
-
-static void ok(struct err *err)
-{
-    if (err)
-        fail_msg("unexpected: %s", err_text(err));
-}
 
 static void on_changed(void *opaque, bool running)
 {
@@ -86,17 +77,17 @@ static int set_up(void **state)
     rig->config.board = VM_BOARD_MICRO;
     rig->config.cpus = 2;
     rig->config.accel = VM_ACCEL_SOFT;
-    ok(guest_config(&rig->config, code, sizeof(code)));
-    ok(loop_new("test", &rig->loop));
-    ok(vm_new(&rig->config, rig->loop, &rig->timeline, &rig->vm));
+    assert_ok(guest_config(&rig->config, code, sizeof(code)));
+    assert_ok(loop_new("test", &rig->loop));
+    assert_ok(vm_new(&rig->config, rig->loop, &rig->timeline, &rig->vm));
     vm_start_paused(rig->vm);
-    ok(vm_start(rig->vm, on_ended, rig));
+    assert_ok(vm_start(rig->vm, on_ended, rig));
     const struct gdb_config config = {.loop = rig->loop,
                                       .vm = rig->vm,
                                       .listen_fd = listener(rig),
                                       .changed = on_changed,
                                       .opaque = rig};
-    ok(gdb_server_new(&config, &rig->server));
+    assert_ok(gdb_server_new(&config, &rig->server));
     rig->client = connect_client(rig);
     *state = rig;
     return 0;

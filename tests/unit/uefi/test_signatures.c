@@ -8,11 +8,11 @@
 
 #include <gnutls/crypto.h>
 
+#include "../test.h"
 #include "base/bytes.h"
 #include "uefi/image_hash.h"
 #include "uefi/signature_file.h"
 #include "uefi/signature_list.h"
-#include "uefi_check.h"
 
 static const struct guid owner = GUID(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11);
 
@@ -24,7 +24,7 @@ static unsigned count(const struct buf *list)
     unsigned n = 0;
     while (signature_next(&reader, &signature, &err))
         n++;
-    ok(err);
+    assert_ok(err);
     return n;
 }
 
@@ -50,9 +50,9 @@ static void lists(void **state)
     memset(buf_extend(&more, SHA256_SIZE), 3, SHA256_SIZE);
     put_le32(more.data + 16, (uint32_t)more.len);
     assert_int_equal(count(&more), 2);
-    ok(signature_list_join(&list, more.data, more.len));
+    assert_ok(signature_list_join(&list, more.data, more.len));
     assert_int_equal(count(&list), 3);
-    ok(signature_list_join(&list, more.data, more.len));
+    assert_ok(signature_list_join(&list, more.data, more.len));
     assert_int_equal(count(&list), 3);
 
     struct signature_reader reader = {.at = list.data, .left = list.len};
@@ -80,17 +80,17 @@ static void broken_lists(void **state)
         struct buf list = BUF_INIT, out = BUF_INIT;
         add_hash(&list, 1);
         put_le32(list.data + damages[i].at, damages[i].value);
-        refused(signature_list_join(&out, list.data, list.len), "impossible sizes");
+        assert_err(signature_list_join(&out, list.data, list.len), "impossible sizes");
         buf_fini(&list);
         buf_fini(&out);
     }
     struct buf list = BUF_INIT, out = BUF_INIT;
     add_hash(&list, 1);
     buf_u8(&list, 0);
-    refused(signature_list_join(&out, list.data, list.len), "follow the last list");
+    assert_err(signature_list_join(&out, list.data, list.len), "follow the last list");
     /* A list without signatures is none of them. */
     put_le32(list.data + 16, 28);
-    ok(signature_list_join(&out, list.data, 28));
+    assert_ok(signature_list_join(&out, list.data, 28));
     buf_fini(&list);
     buf_fini(&out);
 }
@@ -120,7 +120,7 @@ static void files(void **state)
 {
     struct buf list = BUF_INIT, file = BUF_INIT, update = BUF_INIT;
     add_hash(&file, 1);
-    ok(parse(file.data, file.len, &list));
+    assert_ok(parse(file.data, file.len, &list));
     assert_int_equal(count(&list), 1);
     /* A signed update: a time, a certificate structure of 24 + 3 bytes, the list. */
     static const struct guid pkcs7 =
@@ -131,23 +131,23 @@ static void files(void **state)
     buf_append(&update, pkcs7.bytes, GUID_SIZE);
     buf_extend(&update, 3);
     add_hash(&update, 2);
-    ok(parse(update.data, update.len, &list));
+    assert_ok(parse(update.data, update.len, &list));
     assert_int_equal(count(&list), 2);
     put_le32(update.data + 16, 0xfffffff0);
-    refused(parse(update.data, update.len, &list), "no certificate");
+    assert_err(parse(update.data, update.len, &list), "no certificate");
 
-    refused(parse("", 0, &list), "empty");
-    refused(parse("hello", 5, &list), "no certificate");
+    assert_err(parse("", 0, &list), "empty");
+    assert_err(parse("hello", 5, &list), "no certificate");
     static const char key[] = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
-    refused(parse(key, sizeof(key) - 1, &list), "private key");
+    assert_err(parse(key, sizeof(key) - 1, &list), "private key");
     static const char text[] = "-----BEGIN NOTHING-----\n";
-    refused(parse(text, sizeof(text) - 1, &list), "text without a certificate");
+    assert_err(parse(text, sizeof(text) - 1, &list), "text without a certificate");
     static const char bad[] = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    refused(parse(bad, sizeof(bad) - 1, &list), "cannot be read");
-    refused(parse("\x30\x82\x01\x00", 4, &list), "cannot be read");
-    refused(parse("MZ", 2, &list), "no certificate");
+    assert_err(parse(bad, sizeof(bad) - 1, &list), "cannot be read");
+    assert_err(parse("\x30\x82\x01\x00", 4, &list), "cannot be read");
+    assert_err(parse("MZ", 2, &list), "no certificate");
     uint8_t *large = calloc(1, 100000);
-    refused(parse(large, 100000, &list), "has room for");
+    assert_err(parse(large, 100000, &list), "has room for");
     free(large);
     buf_fini(&list);
     buf_fini(&file);
@@ -196,19 +196,19 @@ static void hashes(void **state)
     buf_append(&plain, pe + OPTIONAL + 68, 112 + 32 - 68);
     buf_append(&plain, pe + OPTIONAL + 152, len - OPTIONAL - 152);
     gnutls_hash_fast(GNUTLS_DIG_SHA256, plain.data, plain.len, other);
-    ok(image_hash(pe, len, hash));
+    assert_ok(image_hash(pe, len, hash));
     assert_memory_equal(hash, other, SHA256_SIZE);
     put_le32(pe + OPTIONAL + 64, 0x12345678);
-    ok(image_hash(pe, len, other));
+    assert_ok(image_hash(pe, len, other));
     assert_memory_equal(hash, other, SHA256_SIZE);
     pe[0x250]++;
-    ok(image_hash(pe, len, other));
+    assert_ok(image_hash(pe, len, other));
     assert_memory_not_equal(hash, other, SHA256_SIZE);
     free(pe);
     buf_fini(&plain);
 
     uint8_t *is_signed = program(64, &len);
-    ok(image_hash(is_signed, len, other));
+    assert_ok(image_hash(is_signed, len, other));
     assert_memory_equal(hash, other, SHA256_SIZE);
     free(is_signed);
 }

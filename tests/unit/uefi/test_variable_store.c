@@ -8,9 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "../test.h"
 #include "base/bytes.h"
 #include "uefi/secure_boot.h"
-#include "uefi_check.h"
 
 #define VOLUME_HEADER 72u
 #define STORE 4096u /* with its header */
@@ -109,7 +109,7 @@ static void what_counts(void **state)
     put_le32(bytes + at + 36, ~0u);
     at = put(bytes, at + 60, ADDED, 'j', "");
     put_le32(bytes + at - 64 + 40, ~0u);
-    ok(variable_store_open(bytes, LENGTH, &store));
+    assert_ok(variable_store_open(bytes, LENGTH, &store));
     has(&store, "a", "one");
     has(&store, "b", "new");
     has(&store, "c", "after");
@@ -129,20 +129,20 @@ static void what_is_written_is_read(void **state)
     size_t at = put(bytes, FIRST, ADDED, 'a', "one"), len;
     at = put(bytes, at, DELETED, 'b', "old");
     put(bytes, at, IN_TRANSITION, 'c', "three");
-    ok(variable_store_open(bytes, LENGTH, &store));
-    ok(variable_store_set(&store, &vendor, "name", 7, "a longer one", 12));
-    ok(variable_store_set(&store, &vendor, "a", 7, "changed", 7));
-    ok(variable_store_set(&store, &vendor, "gone", 7, "x", 1));
-    ok(variable_store_set(&store, &vendor, "gone", 7, NULL, 0));
-    ok(variable_store_set(&store, &vendor, "never", 7, NULL, 0));
+    assert_ok(variable_store_open(bytes, LENGTH, &store));
+    assert_ok(variable_store_set(&store, &vendor, "name", 7, "a longer one", 12));
+    assert_ok(variable_store_set(&store, &vendor, "a", 7, "changed", 7));
+    assert_ok(variable_store_set(&store, &vendor, "gone", 7, "x", 1));
+    assert_ok(variable_store_set(&store, &vendor, "gone", 7, NULL, 0));
+    assert_ok(variable_store_set(&store, &vendor, "never", 7, NULL, 0));
     /* Its own contents. */
     const uint8_t *own = variable_store_get(&store, &vendor, "c", &len);
-    ok(variable_store_set(&store, &vendor, "c", 7, own, len));
-    ok(variable_store_pack(&store));
+    assert_ok(variable_store_set(&store, &vendor, "c", 7, own, len));
+    assert_ok(variable_store_pack(&store));
     memcpy(copy, store.bytes, LENGTH);
     variable_store_fini(&store);
 
-    ok(variable_store_open(copy, LENGTH, &again));
+    assert_ok(variable_store_open(copy, LENGTH, &again));
     assert_int_equal(again.count, 3);
     has(&again, "a", "changed");
     has(&again, "c", "three");
@@ -158,12 +158,12 @@ static void secure_boot(void **state)
 {
     struct variable_store store;
     size_t len;
-    ok(variable_store_open(empty_store(), LENGTH, &store));
+    assert_ok(variable_store_open(empty_store(), LENGTH, &store));
     assert_int_equal(secure_boot_state(&store), SECURE_BOOT_SETUP);
-    ok(secure_boot_enforce(&store));
+    assert_ok(secure_boot_enforce(&store));
     assert_int_equal(store.count, 0);
-    ok(secure_boot_set(&store, SECURE_BOOT_PK, (const uint8_t *)"key", 3));
-    ok(secure_boot_enforce(&store));
+    assert_ok(secure_boot_set(&store, SECURE_BOOT_PK, (const uint8_t *)"key", 3));
+    assert_ok(secure_boot_enforce(&store));
     assert_int_equal(secure_boot_state(&store), SECURE_BOOT_ON);
     assert_memory_equal(secure_boot_get(&store, SECURE_BOOT_PK, &len), "key", 3);
     assert_null(secure_boot_get(&store, SECURE_BOOT_DB, &len));
@@ -171,7 +171,7 @@ static void secure_boot(void **state)
     assert_int_equal(store.count, 2);
     store.variable[1].data[store.variable[1].len - 1] = 0;
     assert_int_equal(secure_boot_state(&store), SECURE_BOOT_OFF);
-    ok(secure_boot_enforce(&store));
+    assert_ok(secure_boot_enforce(&store));
     assert_int_equal(secure_boot_state(&store), SECURE_BOOT_ON);
     /* Firmware takes keys only if they carry a time. */
     const uint8_t *header = store.variable[0].data;
@@ -184,10 +184,10 @@ static void too_much(void **state)
 {
     struct variable_store store;
     uint8_t *large = calloc(1, 40000);
-    ok(variable_store_open(empty_store(), LENGTH, &store));
-    refused(variable_store_set(&store, &vendor, "large", 7, large, 40000), "firmware takes");
-    ok(variable_store_set(&store, &vendor, "large", 7, large, 5000));
-    refused(variable_store_pack(&store), "has room for");
+    assert_ok(variable_store_open(empty_store(), LENGTH, &store));
+    assert_err(variable_store_set(&store, &vendor, "large", 7, large, 40000), "firmware takes");
+    assert_ok(variable_store_set(&store, &vendor, "large", 7, large, 5000));
+    assert_err(variable_store_pack(&store), "has room for");
     variable_store_fini(&store);
     free(large);
 }
@@ -221,7 +221,7 @@ static void broken_stores(void **state)
         put_le(bytes + damages[i].at, (unsigned)damages[i].size, damages[i].value);
         if (damages[i].sealed)
             seal(bytes);
-        refused(variable_store_open(bytes, LENGTH, &store), damages[i].because);
+        assert_err(variable_store_open(bytes, LENGTH, &store), damages[i].because);
         variable_store_fini(&store);
     }
     for (size_t len = 0; len < LENGTH; len += len < 200 ? 1 : 500) {
@@ -248,9 +248,9 @@ static void an_unfinished_rewrite(void **state)
         put_le64(list + 80 + 24, 1);
         struct err *err = variable_store_open(bytes, LENGTH, &store);
         if (bits[i] == 0xff || bits[i] == 0xf8)
-            ok(err);
+            assert_ok(err);
         else
-            refused(err, "while the firmware wrote");
+            assert_err(err, "while the firmware wrote");
         variable_store_fini(&store);
     }
 }
@@ -264,7 +264,7 @@ static void ovmfs_own(void **state)
     uint8_t *bytes = malloc(MIB(1));
     size_t len = fread(bytes, 1, MIB(1), file);
     fclose(file);
-    ok(variable_store_open(bytes, len, &store));
+    assert_ok(variable_store_open(bytes, len, &store));
     assert_int_equal(secure_boot_state(&store), SECURE_BOOT_ON);
     for (unsigned i = 0; i < SECURE_BOOT_VARIABLES; i++)
         assert_non_null(secure_boot_get(&store, (enum secure_boot_variable)i, &len));

@@ -4,14 +4,11 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
-#include <cmocka.h>
-
+#include "../test.h"
 #include "guest.h"
 #include "hw/chipset/layout.h"
 #include "hw/input/i8042.h"
@@ -27,15 +24,9 @@ struct machine {
     struct loop *loop;
 };
 
-static void ok(struct err *err)
-{
-    if (err)
-        fail_msg("unexpected: %s", err_text(err));
-}
-
 static void flag(struct machine *machine, const char *name, const char *value)
 {
-    ok(schema_apply_flag(&machine->config, name, value));
+    assert_ok(schema_apply_flag(&machine->config, name, value));
 }
 
 static void give_descriptors(struct vm_config *config)
@@ -78,10 +69,10 @@ static void build(struct machine *machine, enum vm_board board)
         flag(machine, "usb-keyboard", NULL);
         flag(machine, "usb-tablet", NULL);
     }
-    ok(schema_finish(&machine->config));
+    assert_ok(schema_finish(&machine->config));
     give_descriptors(&machine->config);
-    ok(loop_new("control", &machine->loop));
-    ok(vm_new(&machine->config, machine->loop, NULL, &machine->vm));
+    assert_ok(loop_new("control", &machine->loop));
+    assert_ok(vm_new(&machine->config, machine->loop, NULL, &machine->vm));
 }
 
 static void fini(struct machine *machine)
@@ -95,7 +86,7 @@ static void save(struct machine *machine, struct state_writer *writer)
 {
     state_writer_init(writer);
     board_quiesce(&machine->vm->board);
-    ok(vm_save(machine->vm, writer));
+    assert_ok(vm_save(machine->vm, writer));
     state_writer_end(writer);
 }
 
@@ -145,7 +136,7 @@ static void check_round_trip(enum vm_board board)
     disturb(&a, board);
     save(&a, &first);
     build(&b, board);
-    ok(load(&b, first.out.data, first.out.len));
+    assert_ok(load(&b, first.out.data, first.out.len));
     save(&b, &second);
     assert_int_equal(first.out.len, second.out.len);
     assert_memory_equal(first.out.data, second.out.data, first.out.len);
@@ -196,7 +187,7 @@ static void test_damaged(void **state)
         stream.out.data[at] ^= 0x10;
     }
     /* And the whole one still goes in. */
-    ok(load(&b, stream.out.data, stream.out.len));
+    assert_ok(load(&b, stream.out.data, stream.out.len));
     state_writer_fini(&stream);
     fini(&a);
     fini(&b);
@@ -234,15 +225,15 @@ static void test_runs_after_load(void **state)
     struct state_writer stream;
 
     build(&a, VM_BOARD_Q35);
-    ok(vm_start(a.vm, NULL, NULL));
+    assert_ok(vm_start(a.vm, NULL, NULL));
     vm_pause(a.vm);
     state_writer_init(&stream);
-    ok(vm_save(a.vm, &stream));
+    assert_ok(vm_save(a.vm, &stream));
     state_writer_end(&stream);
     vm_resume(a.vm);
     build(&b, VM_BOARD_Q35);
-    ok(load(&b, stream.out.data, stream.out.len));
-    ok(vm_start(b.vm, NULL, NULL));
+    assert_ok(load(&b, stream.out.data, stream.out.len));
+    assert_ok(vm_start(b.vm, NULL, NULL));
     vm_powerdown(b.vm);
     /* The button is a status bit of the PM block. */
     assert_int_equal(io_bus_read(b.vm->pio, LAYOUT_PORT_PM, 2) & 0x100, 0x100);

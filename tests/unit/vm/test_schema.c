@@ -3,29 +3,11 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
+#include "../test.h"
 #include "vm/schema.h"
-
-static void ok(struct err *err)
-{
-    if (err)
-        fail_msg("unexpected: %s", err_text(err));
-}
-
-static void refused(struct err *err, const char *text)
-{
-    if (!err)
-        fail_msg("accepted; expected: %s", text);
-    assert_string_equal(err_text(err), text);
-    assert_int_equal(err_kind(err), ERR_USAGE);
-    err_free(err);
-}
 
 static struct err *parse(struct vm_config *config, const char *text)
 {
@@ -37,7 +19,7 @@ static void parse_refused(const char *text, const char *error)
 {
     struct vm_config config;
 
-    refused(parse(&config, text), error);
+    assert_usage_err(parse(&config, text), error);
     vm_config_fini(&config);
 }
 
@@ -45,8 +27,8 @@ static void finish_refused(const char *text, const char *error)
 {
     struct vm_config config;
 
-    ok(parse(&config, text));
-    refused(schema_finish(&config), error);
+    assert_ok(parse(&config, text));
+    assert_usage_err(schema_finish(&config), error);
     vm_config_fini(&config);
 }
 
@@ -82,8 +64,8 @@ static void test_file(void **state)
 {
     struct vm_config config;
 
-    ok(parse(&config, full));
-    ok(schema_finish(&config));
+    assert_ok(parse(&config, full));
+    assert_ok(schema_finish(&config));
     assert_string_equal(config.name, "demo");
     assert_int_equal(config.cpus, 2);
     assert_int_equal(config.memory, MIB(1536));
@@ -137,8 +119,8 @@ static void test_defaults(void **state)
 {
     struct vm_config config;
 
-    ok(parse(&config, "kernel: /k\ndisks:\nnets: []\n"));
-    ok(schema_finish(&config));
+    assert_ok(parse(&config, "kernel: /k\ndisks:\nnets: []\n"));
+    assert_ok(schema_finish(&config));
     assert_string_equal(config.name, "vm");
     assert_int_equal(config.cpus, 1);
     assert_int_equal(config.memory, MIB(512));
@@ -155,12 +137,12 @@ static void test_defaults(void **state)
     assert_int_equal(config.control_fd, -1);
     vm_config_fini(&config);
 
-    ok(parse(&config, "{kernel: k, append: \"\", consoles: [virtio]}"));
-    ok(schema_finish(&config));
+    assert_ok(parse(&config, "{kernel: k, append: \"\", consoles: [virtio]}"));
+    assert_ok(schema_finish(&config));
     assert_string_equal(config.append, "");
     vm_config_fini(&config);
-    ok(parse(&config, "{kernel: k, consoles: [\"debug,backend=null\", virtio]}"));
-    ok(schema_finish(&config));
+    assert_ok(parse(&config, "{kernel: k, consoles: [\"debug,backend=null\", virtio]}"));
+    assert_ok(schema_finish(&config));
     assert_string_equal(config.append, "console=hvc0");
     vm_config_fini(&config);
 }
@@ -169,15 +151,15 @@ static void test_mac_is_stable(void **state)
 {
     struct vm_config a, b;
 
-    ok(parse(&a, "{name: a, kernel: k, nets: [user, user]}"));
-    ok(parse(&b, "{name: b, kernel: k, nets: [user]}"));
-    ok(schema_finish(&a));
-    ok(schema_finish(&b));
+    assert_ok(parse(&a, "{name: a, kernel: k, nets: [user, user]}"));
+    assert_ok(parse(&b, "{name: b, kernel: k, nets: [user]}"));
+    assert_ok(schema_finish(&a));
+    assert_ok(schema_finish(&b));
     assert_memory_not_equal(a.net[0].mac, a.net[1].mac, 6);
     assert_memory_not_equal(a.net[0].mac, b.net[0].mac, 6);
     vm_config_fini(&b);
-    ok(parse(&b, "{name: a, kernel: k, nets: [user, user]}"));
-    ok(schema_finish(&b));
+    assert_ok(parse(&b, "{name: a, kernel: k, nets: [user, user]}"));
+    assert_ok(schema_finish(&b));
     assert_memory_equal(a.net[1].mac, b.net[1].mac, 6);
     vm_config_fini(&a);
     vm_config_fini(&b);
@@ -187,18 +169,18 @@ static void test_flags(void **state)
 {
     struct vm_config config;
 
-    ok(parse(&config, full));
-    ok(schema_apply_flag(&config, "cpus", "4"));
-    ok(schema_apply_flag(&config, "memory", "2GiB"));
-    ok(schema_apply_flag(&config, "cpu", "host,-avx2"));
-    ok(schema_apply_flag(&config, "kernel", "other"));
-    ok(schema_apply_flag(&config, "rng", NULL));
-    ok(schema_apply_flag(&config, "no-debug-exit", NULL));
-    ok(schema_apply_flag(&config, "disk", "id=root,readonly=no"));
-    ok(schema_apply_flag(&config, "disk", "a,,b=c.img,serial=XYZ,readonly"));
-    ok(schema_apply_flag(&config, "forward", "udp:69-69"));
-    ok(schema_apply_flag(&config, "console", "virtio,backend=null"));
-    ok(schema_finish(&config));
+    assert_ok(parse(&config, full));
+    assert_ok(schema_apply_flag(&config, "cpus", "4"));
+    assert_ok(schema_apply_flag(&config, "memory", "2GiB"));
+    assert_ok(schema_apply_flag(&config, "cpu", "host,-avx2"));
+    assert_ok(schema_apply_flag(&config, "kernel", "other"));
+    assert_ok(schema_apply_flag(&config, "rng", NULL));
+    assert_ok(schema_apply_flag(&config, "no-debug-exit", NULL));
+    assert_ok(schema_apply_flag(&config, "disk", "id=root,readonly=no"));
+    assert_ok(schema_apply_flag(&config, "disk", "a,,b=c.img,serial=XYZ,readonly"));
+    assert_ok(schema_apply_flag(&config, "forward", "udp:69-69"));
+    assert_ok(schema_apply_flag(&config, "console", "virtio,backend=null"));
+    assert_ok(schema_finish(&config));
     assert_int_equal(config.cpus, 4);
     assert_int_equal(config.memory, GIB(2));
     assert_string_equal(config.cpu_model, "host,-avx2");
@@ -216,7 +198,7 @@ static void test_flags(void **state)
     vm_config_fini(&config);
 
     vm_config_init(&config);
-    ok(schema_apply_flag(&config, "forward", "8022-22"));
+    assert_ok(schema_apply_flag(&config, "forward", "8022-22"));
     assert_int_equal(config.net_count, 1);
     assert_int_equal(config.net[0].kind, VM_NET_USER);
     vm_config_fini(&config);
@@ -233,7 +215,7 @@ static void flag_refused(const char *flag, const char *value, const char *error)
     struct vm_config config;
 
     vm_config_init(&config);
-    refused(schema_apply_flag(&config, flag, value), error);
+    assert_usage_err(schema_apply_flag(&config, flag, value), error);
     assert_int_equal(config.disk_count, 0);
     vm_config_fini(&config);
 }
@@ -395,8 +377,8 @@ static void test_json_round_trip(void **state)
 {
     struct vm_config config, copy;
 
-    ok(parse(&config, full));
-    ok(schema_finish(&config));
+    assert_ok(parse(&config, full));
+    assert_ok(schema_finish(&config));
     /* Numbers only: nothing is opened, so they are taken back before the end. */
     config.kernel_fd = 1001;
     config.disk[1].fd = 1002;
@@ -407,7 +389,7 @@ static void test_json_round_trip(void **state)
 
     json_t *json = schema_to_json(&config, true);
     vm_config_init(&copy);
-    ok(schema_from_json(json, &copy));
+    assert_ok(schema_from_json(json, &copy));
     json_decref(json);
     assert_int_equal(copy.kernel_fd, 1001);
     assert_int_equal(copy.initrd_fd, -1);
@@ -441,7 +423,7 @@ static void json_refused(const char *text, const char *error)
     json_t *json = json_loads(text, JSON_DECODE_ANY, NULL);
 
     vm_config_init(&config);
-    refused(schema_from_json(json, &config), error);
+    assert_usage_err(schema_from_json(json, &config), error);
     json_decref(json);
     vm_config_fini(&config);
 }

@@ -5,13 +5,10 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include <fcntl.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
+#include "../test.h"
 #include "base/clock.h"
 #include "guest.h"
 #include "hw/chipset/ged.h"
@@ -32,12 +29,6 @@ struct run {
 /* The engine of this pass over the tests. */
 static enum vm_accel engine;
 
-static void ok(struct err *err)
-{
-    if (err)
-        fail_msg("unexpected: %s", err_text(err));
-}
-
 static void configure(struct run *run, enum vm_board board, const uint8_t *code, size_t len)
 {
     memset(run, 0, sizeof(*run));
@@ -45,7 +36,7 @@ static void configure(struct run *run, enum vm_board board, const uint8_t *code,
     run->config.board = board;
     run->config.debug_exit = true;
     run->config.accel = engine;
-    ok(guest_config(&run->config, code, len));
+    assert_ok(guest_config(&run->config, code, len));
     assert_true(run->config.kernel_fd >= 0);
     if (engine == VM_ACCEL_KVM)
         run->config.kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
@@ -63,9 +54,9 @@ static void ended(void *opaque, const struct vm_result *result)
 static void start(struct run *run, struct loop *loop)
 {
     run->loop = loop;
-    ok(vm_new(&run->config, loop, &run->timeline, &run->vm));
+    assert_ok(vm_new(&run->config, loop, &run->timeline, &run->vm));
     assert_int_equal(run->config.kernel_fd, -1);
-    ok(vm_start(run->vm, ended, run));
+    assert_ok(vm_start(run->vm, ended, run));
 }
 
 static void serve_for(struct loop *loop, uint64_t milliseconds)
@@ -96,7 +87,7 @@ static struct loop *new_loop(void)
 {
     struct loop *loop;
 
-    ok(loop_new("control", &loop));
+    assert_ok(loop_new("control", &loop));
     return loop;
 }
 
@@ -180,7 +171,7 @@ static void test_sleep_and_wake(void **state)
     assert_false(run.ended);
     vm_pause(run.vm);
     state_writer_init(&writer);
-    ok(vm_save(run.vm, &writer));
+    assert_ok(vm_save(run.vm, &writer));
     state_writer_fini(&writer);
     vm_resume(run.vm);
     serve_for(loop, 20);
@@ -263,10 +254,10 @@ static void test_pause_resume_quit(void **state)
     vm_pause(run.vm);
     vm_pause(run.vm);
     assert_true(vm_is_paused(run.vm));
-    ok(vm_save(run.vm, &a));
+    assert_ok(vm_save(run.vm, &a));
     serve_for(loop, 20);
     state_writer_init(&b);
-    ok(vm_save(run.vm, &b));
+    assert_ok(vm_save(run.vm, &b));
     assert_int_equal(a.out.len, b.out.len);
     vm_resume(run.vm);
     assert_false(vm_is_paused(run.vm));
@@ -296,9 +287,9 @@ static void test_quit_while_paused_or_before_start(void **state)
 
     configure(&run, VM_BOARD_MICRO, counting, sizeof(counting));
     run.loop = loop;
-    ok(vm_new(&run.config, loop, NULL, &run.vm));
+    assert_ok(vm_new(&run.config, loop, NULL, &run.vm));
     vm_quit(run.vm);
-    ok(vm_start(run.vm, ended, &run));
+    assert_ok(vm_start(run.vm, ended, &run));
     wait_end(&run);
     assert_int_equal(run.result.end, VM_END_QUIT);
     fini(&run);
@@ -327,8 +318,8 @@ static void test_free_in_callback(void **state)
 
     configure(&run, VM_BOARD_MICRO, code, sizeof(code));
     run.loop = loop;
-    ok(vm_new(&run.config, loop, &run.timeline, &run.vm));
-    ok(vm_start(run.vm, free_in_callback, &run));
+    assert_ok(vm_new(&run.config, loop, &run.timeline, &run.vm));
+    assert_ok(vm_start(run.vm, free_in_callback, &run));
     wait_end(&run);
     assert_null(run.vm);
     fini(&run);
@@ -429,13 +420,13 @@ static void test_refused(void **state)
     run.config.memory = 1ull << 53;
     refused(&run, "do not fit into the");
     configure(&run, VM_BOARD_MICRO, code, sizeof(code));
-    ok(schema_apply_flag(&run.config, "cpu", "host,avx2"));
+    assert_ok(schema_apply_flag(&run.config, "cpu", "host,avx2"));
     refused(&run, "expected +FEATURE, -FEATURE or vendor=NAME, found 'avx2'");
     configure(&run, VM_BOARD_MICRO, code, sizeof(code));
-    ok(schema_apply_flag(&run.config, "cpu", "nonesuch"));
+    assert_ok(schema_apply_flag(&run.config, "cpu", "nonesuch"));
     refused(&run, "nonesuch");
     configure(&run, VM_BOARD_MICRO, code, sizeof(code));
-    ok(schema_apply_flag(&run.config, "disk", "missing.img,queues=1"));
+    assert_ok(schema_apply_flag(&run.config, "disk", "missing.img,queues=1"));
     run.config.disk[0].serial = xstrdup("x");
     refused(&run, "disk 'd0': 'missing.img' was not opened");
 }

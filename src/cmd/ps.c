@@ -79,7 +79,7 @@ static void print_addresses(const json_t *row)
     json_t *address;
 
     json_array_foreach(json_object_get(row, "addresses"), i, address)
-        printf(" %s", json_string_value(address));
+        printf("%s%s", i ? " " : "  ", json_string_value(address));
     printf("\n");
 }
 
@@ -96,11 +96,11 @@ static void print_table(const json_t *rows, bool addresses)
     {
         json_int_t pid = json_integer_value(json_object_get(row, "pid"));
         if (pid)
-            printf("%-*s  %7lld  %-10s  %-6s  %8.1f ", width, text_of(row, "name"), (long long)pid,
+            printf("%-*s  %7lld  %-10s  %-6s  %8.1f", width, text_of(row, "name"), (long long)pid,
                    text_of(row, "status"), text_of(row, "engine"),
                    json_real_value(json_object_get(row, "cpu_seconds")));
         else
-            printf("%-*s  %7s  %-10s  %-6s  %8s ", width, text_of(row, "name"), "-",
+            printf("%-*s  %7s  %-10s  %-6s  %8s", width, text_of(row, "name"), "-",
                    text_of(row, "status"), "-", "-");
         print_addresses(row);
     }

@@ -41,7 +41,8 @@ def test_list_and_stop(tenon, name):
     process = start(tenon, name)
     row, = listed(tenon, name)
     assert row['pid'] == process.pid and row['engine'] == 'soft' and row['status'] == 'running'
-    assert name in tenon.run_beside('ps').stdout
+    table = tenon.run_beside('ps').stdout.splitlines()
+    assert [line for line in table if line.startswith(name)] and not [line for line in table if line.endswith(' ')]
     # This guest hears no power button.
     result = tenon.run_beside('stop', name, '--wait', '1')
     assert result.returncode == 1 and 'tenon stop --now ' + name in result.stderr

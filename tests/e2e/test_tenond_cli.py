@@ -97,7 +97,7 @@ def test_ps(tenond, command, echo):
     assert 'gone' not in here and {'name': 'gone', 'status': 'stopped'} in all_of_them
     if os.geteuid() == 0:
         assert 'here' in here
-    assert re.search('^gone +- +stopped +- +- *$', command('ps', '--all'), re.M)
+    assert re.search('^gone +- +stopped +- +-$', command('ps', '--all'), re.M)
 
 
 def test_failed_start(tenond, command):

@@ -32,37 +32,6 @@ static void help_more(struct buf *out)
                   "clock by this host's, after a pause or a restore.\n");
 }
 
-struct request {
-    const char *vm, *action;
-    char **command; /* behind --; NULL: none */
-    bool json;
-    struct agent_limits limits;
-};
-
-static struct err *read_arguments(int argc, char **argv, struct request *request)
-{
-    for (int i = 1; i < argc;) {
-        struct option_arg arg;
-        bool known = true;
-        if (!strcmp(argv[i], "--")) {
-            request->command = argv + i + 1;
-            break;
-        }
-        struct err *err = option_next(argc, argv, &i, options, NULL, NULL, &arg);
-        if (!err && arg.spec) {
-            err = agent_limits_read(&arg, &request->limits, &known);
-            request->json |= !known;
-        } else if (!err && request->action) {
-            err = err_of(ERR_USAGE, "'%s' is one word too many", arg.value);
-        } else if (!err) {
-            *(request->vm ? &request->action : &request->vm) = arg.value;
-        }
-        option_arg_fini(&arg);
-        TRY(err);
-    }
-    return request->vm ? NULL : err_of(ERR_USAGE, "give a VM: its name or PID, see `tenon ps`");
-}
-
 /* ---- info ---- */
 
 /* A text of the guest, for a terminal: printable, and not long. */
@@ -188,31 +157,32 @@ static struct err *thaw(struct agent *agent)
     return NULL;
 }
 
-static struct err *act(const struct request *request, struct agent *agent, int *status)
+static struct err *act(const struct agent_arguments *arguments, const char *action,
+                       struct agent *agent, int *status)
 {
-    if (!strcmp(request->action, "freeze"))
-        return frozen(agent, request->command, status);
-    if (!strcmp(request->action, "thaw"))
+    if (!strcmp(action, "freeze"))
+        return frozen(agent, arguments->command, status);
+    if (!strcmp(action, "thaw"))
         return thaw(agent);
-    if (!strcmp(request->action, "set-time"))
+    if (!strcmp(action, "set-time"))
         return agent_set_time(agent);
-    return info(agent, request->json);
+    return info(agent, arguments->own);
 }
 
-static struct err *check(struct request *request)
+static struct err *check(const struct agent_arguments *arguments, const char *action)
 {
     static const char *const names[] = {"info", "freeze", "thaw", "set-time", NULL};
     bool known = false, freeze;
 
-    if (!request->action)
-        request->action = "info";
+    if (!arguments->words)
+        return err_of(ERR_USAGE, "give a VM: its name or PID, see `tenon ps`");
     for (unsigned i = 0; names[i]; i++)
-        known |= !strcmp(request->action, names[i]);
+        known |= !strcmp(action, names[i]);
     if (!known)
         return err_of(ERR_USAGE, "the actions are info, freeze, thaw and set-time, not '%s'",
-                      request->action);
-    freeze = !strcmp(request->action, "freeze");
-    if (freeze != (request->command && request->command[0]))
+                      action);
+    freeze = !strcmp(action, "freeze");
+    if (freeze != (arguments->command && arguments->command[0]))
         return err_of(ERR_USAGE, freeze ? "give the command to run meanwhile: tenon agent web "
                                           "freeze -- COMMAND..."
                                         : "a command behind -- is for freeze");
@@ -221,14 +191,15 @@ static struct err *check(struct request *request)
 
 static struct err *agent(int argc, char **argv, uint64_t started_ns, int *status)
 {
-    struct request request = {.limits = AGENT_LIMITS_STANDARD};
+    struct agent_arguments arguments;
     struct agent_visit visit;
 
-    TRY(read_arguments(argc, argv, &request));
-    TRY(check(&request));
-    struct err *err = agent_visit_open(&visit, request.vm, &request.limits);
+    TRY(agent_arguments_read(argc, argv, options, 2, "give a VM and an action", &arguments));
+    const char *action = arguments.words == 2 ? arguments.word[1] : "info";
+    TRY(check(&arguments, action));
+    struct err *err = agent_visit_open(&visit, arguments.word[0], &arguments.limits);
     if (!err)
-        err = err_wrap(act(&request, &visit.agent, status), "VM '%s'", request.vm);
+        err = err_wrap(act(&arguments, action, &visit.agent, status), "VM '%s'", arguments.word[0]);
     agent_visit_close(&visit);
     return err;
 }

@@ -17,22 +17,57 @@
 #define RETRY_US 100000
 #define OTHERS_S 60 /* so long for another visitor, whatever the limits are */
 #define SECONDS_MAX 86400
+#define TIMEOUT_S_STANDARD 30
 
-struct err *agent_limits_read(const struct option_arg *arg, struct agent_limits *limits,
-                              bool *known)
+static struct err *read_seconds(const struct option_arg *arg, long least, long *seconds)
 {
-    bool wait = !strcmp(arg->spec->name, "wait");
     char *end = NULL;
-
-    *known = wait || !strcmp(arg->spec->name, "timeout");
-    if (!*known)
-        return NULL;
     long value = strtol(arg->value, &end, 10);
-    if (!*arg->value || *end || value < !wait || value > SECONDS_MAX)
-        return err_of(ERR_USAGE, "--%s is %d to %d seconds, not '%s'", arg->spec->name, !wait,
+
+    if (!*arg->value || *end || value < least || value > SECONDS_MAX)
+        return err_of(ERR_USAGE, "--%s is %ld to %d seconds, not '%s'", arg->name, least,
                       SECONDS_MAX, arg->value);
-    *(wait ? &limits->wait_s : &limits->timeout_s) = value;
+    *seconds = value;
     return NULL;
+}
+
+static struct err *take_argument(const struct option_arg *arg, unsigned words_max, const char *hint,
+                                 struct agent_arguments *arguments)
+{
+    if (!arg->spec) {
+        if (arguments->words == words_max)
+            return err_of(ERR_USAGE, "'%s' is one word too many: %s", arg->value, hint);
+        arguments->word[arguments->words++] = arg->value;
+        return NULL;
+    }
+    if (!strcmp(arg->name, "wait"))
+        return read_seconds(arg, 0, &arguments->limits.wait_s);
+    if (!strcmp(arg->name, "timeout"))
+        return read_seconds(arg, 1, &arguments->limits.timeout_s);
+    arguments->own = true; /* --help does not come here */
+    return NULL;
+}
+
+struct err *agent_arguments_read(int argc, char **argv, const struct option_spec *specs,
+                                 unsigned words_max, const char *hint,
+                                 struct agent_arguments *arguments)
+{
+    struct err *err = NULL;
+
+    *arguments = (struct agent_arguments){.limits = {.timeout_s = TIMEOUT_S_STANDARD}};
+    for (int i = 1; i < argc && !err;) {
+        struct option_arg arg;
+
+        if (!strcmp(argv[i], "--")) {
+            arguments->command = argv + i + 1;
+            break;
+        }
+        err = option_next(argc, argv, &i, specs, NULL, NULL, &arg);
+        if (!err)
+            err = take_argument(&arg, words_max, hint, arguments);
+        option_arg_fini(&arg);
+    }
+    return err;
 }
 
 /* One attempt. */

@@ -15,19 +15,26 @@ struct agent_limits {
     long wait_s;    /* until an agent is there, and free */
     long timeout_s; /* for one answer */
 };
-#define AGENT_LIMITS_STANDARD                                                                      \
-    {                                                                                              \
-        .wait_s = 0, .timeout_s = 30                                                               \
-    }
 
-/* Rows of an option table, and what their values mean; false: it is another option. */
+/* Rows of an option table. */
 #define AGENT_OPTIONS                                                                              \
     {"wait", "SECONDS", "How long to wait until an agent answers in the guest (default 0)."},      \
     {                                                                                              \
         "timeout", "SECONDS", "How long the agent may take for one answer (default 30)."           \
     }
-struct err *agent_limits_read(const struct option_arg *arg, struct agent_limits *limits,
-                              bool *known);
+
+#define AGENT_WORDS_MAX 2
+struct agent_arguments {
+    struct agent_limits limits;
+    const char *word[AGENT_WORDS_MAX]; /* from argv, as the command is */
+    unsigned words;
+    char **command; /* behind --, ends with NULL; NULL: there is no -- */
+    bool own;       /* the one switch that the command has besides AGENT_OPTIONS */
+};
+/* Reads them all; `hint` says what to give instead of more words than `words_max`. */
+struct err *agent_arguments_read(int argc, char **argv, const struct option_spec *specs,
+                                 unsigned words_max, const char *hint,
+                                 struct agent_arguments *arguments);
 
 struct agent_visit {
     struct qmp_client client;

@@ -171,30 +171,16 @@ static struct err *copy(const struct side *from, struct side *to, const struct a
 
 static struct err *cp(int argc, char **argv, uint64_t started_ns, int *status)
 {
-    struct agent_limits limits = AGENT_LIMITS_STANDARD;
+    struct agent_arguments arguments;
     struct side side[2] = {{0}};
-    const char *word[2];
-    unsigned words = 0;
 
-    for (int i = 1; i < argc;) {
-        struct option_arg arg;
-        bool known;
-        struct err *err = option_next(argc, argv, &i, options, NULL, NULL, &arg);
-        if (!err && arg.spec)
-            err = agent_limits_read(&arg, &limits, &known);
-        else if (!err && words == ARRAY_SIZE(word))
-            err = err_of(ERR_USAGE, "'%s' is one word too many: give two files", arg.value);
-        else if (!err)
-            word[words++] = arg.value;
-        option_arg_fini(&arg);
-        TRY(err);
-    }
-    if (words < ARRAY_SIZE(word))
+    TRY(agent_arguments_read(argc, argv, options, ARRAY_SIZE(side), "give two files", &arguments));
+    if (arguments.words < ARRAY_SIZE(side) || arguments.command)
         return err_of(ERR_USAGE, "give two files: tenon cp app.conf web:/etc/");
-    for (unsigned i = 0; i < words; i++)
-        read_side(word[i], &side[i]);
-    struct err *err = copy(&side[0], &side[1], &limits);
-    for (unsigned i = 0; i < words; i++) {
+    for (unsigned i = 0; i < ARRAY_SIZE(side); i++)
+        read_side(arguments.word[i], &side[i]);
+    struct err *err = copy(&side[0], &side[1], &arguments.limits);
+    for (unsigned i = 0; i < ARRAY_SIZE(side); i++) {
         free(side[i].vm);
         free(side[i].path);
     }

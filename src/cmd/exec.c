@@ -30,35 +30,10 @@ static void help_more(struct buf *out)
              "and the signal when one killed it; 125 when it could not be run.\n");
 }
 
-struct request {
-    const char *vm;
-    char **command; /* ends with NULL */
-    bool input;
-    struct agent_limits limits;
-};
-
-static struct err *read_arguments(int argc, char **argv, struct request *request)
+static struct err *read_arguments(int argc, char **argv, struct agent_arguments *arguments)
 {
-    for (int i = 1; i < argc;) {
-        struct option_arg arg;
-        bool known = true;
-        if (!strcmp(argv[i], "--")) {
-            request->command = argv + i + 1;
-            break;
-        }
-        struct err *err = option_next(argc, argv, &i, options, NULL, NULL, &arg);
-        if (!err && arg.spec) {
-            err = agent_limits_read(&arg, &request->limits, &known);
-            request->input |= !known;
-        } else if (!err && request->vm) {
-            err = err_of(ERR_USAGE, "'%s': the command comes behind --", arg.value);
-        } else if (!err) {
-            request->vm = arg.value;
-        }
-        option_arg_fini(&arg);
-        TRY(err);
-    }
-    if (!request->vm || !request->command || !request->command[0])
+    TRY(agent_arguments_read(argc, argv, options, 1, "the command comes behind --", arguments));
+    if (!arguments->words || !arguments->command || !arguments->command[0])
         return err_of(ERR_USAGE, "give a VM and a command: tenon exec web -- ls -l /");
     return NULL;
 }
@@ -79,17 +54,17 @@ static struct err *read_input(struct buf *input)
     return NULL;
 }
 
-static struct err *start(const struct request *request, json_int_t *pid)
+static struct err *start(const struct agent_arguments *arguments, json_int_t *pid)
 {
     struct buf input = BUF_INIT;
     struct agent_visit visit = {.fd = -1};
-    struct err *err = request->input ? read_input(&input) : NULL;
+    struct err *err = arguments->own ? read_input(&input) : NULL;
 
     if (!err) {
-        err = agent_visit_open(&visit, request->vm, &request->limits);
+        err = agent_visit_open(&visit, arguments->word[0], &arguments->limits);
         if (!err)
-            err = err_wrap(agent_exec_start(&visit.agent, request->command, &input, pid), "VM '%s'",
-                           request->vm);
+            err = err_wrap(agent_exec_start(&visit.agent, arguments->command, &input, pid),
+                           "VM '%s'", arguments->word[0]);
         agent_visit_close(&visit);
     }
     buf_fini(&input);
@@ -97,15 +72,16 @@ static struct err *start(const struct request *request, json_int_t *pid)
 }
 
 /* A visit each time: a command may take days, and others want the agent as well. */
-static struct err *await_end(const struct request *request, json_int_t pid, struct agent_exec *exec)
+static struct err *await_end(const struct agent_arguments *arguments, json_int_t pid,
+                             struct agent_exec *exec)
 {
     useconds_t pause_us = LOOK_US_FIRST;
 
     for (;;) {
         struct agent_visit visit;
-        struct err *err = agent_visit_open(&visit, request->vm, &request->limits);
+        struct err *err = agent_visit_open(&visit, arguments->word[0], &arguments->limits);
         if (!err)
-            err = err_wrap(agent_exec_look(&visit.agent, pid, exec), "VM '%s'", request->vm);
+            err = err_wrap(agent_exec_look(&visit.agent, pid, exec), "VM '%s'", arguments->word[0]);
         agent_visit_close(&visit);
         if (err || exec->ended)
             return err;
@@ -121,14 +97,14 @@ static struct err *print(const struct buf *bytes, FILE *to, const char *name)
     return err_errno(errno, "cannot write to %s", name);
 }
 
-static struct err *run_command(const struct request *request, int *status)
+static struct err *run_command(const struct agent_arguments *arguments, int *status)
 {
     struct agent_exec exec = {0};
     json_int_t pid;
-    struct err *err = start(request, &pid);
+    struct err *err = start(arguments, &pid);
 
     if (!err)
-        err = await_end(request, pid, &exec);
+        err = await_end(arguments, pid, &exec);
     if (!err)
         err = print(&exec.out, stdout, "standard output");
     if (!err)
@@ -142,10 +118,10 @@ static struct err *run_command(const struct request *request, int *status)
 
 static struct err *exec(int argc, char **argv, uint64_t started_ns, int *status)
 {
-    struct request request = {.limits = AGENT_LIMITS_STANDARD};
+    struct agent_arguments arguments;
 
-    TRY(read_arguments(argc, argv, &request));
-    struct err *err = run_command(&request, status);
+    TRY(read_arguments(argc, argv, &arguments));
+    struct err *err = run_command(&arguments, status);
     if (err) {
         command_say_error("tenon", err);
         err_free(err);

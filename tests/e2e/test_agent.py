@@ -183,6 +183,8 @@ def test_bad_words(tenon):
     for args, word in ((('exec', 'vm'), '--'), (('exec', 'vm', 'ls'), 'ls'), (('exec', '--', 'ls'), 'VM'),
                        (('exec', 'vm', '--wait', 'x', '--', 'ls'), "'x'"), (('cp', 'a'), 'two'),
                        (('agent', 'vm', 'dance'), 'dance'), (('agent', 'vm', 'freeze'), 'COMMAND'),
-                       (('agent', 'vm', 'thaw', '--', 'ls'), 'freeze')):
+                       (('agent', 'vm', 'thaw', '--', 'ls'), 'freeze'), (('agent', 'vm', 'info', 'x'), "'x' is one word too many"),
+                       (('agent', '--json'), 'give a VM'), (('agent', 'vm', '--timeout', '0'), '1 to 86400'),
+                       (('cp', 'a', 'vm:b', 'c'), "'c' is one word too many"), (('cp', 'a', '--', 'vm:b'), 'two files')):
         result = tenon.run(*args)
         assert result.returncode in (2, 125) and word in result.stderr, result.stderr

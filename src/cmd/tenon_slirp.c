@@ -12,7 +12,6 @@
  */
 #include <arpa/inet.h>
 #include <errno.h>
-#include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,6 +24,7 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "cmd/ready.h"
+#include "cmd/side_program.h"
 #include "net/slirp/nat.h"
 #include "net/slirp/policy.h"
 #include "sandbox/sandbox.h"
@@ -35,16 +35,15 @@
 struct options {
     struct nat_config nat;
     bool has_gateway, has_dns, has_dhcp;
-    int fd, status_fd;
+    int fd;
     struct slirp_policy policy;
-    bool help;
     struct nat_forward forward[FORWARDS_MAX];
     unsigned forward_count;
+    struct nat *running;
 };
 
 enum option_id {
     OPTION_FD = 1,
-    OPTION_STATUS_FD,
     OPTION_NETWORK,
     OPTION_GATEWAY,
     OPTION_DHCP_START,
@@ -55,13 +54,10 @@ enum option_id {
     OPTION_NO_HOST,
     OPTION_LOG_DENIED,
     OPTION_WITHOUT_LANDLOCK,
-    OPTION_HELP,
-    OPTION_VERSION,
 };
 
 static const struct option long_options[] = {
     {"fd", required_argument, NULL, OPTION_FD},
-    {"status-fd", required_argument, NULL, OPTION_STATUS_FD},
     {"network", required_argument, NULL, OPTION_NETWORK},
     {"gateway", required_argument, NULL, OPTION_GATEWAY},
     {"dhcp-start", required_argument, NULL, OPTION_DHCP_START},
@@ -72,9 +68,7 @@ static const struct option long_options[] = {
     {"no-host", no_argument, NULL, OPTION_NO_HOST},
     {"log-denied", no_argument, NULL, OPTION_LOG_DENIED},
     {"without-landlock", no_argument, NULL, OPTION_WITHOUT_LANDLOCK},
-    {"help", no_argument, NULL, OPTION_HELP},
-    {"version", no_argument, NULL, OPTION_VERSION},
-    {0},
+    SIDE_PROGRAM_OPTIONS,
 };
 
 static const char help_text[] =
@@ -156,13 +150,13 @@ static struct err *parse_forward(const char *text, struct nat_forward *forward)
     return NULL;
 }
 
-static struct err *parse_option(int option, struct options *options)
+static struct err *parse_option(int option, void *opaque)
 {
+    struct options *options = opaque;
+
     switch ((enum option_id)option) {
     case OPTION_FD:
         return ready_parse_fd(optarg, "--fd", &options->fd);
-    case OPTION_STATUS_FD:
-        return ready_parse_fd(optarg, "--status-fd", &options->status_fd);
     case OPTION_NETWORK:
         return parse_network(optarg, &options->nat);
     case OPTION_GATEWAY:
@@ -193,11 +187,6 @@ static struct err *parse_option(int option, struct options *options)
     case OPTION_WITHOUT_LANDLOCK:
         options->policy.without_landlock = true;
         return NULL;
-    case OPTION_HELP:
-        options->help = true;
-        return NULL;
-    case OPTION_VERSION:
-        break;
     }
     return NULL;
 }
@@ -256,45 +245,43 @@ static void raise_descriptor_limit(void)
     }
 }
 
-static struct err *set_up(const struct options *options, struct nat **nat)
+static struct err *set_up(int status_fd, void *opaque)
 {
-    const int keep[] = {options->fd, options->status_fd};
+    struct options *options = opaque;
+    const int keep[] = {options->fd, status_fd};
+
+    TRY(finish_options(options));
     TRY(check_socket(options->fd));
     TRY(sandbox_close_others(keep, ARRAY_SIZE(keep)));
     raise_descriptor_limit();
     signal(SIGPIPE, SIG_IGN);
-    TRY(nat_new(&options->nat, options->fd, nat));
+    TRY(nat_new(&options->nat, options->fd, &options->running));
     for (unsigned i = 0; i < options->forward_count; i++)
-        TRY(nat_forward(*nat, &options->forward[i]));
+        TRY(nat_forward(options->running, &options->forward[i]));
     if (!slirp_policy_has_files(&options->policy))
-        nat_prime_dns(*nat);
+        nat_prime_dns(options->running);
     return slirp_policy_enter(&options->policy);
+}
+
+static void serve(void *opaque)
+{
+    const struct options *options = opaque;
+
+    nat_run(options->running);
 }
 
 int main(int argc, char **argv)
 {
-    struct options options = {.fd = -1, .status_fd = -1};
-    struct nat *nat = NULL;
-    struct err *err = parse_network("10.0.2.0/24", &options.nat);
-    int option;
-    while (!err && (option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
-        if (option == '?')
-            return ERR_USAGE;
-        if (option == OPTION_VERSION)
-            return printf("tenon-slirp %s\n", TENON_VERSION) < 0;
-        err = parse_option(option, &options);
-    }
-    if (options.help)
-        return fputs(help_text, stdout) < 0;
-    if (!err && optind < argc)
-        err = err_of(ERR_USAGE, "'%s' is not an option", argv[optind]);
-    if (!err)
-        err = finish_options(&options);
-    if (!err)
-        err = set_up(&options, &nat);
-    int status = ready_report(options.status_fd, err);
-    if (status == 0)
-        nat_run(nat);
-    /* Everything goes with the process; exit handlers have no place in the sandbox. */
-    _exit(status);
+    static const struct side_program program = {
+        .name = "tenon-slirp",
+        .help = help_text,
+        .options = long_options,
+        .parse = parse_option,
+        .set_up = set_up,
+        .serve = serve,
+    };
+    struct options options = {.fd = -1};
+
+    parse_network("10.0.2.0/24", &options.nat); /* has no mistake */
+    return side_program_main(argc, argv, &program, &options);
 }

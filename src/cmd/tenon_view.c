@@ -10,13 +10,13 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include <errno.h>
-#include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "cmd/ready.h"
+#include "cmd/side_program.h"
 #include "display/rfb/server.h"
 #include "sandbox/sandbox.h"
 
@@ -24,16 +24,16 @@
 
 struct options {
     struct rfb_server_config server;
-    int status_fd, password_fd, look_password_fd;
+    int password_fd, look_password_fd;
     char password[PASSWORD_MAX + 1], look_password[PASSWORD_MAX + 1];
-    bool help, log_denied, without_landlock;
+    bool log_denied, without_landlock;
+    struct rfb_server *running;
 };
 
 enum option_id {
     OPTION_SCREEN_FD = 1,
     OPTION_LISTEN_FD,
     OPTION_CLIENTS_FD,
-    OPTION_STATUS_FD,
     OPTION_NAME,
     OPTION_PASSWORD_FD,
     OPTION_LOOK_PASSWORD_FD,
@@ -43,15 +43,12 @@ enum option_id {
     OPTION_LOOK_ONLY,
     OPTION_LOG_DENIED,
     OPTION_WITHOUT_LANDLOCK,
-    OPTION_HELP,
-    OPTION_VERSION,
 };
 
 static const struct option long_options[] = {
     {"screen-fd", required_argument, NULL, OPTION_SCREEN_FD},
     {"listen-fd", required_argument, NULL, OPTION_LISTEN_FD},
     {"clients-fd", required_argument, NULL, OPTION_CLIENTS_FD},
-    {"status-fd", required_argument, NULL, OPTION_STATUS_FD},
     {"name", required_argument, NULL, OPTION_NAME},
     {"password-fd", required_argument, NULL, OPTION_PASSWORD_FD},
     {"look-password-fd", required_argument, NULL, OPTION_LOOK_PASSWORD_FD},
@@ -61,9 +58,7 @@ static const struct option long_options[] = {
     {"look-only", no_argument, NULL, OPTION_LOOK_ONLY},
     {"log-denied", no_argument, NULL, OPTION_LOG_DENIED},
     {"without-landlock", no_argument, NULL, OPTION_WITHOUT_LANDLOCK},
-    {"help", no_argument, NULL, OPTION_HELP},
-    {"version", no_argument, NULL, OPTION_VERSION},
-    {0},
+    SIDE_PROGRAM_OPTIONS,
 };
 
 static const char help_text[] =
@@ -86,8 +81,10 @@ static const char help_text[] =
     "  --without-landlock    confine by seccomp alone, as on kernels without Landlock\n"
     "  --help, --version\n";
 
-static struct err *parse_option(int option, struct options *options)
+static struct err *parse_option(int option, void *opaque)
 {
+    struct options *options = opaque;
+
     switch ((enum option_id)option) {
     case OPTION_SCREEN_FD:
         return ready_parse_fd(optarg, "--screen-fd", &options->server.screen_fd);
@@ -95,8 +92,6 @@ static struct err *parse_option(int option, struct options *options)
         return ready_parse_fd(optarg, "--listen-fd", &options->server.listen_fd);
     case OPTION_CLIENTS_FD:
         return ready_parse_fd(optarg, "--clients-fd", &options->server.clients_fd);
-    case OPTION_STATUS_FD:
-        return ready_parse_fd(optarg, "--status-fd", &options->status_fd);
     case OPTION_NAME:
         options->server.name = optarg;
         return NULL;
@@ -120,11 +115,6 @@ static struct err *parse_option(int option, struct options *options)
     case OPTION_WITHOUT_LANDLOCK:
         options->without_landlock = true;
         return NULL;
-    case OPTION_HELP:
-        options->help = true;
-        return NULL;
-    case OPTION_VERSION:
-        break;
     }
     return NULL;
 }
@@ -181,13 +171,15 @@ static struct err *enter_sandbox(const struct options *options)
     return sandbox_enter(&policy);
 }
 
-static struct err *set_up(struct options *options, struct rfb_server **server)
+static struct err *set_up(int status_fd, void *opaque)
 {
+    struct options *options = opaque;
     struct rfb_server_config *config = &options->server;
     const int keep[] = {config->screen_fd,      config->listen_fd,        config->clients_fd,
-                        config->certificate_fd, config->key_fd,           options->status_fd,
+                        config->certificate_fd, config->key_fd,           status_fd,
                         options->password_fd,   options->look_password_fd};
 
+    TRY(finish_options(options));
     TRY(sandbox_close_others(keep, ARRAY_SIZE(keep)));
     signal(SIGPIPE, SIG_IGN);
     TRY(err_wrap(read_password(options->password_fd, options->password, &config->access.password),
@@ -196,12 +188,27 @@ static struct err *set_up(struct options *options, struct rfb_server **server)
                                &config->access.look_password),
                  "--look-password-fd"));
     TRY(loop_new("view", &config->loop));
-    TRY(rfb_server_new(config, server));
+    TRY(rfb_server_new(config, &options->running));
     return enter_sandbox(options);
+}
+
+static void serve(void *opaque)
+{
+    const struct options *options = opaque;
+
+    loop_run(options->server.loop);
 }
 
 int main(int argc, char **argv)
 {
+    static const struct side_program program = {
+        .name = "tenon-view",
+        .help = help_text,
+        .options = long_options,
+        .parse = parse_option,
+        .set_up = set_up,
+        .serve = serve,
+    };
     struct options options = {
         .server = {.name = "tenon",
                    .access = {.open = RFB_CONTROL, .tls = true},
@@ -210,32 +217,9 @@ int main(int argc, char **argv)
                    .screen_fd = -1,
                    .listen_fd = -1,
                    .clients_fd = -1},
-        .status_fd = -1,
         .password_fd = -1,
         .look_password_fd = -1,
     };
-    struct rfb_server *server = NULL;
-    struct err *err = NULL;
-    int option;
 
-    while (!err && (option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
-        if (option == '?')
-            return ERR_USAGE;
-        if (option == OPTION_VERSION)
-            return printf("tenon-view %s\n", TENON_VERSION) < 0;
-        err = parse_option(option, &options);
-    }
-    if (options.help)
-        return fputs(help_text, stdout) < 0;
-    if (!err && optind < argc)
-        err = err_of(ERR_USAGE, "'%s' is not an option", argv[optind]);
-    if (!err)
-        err = finish_options(&options);
-    if (!err)
-        err = set_up(&options, &server);
-    int status = ready_report(options.status_fd, err);
-    if (status == 0)
-        loop_run(options.server.loop);
-    /* Everything goes with the process; exit handlers have no place in the sandbox. */
-    _exit(status);
+    return side_program_main(argc, argv, &program, &options);
 }

@@ -23,6 +23,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get('TENON_BUILD') or ROOT / 'build').resolve()
 NOBODY = 65534
+SOFT = ('run', '--accel', 'soft')
 # Seconds that one step of a guest may take on a loaded machine: a test that hangs must end, and be named,
 # before the whole run is given up.
 PATIENCE = int(os.environ.get('TENON_TEST_PATIENCE', '300'))
@@ -197,6 +198,20 @@ def wait_for(condition, timeout=10, what='it'):
         time.sleep(0.01)
 
 
+def start_guest(tenon, code=HALT, *args, **options):
+    """A VM that runs this code, with its control socket `qmp` there."""
+    kernel = tenon.guest('g', code)
+    process = tenon.start(*SOFT, '--kernel', kernel, '--qmp', 'qmp', *args, **options)
+    Qmp(tenon.directory / 'qmp').close()
+    return process
+
+
+def cpu_ticks(pid):
+    """What a process has used, in hundredths of a second."""
+    fields = pathlib.Path('/proc/%d/stat' % pid).read_text().rsplit(')', 1)[1].split()
+    return int(fields[11]) + int(fields[12])
+
+
 def read_until(process, text, timeout=30):
     """Reads standard output of a process until `text` has come; returns what was read."""
     os.set_blocking(process.stdout.fileno(), False)
@@ -358,6 +373,21 @@ def disk(request, demo_guest, tmp_path_factory):
                            env=dict(os.environ, TENON_DEMO_CACHE=str(demo_guest.parent)))
         return made[kind]
     return make
+
+
+@pytest.fixture
+def terminal(tenon):
+    """Starts a guest on a terminal of its own."""
+    from terminal import Terminal
+    made = []
+
+    def make(code=ECHO, *args):
+        kernel = tenon.guest('t', code)
+        made.append(Terminal(tenon, *SOFT, '--debug-exit', '--kernel', kernel, *args))
+        return made[-1]
+    yield make
+    for it in made:
+        it.close()
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ import pytest
 
 from conftest import PATIENCE, ROOT, Qmp, out_byte, read_until, wait_for
 from test_firmware import bios_text, boot_sector, expect_failure, needs_seabios
-from test_run import Terminal
+from terminal import Terminal
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 

@@ -257,21 +257,14 @@ static struct err *read_set(int argc, char **argv, struct vm_config *config, con
 
 static struct err *change(int argc, char **argv, const json_t *vm, json_t **wanted)
 {
-    struct vm_config *config = xcalloc(1, sizeof(*config));
+    struct vm_config *config = vms_config_new();
     const char *name = NULL;
     bool ignored = false;
-
-    vm_config_init(config);
     struct err *err = schema_parse_json(json_object_get(vm, "config"), config);
+
     if (!err)
         err = read_set(argc, argv, config, &name, &ignored, &ignored);
-    if (!err)
-        err = schema_finish(config);
-    if (!err)
-        *wanted = schema_to_json(config, false);
-    vm_config_fini(config);
-    free(config);
-    return err;
+    return vms_config_describe(config, err, wanted);
 }
 
 static struct err *set(int argc, char **argv, uint64_t started_ns, int *status)

@@ -112,20 +112,32 @@ struct err *vms_find(const char *name, json_t **vm)
 
 /* ---- create ---- */
 
-struct err *vms_read_file(const char *path, json_t **json)
+struct vm_config *vms_config_new(void)
 {
-    scoped(free_cleanup) char *whole = realpath(path, NULL);
     struct vm_config *config = xcalloc(1, sizeof(*config));
 
     vm_config_init(config);
-    struct err *err = run_read_vm_file(whole ? whole : path, config);
+    return config;
+}
+
+struct err *vms_config_describe(struct vm_config *take_config, struct err *take_err,
+                                json_t **description)
+{
+    struct err *err = take_err ? take_err : schema_finish(take_config);
+
     if (!err)
-        err = schema_finish(config);
-    if (!err)
-        *json = schema_to_json(config, false);
-    vm_config_fini(config);
-    free(config);
+        *description = schema_to_json(take_config, false);
+    vm_config_fini(take_config);
+    free(take_config);
     return err;
+}
+
+struct err *vms_read_file(const char *path, json_t **description)
+{
+    scoped(free_cleanup) char *whole = realpath(path, NULL);
+    struct vm_config *config = vms_config_new();
+
+    return vms_config_describe(config, run_read_vm_file(whole ? whole : path, config), description);
 }
 
 static struct err *create(int argc, char **argv, uint64_t started_ns, int *status)

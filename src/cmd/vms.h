@@ -10,9 +10,15 @@
 
 #include "base/err.h"
 #include "cmd/rest.h"
+#include "vm/config.h"
 
-/* A VM file with every default in it, paths absolute: the daemon works in another folder. */
-struct err *vms_read_file(const char *path, json_t **config);
+/* A configuration to fill, and then its description with every default; `take_err` says how the
+ * filling went. The caller owns the description. */
+struct vm_config *vms_config_new(void);
+struct err *vms_config_describe(struct vm_config *take_config, struct err *take_err,
+                                json_t **description);
+/* That of a VM file, paths absolute: the daemon works in another folder. */
+struct err *vms_read_file(const char *path, json_t **description);
 /* What the daemon has of a VM; NULL: it has none. */
 struct err *vms_find(const char *name, json_t **vm);
 /* Starts it and waits as the arguments say; `vm` may be NULL. */

@@ -13,7 +13,7 @@ PREFIX ?= /usr/local
 
 MESON = meson setup
 
-.PHONY: all deps web run check bench lab soak fuzz format install clean
+.PHONY: all deps web run check bench lab soak fuzz format install deb clean
 
 all: deps $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
@@ -74,5 +74,15 @@ format:
 install: all
 	@meson install -C $(BUILD)
 
+# The Debian package with the web console, into build-deb/packages; always from nothing. debhelper hides the home folder,
+# and with it the cache of compilations.
+deb:
+	@tools/install-deps build deb
+	@debian/rules clean
+	@mkdir -p build-deb/packages
+	@tools/web --if-possible build-deb
+	@CCACHE_DIR="$${CCACHE_DIR:-$$HOME/.cache/ccache}" DEB_FOLDER=build-deb/packages dpkg-buildpackage --rules-target=binary
+	@ls build-deb/packages/*.deb
+
 clean:
-	@rm -rf $(BUILD) $(ASAN) $(FUZZ)
+	@rm -rf $(BUILD) $(ASAN) $(FUZZ) build-deb

@@ -24,12 +24,16 @@ struct fuzz_pci_target {
     bool (*at_rest)(void);
 };
 
+/* A save with its load costs more than everything else that an input does. */
+#define FUZZ_SAVES_MAX 2
+
 /* Defined by the target. */
 static const struct fuzz_pci_target fuzz_target;
 
 static struct fuzz_machine fuzz_machine;
 static struct pci_device *fuzz_device;
 static uint64_t fuzz_bar; /* its address */
+static unsigned fuzz_saves;
 
 static inline void fuzz_put(unsigned offset, unsigned size, uint64_t value)
 {
@@ -64,9 +68,15 @@ static inline void fuzz_op_config(struct input *input)
     io_bus_read(fuzz_machine.env.mmio, DEVICE_CONFIG + offset, size);
 }
 
+static inline bool fuzz_may_save(void)
+{
+    return fuzz_saves++ < FUZZ_SAVES_MAX;
+}
+
 static inline void fuzz_op_save(struct input *input)
 {
-    fuzz_save_and_load(&fuzz_device->device);
+    if (fuzz_may_save())
+        fuzz_save_and_load(&fuzz_device->device);
 }
 
 static inline void fuzz_op_run(struct input *input)
@@ -83,6 +93,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     fuzz_machine_reset(&fuzz_machine, fuzz_device);
     fuzz_bar = fuzz_device->bar[fuzz_target.bar].region.base;
+    fuzz_saves = 0;
     fuzz_target.begin(&input);
     for (unsigned i = 0; i < fuzz_target.operations_max && input.left; i++)
         fuzz_target.operations[take(&input, 1) % fuzz_target.operation_count](&input);

@@ -284,6 +284,8 @@ static void op_key(struct input *input)
 
 static void op_save(struct input *input)
 {
+    if (!fuzz_may_save())
+        return;
     device_quiesce(&xhci->pci.device);
     fuzz_save_and_load(&keyboard->usb.device);
     if (!(take(input, 1) & 15)) /* it has a large buffer, which takes time */

@@ -177,9 +177,10 @@ static void expect_kick_ends(const uint8_t *code, size_t size)
     rig_fini(&rig);
 }
 
+/* Its interrupts are on: Bochs masks the host's while a guest has its own off. */
 static void test_kick_of_a_running_guest(void **unused)
 {
-    static const uint8_t code[] = {0xeb, 0xfe}; /* jmp . */
+    static const uint8_t code[] = {0xfb, 0xeb, 0xfe}; /* sti; jmp . */
     expect_kick_ends(code, sizeof(code));
 }
 
@@ -550,7 +551,7 @@ static void test_cpuid(void **unused)
     assert_false(get_le32(seen) & 1u);             /* masked */
     assert_int_equal(get_le32(seen + 4) >> 24, 0); /* APIC ID */
     assert_memory_equal(seen + 8, "KVMK", 4);
-    assert_true(accel_kvm.tsc_khz(rig.vm) > 100000);
+    assert_true(accel_kvm.tsc_khz(rig.vm) > 10000); /* kHz, not MHz: Bochs has 50000 */
     rig_fini(&rig);
     free(table);
 }

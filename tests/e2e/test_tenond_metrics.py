@@ -4,6 +4,7 @@ tenond: metrics, as Prometheus reads them, and against what the guest itself cou
 SPDX-License-Identifier: GPL-2.0-or-later
 """
 import re
+import shutil
 import subprocess
 
 import pytest
@@ -60,6 +61,26 @@ def test_metrics(tenond, tenon):
     assert abs(stats['cpu_ns'] / 1e9 - after['tenon_vm_cpu_seconds_total{vm="busy"}']) < 0.01
     mine = tenond.token('mine', 'viewer', vms=['idle'])
     assert b'busy' not in tenond.good('GET', '/v1/metrics', headers=mine).body
+
+
+@pytest.mark.soak
+def test_promtool_has_nothing_to_say(tenond, tenon):
+    """Prometheus' own judge of names, types and units, of every family that a VM with disk and network has."""
+    promtool = shutil.which('promtool')
+    if not promtool:
+        pytest.skip('promtool of package prometheus is missing')
+    disk = tenon.directory / 'disk.raw'
+    disk.write_bytes(bytes(1 << 20))
+    tenond.create('busy', tenon.guest('spin', SPIN), disks=[{'path': str(disk)}], nets=[{'kind': 'user'}])
+    tenond.act('busy', 'start', wait=20)
+    text = tenond.good('GET', '/v1/metrics').body
+    assert b'tenon_disk_latency_seconds_bucket' in text and b'tenon_net_frames_total' in text
+
+    def judge(metrics):
+        return subprocess.run([promtool, 'check', 'metrics'], input=metrics, capture_output=True, timeout=60)
+    judged = judge(text)
+    assert (judged.returncode, judged.stdout, judged.stderr) == (0, b'', b'')
+    assert judge(text.replace(b'_bytes_total', b'_kilobytes')).returncode  # it does read them
 
 
 class Guest:

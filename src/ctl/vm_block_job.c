@@ -35,7 +35,10 @@ static json_t *describe(const struct vm_control *control, unsigned disk,
                      (json_int_t)status->done, "speed", 0);
 }
 
-/* The job has come to its end, one way or the other; says so. */
+/*
+ * The job has come to its end, one way or the other; says so. While a disk's error holds the VM, it
+ * is refused and the job stays what it is.
+ */
 static struct err *finish(struct vm_control *control, unsigned disk, bool keep, const char *event)
 {
     struct block_job_status status;
@@ -44,6 +47,10 @@ static struct err *finish(struct vm_control *control, unsigned disk, bool keep, 
     json_t *data = describe(control, disk, &status);
     struct err *err = err_wrap(vm_disk_job_end(control->vm, disk, keep), "disk '%s'",
                                vm_disk_config(control->vm, disk)->id);
+    if (vm_disk_job(control->vm, disk)) {
+        json_decref(data);
+        return err;
+    }
     if (err)
         json_object_set_new(data, "error", json_string(err_text(err)));
     qmp_server_event(control->server, event, data);

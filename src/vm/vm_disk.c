@@ -313,22 +313,14 @@ void vm_disks_init(struct vm *vm)
     }
 }
 
-void vm_disks_retry(struct vm *vm)
-{
-    vm->held = false;
-    for (unsigned i = 0; i < vm->config->disk_count; i++) {
-        __atomic_store_n(&vm->disk_error[i].error, 0, __ATOMIC_SEQ_CST);
-        block_retry(vm->board.block[i]);
-    }
-}
-
 /* --- jobs --- */
 
 static void post_changed(void *opaque)
 {
     struct vm_disk_job *job = opaque;
 
-    if (job->job) /* not ended since */
+    job->waits = job->job && job->vm->held;
+    if (job->job && !job->waits) /* not ended since */
         job->changed(job->opaque, job->disk);
 }
 
@@ -380,6 +372,17 @@ struct err *vm_disk_job_end(struct vm *vm, unsigned disk, bool keep)
     struct err *err = block_job_end(job, keep);
     release(vm, disk);
     return err;
+}
+
+void vm_disks_retry(struct vm *vm)
+{
+    vm->held = false;
+    for (unsigned i = 0; i < vm->config->disk_count; i++) {
+        __atomic_store_n(&vm->disk_error[i].error, 0, __ATOMIC_SEQ_CST);
+        block_retry(vm->board.block[i]);
+        if (vm->disk_job[i].waits)
+            loop_post(vm->loop, post_changed, &vm->disk_job[i]);
+    }
 }
 
 void vm_disks_fini(struct vm *vm)

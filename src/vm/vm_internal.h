@@ -61,6 +61,7 @@ struct vm_disk_job {
     struct block_job *job; /* NULL: none */
     void (*changed)(void *opaque, unsigned disk);
     void *opaque;
+    bool waits; /* it has changed while an error held the VM; told when that is over */
 };
 
 /* A request of a disk that is held back (block_on_error). */

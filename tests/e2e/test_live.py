@@ -6,10 +6,11 @@ SPDX-License-Identifier: GPL-2.0-or-later
 """
 import json
 import os
+import pathlib
 import socket
 import subprocess
 
-from conftest import HALT, PATIENCE, Qmp, read_until
+from conftest import HALT, PATIENCE, Qmp, read_until, wait_for
 from test_disks import boot_args, digest, fio_disk, overlay  # noqa: F401
 
 
@@ -205,30 +206,81 @@ def test_what_is_refused(tenon):
     qmp.close()
 
 
+class Jobs:
+    """Jobs on a disk that has no error, while another disk's error holds the VM."""
+
+    def __init__(self, tenon):
+        self.kept = tenon.disk('kept.img', 8 << 20)
+        self.copy = tenon.directory / 'copy.img'
+        self.copy.touch()
+
+    def states(self):
+        return [(job['device'], job['status']) for job in self.qmp.command('query-block-jobs')]
+
+    def begin(self, qmp):
+        self.qmp = qmp
+        qmp.command('drive-mirror', device='kept', sync='full', format='raw', target=qmp.hand_over(self.copy))
+        qmp.job_event('BLOCK_JOB_READY', 'kept')
+
+    def steps(self):
+        """What to do for each time the VM is held: meanwhile, and then."""
+        return (self.held_when_ready, self.go_on), (self.held_when_done, self.end)
+
+    def held_when_ready(self):
+        for command in ('block-job-complete', 'block-job-cancel'):
+            assert 'continue it first' in self.qmp.refused(command, device='kept')
+        assert self.states() == [('kept', 'ready')]
+
+    def go_on(self):
+        """The mirror becomes a copy, and a backup begins that does not come far."""
+        self.qmp.command('block-job-cancel', device='kept')
+        assert 'error' not in self.qmp.job_event('BLOCK_JOB_COMPLETED', 'kept')
+        self.copy.write_bytes(b'')
+        self.qmp.command('drive-backup', device='kept', sync='full', format='raw', speed=1,
+                         target=self.qmp.hand_over(self.copy), **{'job-id': 'slow'})
+
+    def held_when_done(self):
+        self.qmp.command('block-job-set-speed', device='slow', speed=0)
+        wait_for(lambda: self.states() == [('slow', 'concluded')], PATIENCE, 'the end of the backup')
+        assert not [event for event in self.qmp.events if event['event'].startswith('BLOCK_JOB')]
+
+    def end(self):
+        assert 'error' not in self.qmp.job_event('BLOCK_JOB_COMPLETED', 'slow')
+        assert self.states() == []
+        assert self.copy.read_bytes() == pathlib.Path(self.kept).read_bytes()
+
+
 def test_an_error_stops_the_vm_until_it_is_mended(tenon, demo_guest, fio_disk):  # noqa: F811
-    """On every bus; the guest never hears of it."""
+    """On every bus; the guest never hears of it. Jobs that end meanwhile wait for the VM."""
     disks = (('virtio', 'vdb'), ('scsi', 'sda'), ('nvme', 'nvme0n1'))
     args, words = [], ' '.join('lab.await=' + device for _, device in disks)
     for bus, _ in disks:
         tenon.disk(bus + '.img', 1 << 20)
         args += ['--disk', 'path=%s.img,id=%s,on-error=stop,bus=%s' % (bus, bus, bus)]
+    jobs = Jobs(tenon)
+    args += ['--disk', 'kept.img,id=kept']
     process = tenon.start(*boot_args(demo_guest, fio_disk, words), '--qmp', 'qmp.sock', *args)
     text = read_until(process, 'guest: reads vdb', PATIENCE)
     qmp = control(tenon)
+    jobs.begin(qmp)
     for bus, device in disks:
         path = tenon.directory / (bus + '.img')
         if 'guest: reads ' + device not in text:
             text += read_until(process, 'guest: reads ' + device, PATIENCE)
-        for _ in range(2):
+        for held, after in jobs.steps() if bus == 'virtio' else 2 * [(None, None)]:
             os.truncate(path, 0)  # what it had cannot be read any more
             data = qmp.event('BLOCK_IO_ERROR')['data']
             assert data['device'] == bus and data['action'] == 'stop' and data['operation'] == 'read'
             qmp.event('STOP')
             assert qmp.command('query-status')['status'] == 'io-error'
             assert 'continue' in qmp.refused('block_resize', device=bus, size=2 << 20)
+            if held:
+                held()
             os.truncate(path, 1 << 20)
             qmp.command('cont')
             assert qmp.command('query-status')['status'] == 'running'
+            if after:
+                after()
         with open(path, 'r+b') as file:
             file.write(b'Z')
         text += read_until(process, device + ' begins with Z', PATIENCE)

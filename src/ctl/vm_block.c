@@ -7,8 +7,10 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "ctl/vm_control_internal.h"
@@ -48,20 +50,30 @@ struct err *vm_control_disk(struct vm_control *control, const json_t *arguments,
     return vm_disk_find(control->vm, device, disk);
 }
 
+/* The set with this number; NULL: none. */
+static struct vm_fdset *find_fdset(struct vm_control *control, json_int_t id)
+{
+    for (unsigned i = 0; i < control->fdset_count; i++) {
+        if (control->fdset[i].id == id)
+            return &control->fdset[i];
+    }
+    return NULL;
+}
+
 struct err *vm_control_fd(struct vm_control *control, const json_t *arguments, const char *name,
                           int *fd)
 {
     const char *text;
-    char *end;
+    char own[32];
 
     TRY(vm_control_text(arguments, name, &text));
     if (!text || strncmp(text, FDSET_PREFIX, strlen(FDSET_PREFIX)))
         return err_new("'%s' is " FDSET_PREFIX "ID: this VM opens nothing, hand the file over "
                        "with add-fd first",
                        name);
-    long id = strtol(text + strlen(FDSET_PREFIX), &end, 10);
-    for (unsigned i = 0; !*end && i < control->fdset_count; i++) {
-        if (control->fdset[i].id != id)
+    for (unsigned i = 0; i < control->fdset_count; i++) {
+        snprintf(own, sizeof(own), FDSET_PREFIX "%lld", (long long)control->fdset[i].id);
+        if (strcmp(text, own))
             continue;
         *fd = fcntl(control->fdset[i].fd, F_DUPFD_CLOEXEC, 3);
         return *fd < 0 ? err_new("too many open files") : NULL;
@@ -69,52 +81,73 @@ struct err *vm_control_fd(struct vm_control *control, const json_t *arguments, c
     return err_new("there is no '%s'", text);
 }
 
-/* --- descriptors --- */
+/* --- output of a command --- */
 
-static bool fdset_exists(const struct vm_control *control, int id)
+struct err *vm_control_output(struct vm_control *control, const json_t *arguments, int *fd)
 {
-    for (unsigned i = 0; i < control->fdset_count; i++) {
-        if (control->fdset[i].id == id)
-            return true;
-    }
-    return false;
+    struct stat status;
+
+    TRY(vm_control_fd(control, arguments, "filename", fd));
+    if (fstat(*fd, &status) == 0 && S_ISREG(status.st_mode))
+        return NULL;
+    close(*fd);
+    *fd = -1;
+    return err_new("'filename' is no regular file: nothing may keep this VM waiting");
 }
+
+struct err *vm_control_write(int fd, const void *bytes, size_t len)
+{
+    const uint8_t *at = bytes;
+
+    while (len) {
+        ssize_t n = write(fd, at, len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return err_errno(n ? errno : EIO, "cannot write the file that was handed over");
+        at += n;
+        len -= (size_t)n;
+    }
+    return NULL;
+}
+
+/* --- descriptors --- */
 
 struct err *vm_block_add_fd(void *opaque, const json_t *arguments, json_t **result)
 {
     struct vm_control *control = opaque;
     const json_t *wanted = json_object_get(arguments, "fdset-id");
-    int id = wanted ? (int)json_integer_value(wanted) : 0;
+    json_int_t id = json_integer_value(wanted);
     int fd = qmp_server_take_fd(control->server);
 
     if (fd < 0)
         return err_new("no file descriptor came along with add-fd (SCM_RIGHTS)");
     if (control->fdset_count == VM_CONTROL_FDSETS_MAX || id < 0 ||
-        (wanted && (!json_is_integer(wanted) || fdset_exists(control, id)))) {
+        (wanted && (!json_is_integer(wanted) || find_fdset(control, id)))) {
         close(fd);
         return err_new("fdset-id is taken or wrong, or there are %d already",
                        VM_CONTROL_FDSETS_MAX);
     }
-    while (!wanted && fdset_exists(control, id))
+    while (find_fdset(control, id))
         id++;
     control->fdset[control->fdset_count++] = (struct vm_fdset){id, fd};
-    *result = json_pack("{s:i, s:i}", "fdset-id", id, "fd", fd);
+    *result = json_pack("{s:I, s:i}", "fdset-id", id, "fd", fd);
     return NULL;
 }
 
 struct err *vm_block_remove_fd(void *opaque, const json_t *arguments, json_t **result)
 {
     struct vm_control *control = opaque;
-    json_int_t id = json_integer_value(json_object_get(arguments, "fdset-id"));
+    const json_t *id = json_object_get(arguments, "fdset-id");
+    struct vm_fdset *set = find_fdset(control, json_integer_value(id));
 
-    for (unsigned i = 0; i < control->fdset_count; i++) {
-        if (control->fdset[i].id != id)
-            continue;
-        close(control->fdset[i].fd);
-        control->fdset[i] = control->fdset[--control->fdset_count];
-        return NULL;
-    }
-    return err_new("there is no file descriptor set %lld", (long long)id);
+    if (!json_is_integer(id))
+        return err_new("'fdset-id' is the number of a file descriptor set");
+    if (!set)
+        return err_new("there is no file descriptor set %lld", (long long)json_integer_value(id));
+    close(set->fd);
+    *set = control->fdset[--control->fdset_count];
+    return NULL;
 }
 
 void vm_block_fini(struct vm_control *control)

@@ -25,7 +25,8 @@ enum vm_status {
 
 /* A descriptor that a client has handed over: "/dev/fdset/ID" where a file name is wanted. */
 struct vm_fdset {
-    int id, fd;
+    json_int_t id;
+    int fd;
 };
 
 /* An image that blockdev-add gave a name; nobody uses it yet. */
@@ -59,7 +60,11 @@ struct err *vm_control_disk(struct vm_control *control, const json_t *arguments,
 /* A duplicate of the descriptor that "/dev/fdset/ID" in `name` stands for. */
 struct err *vm_control_fd(struct vm_control *control, const json_t *arguments, const char *name,
                           int *fd);
-/* The same of the node that `member` names, and its format (static). */
+/* The same of "filename", a regular file to write to: others might keep the control loop waiting.
+ */
+struct err *vm_control_output(struct vm_control *control, const json_t *arguments, int *fd);
+struct err *vm_control_write(int fd, const void *bytes, size_t len);
+/* What vm_control_fd() gives, of the node that `member` names, and its format (static). */
 struct err *vm_control_node(struct vm_control *control, const json_t *arguments, const char *member,
                             int *fd, const char **format);
 

@@ -4,9 +4,7 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "ctl/screen_share.h"
 #include "ctl/vm_control_internal.h"
@@ -15,19 +13,6 @@
 #define HOLD_MS_STANDARD 100
 #define HOLD_MS_MAX 10000
 #define EVENTS_MAX 64
-
-static struct err *write_all(int fd, const struct buf *bytes)
-{
-    for (size_t done = 0; done < bytes->len;) {
-        ssize_t n = write(fd, bytes->data + done, bytes->len - done);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return err_errno(n ? errno : EIO, "screendump: cannot write the picture");
-        done += (size_t)n;
-    }
-    return NULL;
-}
 
 struct err *vm_screen_dump(void *opaque, const json_t *arguments, json_t **result)
 {
@@ -41,7 +26,7 @@ struct err *vm_screen_dump(void *opaque, const json_t *arguments, json_t **resul
     TRY(vm_control_text(arguments, "format", &format));
     if (format && strcmp(format, "ppm") && strcmp(format, "png"))
         return err_new("screendump: the formats are ppm and png, not '%s'", format);
-    TRY(vm_control_fd(control, arguments, "filename", &fd));
+    TRY(vm_control_output(control, arguments, &fd));
     TRY(vm_screen_picture(control->vm, &picture));
     if (format && !strcmp(format, "png"))
         err = picture_png(&picture, &file);
@@ -49,7 +34,7 @@ struct err *vm_screen_dump(void *opaque, const json_t *arguments, json_t **resul
         picture_ppm(&picture, &file);
     picture_fini(&picture);
     if (!err)
-        err = write_all(fd, &file);
+        err = vm_control_write(fd, file.data, file.len);
     buf_fini(&file);
     return err;
 }

@@ -6,10 +6,8 @@
  */
 #include "vm/vm_tpm.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "ctl/vm_control_internal.h"
 #include "hw/tpm/swtpm.h"
@@ -56,17 +54,13 @@ struct err *vm_tpm_save_memory(void *opaque, const json_t *arguments, json_t **r
 
     TRY(vm_control_number(arguments, "val", &gpa));
     TRY(vm_control_number(arguments, "size", &left));
-    TRY(vm_control_fd(control, arguments, "filename", &fd));
+    TRY(vm_control_output(control, arguments, &fd));
     while (left) {
         size_t now = (size_t)MIN(left, (uint64_t)sizeof(bytes));
         TRY(vm_memory_read(control->vm, gpa, bytes, now));
-        ssize_t n = write(fd, bytes, now);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return err_errno(n ? errno : EIO, "pmemsave: cannot write the memory");
-        gpa += (uint64_t)n;
-        left -= (uint64_t)n;
+        TRY(vm_control_write(fd, bytes, now));
+        gpa += now;
+        left -= now;
     }
     return NULL;
 }

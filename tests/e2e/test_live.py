@@ -17,10 +17,10 @@ from test_disks import boot_args, digest, fio_disk, overlay  # noqa: F401
 class Control(Qmp):
     """QMP with descriptors."""
 
-    def hand_over(self, path):
+    def hand_over(self, path, **arguments):
         """The name that stands for the file at `path`."""
         fd = os.open(path, os.O_RDWR)
-        socket.send_fds(self.socket, [b'{"execute": "add-fd"}'], [fd])
+        socket.send_fds(self.socket, [json.dumps({'execute': 'add-fd', 'arguments': arguments}).encode()], [fd])
         os.close(fd)
         while 'return' not in (message := self.message()):
             assert 'event' in message, message
@@ -203,6 +203,33 @@ def test_what_is_refused(tenon):
     qmp.command('quit')
     assert process.wait(30) in (0, 1)
     tenon.expect_nothing_left()
+    qmp.close()
+
+
+def test_what_is_handed_over(tenon):
+    """Sets have numbers of 63 bits, and none is made up; only a regular file is written to, which keeps no VM waiting."""
+    folder = tenon.directory
+    process = tenon.start('run', '--accel', 'soft', '--kernel', tenon.guest('halt', HALT), '--vga', '--qmp', 'qmp.sock')
+    qmp = control(tenon)
+    (folder / 'out').touch()
+    os.mkfifo(folder / 'pipe')
+    first, far = (qmp.hand_over(folder / 'out', **{'fdset-id': number}) for number in (0, 1 << 32))
+    assert (first, far) == ('/dev/fdset/0', '/dev/fdset/4294967296')
+    for name in ('', '-0', ' 0', '00', '0x0', '1', '18446744073709551616'):
+        assert 'there is no' in qmp.refused('screendump', filename='/dev/fdset/' + name)
+    for number, why in ((None, 'is the number'), ('0', 'is the number'), (1, 'there is no'), (-1, 'there is no')):
+        assert why in qmp.refused('remove-fd', **{'fdset-id': number})
+    assert 'is the number' in qmp.refused('remove-fd')
+    qmp.command('screendump', filename=far)
+    assert (folder / 'out').read_bytes().startswith(b'P6')
+    pipe = qmp.hand_over(folder / 'pipe')
+    assert 'regular file' in qmp.refused('screendump', filename=pipe)
+    assert 'regular file' in qmp.refused('pmemsave', val=0, size=1 << 20, filename=pipe)
+    for number in (0, 1 << 32, int(pipe.split('/')[-1])):
+        qmp.command('remove-fd', **{'fdset-id': number})
+    assert 'there is no' in qmp.refused('screendump', filename=far)
+    qmp.command('quit')
+    assert process.wait(30) == 0
     qmp.close()
 
 

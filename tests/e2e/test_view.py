@@ -10,6 +10,7 @@ import shutil
 import socket
 import struct
 import subprocess
+import termios
 import zlib
 
 import pytest
@@ -179,16 +180,21 @@ def test_tls_with_a_certificate(tenon):
 
 
 def capture(tenon, where, password):
-    """gvnccapture, which asks for the password on a terminal, and forgets what came before its question."""
+    """gvnccapture, which asks on a terminal, and forgets what was typed before it hides the password."""
     keyboard, terminal = pty.openpty()
     process = subprocess.Popen(['timeout', '--foreground', '-k', '5', '100', 'gvnccapture', where, 'taken.png'],
                                cwd=tenon.directory, stdin=terminal, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT)
     said = b''
+
+    def hides():
+        return not termios.tcgetattr(terminal)[3] & termios.ECHO
     while piece := os.read(process.stdout.fileno(), 1000):
         said += piece
         for question, answer in ((b'Username: ', 'user'), (b'Password: ', password)):
             if piece.endswith(question):
+                if question == b'Password: ':
+                    wait_for(hides, 60, 'gvnccapture to hide what is typed')
                 os.write(keyboard, (answer + '\n').encode())
     assert process.wait() == 0, said
     process.stdout.close()

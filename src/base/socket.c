@@ -9,45 +9,57 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-bool socket_send_fd(int socket, const void *bytes, size_t length, int fd, int flags)
+union control {
+    struct cmsghdr header;
+    char space[CMSG_SPACE(SOCKET_FDS_MAX * sizeof(int))];
+};
+
+bool socket_send_fds(int socket, const void *bytes, size_t length, const int *fds, size_t count,
+                     int flags)
 {
     struct iovec iov = {.iov_base = (void *)(uintptr_t)bytes, .iov_len = length};
-    union {
-        struct cmsghdr header;
-        char space[CMSG_SPACE(sizeof(int))];
-    } control = {0};
+    union control control = {0};
     struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
 
-    if (fd >= 0) {
+    count = MIN(count, (size_t)SOCKET_FDS_MAX);
+    if (count) {
         message.msg_control = &control;
-        message.msg_controllen = sizeof(control);
+        message.msg_controllen = CMSG_SPACE(count * sizeof(int));
         struct cmsghdr *header = CMSG_FIRSTHDR(&message);
         header->cmsg_level = SOL_SOCKET;
         header->cmsg_type = SCM_RIGHTS;
-        header->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(header), &fd, sizeof(int));
+        header->cmsg_len = CMSG_LEN(count * sizeof(int));
+        memcpy(CMSG_DATA(header), fds, count * sizeof(int));
     }
     return sendmsg(socket, &message, MSG_NOSIGNAL | flags) == (ssize_t)iov.iov_len;
 }
 
-ssize_t socket_receive_fd(int socket, void *bytes, size_t length, int *fd)
+bool socket_send_fd(int socket, const void *bytes, size_t length, int fd, int flags)
+{
+    return socket_send_fds(socket, bytes, length, &fd, fd >= 0, flags);
+}
+
+ssize_t socket_receive_fds(int socket, void *bytes, size_t length, int *fds, size_t max, int flags)
 {
     struct iovec iov = {.iov_base = bytes, .iov_len = length};
-    union {
-        struct cmsghdr header;
-        char space[CMSG_SPACE(sizeof(int))];
-    } control;
+    union control control;
+    /* The kernel closes what has no room: not CMSG_SPACE, whose padding is room for one more. */
     struct msghdr message = {.msg_iov = &iov,
                              .msg_iovlen = 1,
                              .msg_control = &control,
-                             .msg_controllen = sizeof(control)};
-    /* More descriptors than there is room for are closed by the kernel. */
-    ssize_t n = recvmsg(socket, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+                             .msg_controllen =
+                                 CMSG_LEN(MIN(max, (size_t)SOCKET_FDS_MAX) * sizeof(int))};
+    ssize_t n = recvmsg(socket, &message, flags | MSG_CMSG_CLOEXEC);
     struct cmsghdr *header = n < 0 ? NULL : CMSG_FIRSTHDR(&message);
 
-    *fd = -1;
-    if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS &&
-        header->cmsg_len == CMSG_LEN(sizeof(int)))
-        memcpy(fd, CMSG_DATA(header), sizeof(int));
+    for (size_t i = 0; i < max; i++)
+        fds[i] = -1;
+    if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS)
+        memcpy(fds, CMSG_DATA(header), header->cmsg_len - CMSG_LEN(0));
     return n;
+}
+
+ssize_t socket_receive_fd(int socket, void *bytes, size_t length, int *fd)
+{
+    return socket_receive_fds(socket, bytes, length, fd, 1, MSG_DONTWAIT);
 }

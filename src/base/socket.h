@@ -10,16 +10,24 @@
 
 #include "base/base.h"
 
+#define SOCKET_FDS_MAX 2
+
 /*
- * Sends all of `bytes` in one message, with descriptor `fd` (-1: none). False when the other side
+ * Sends all of `bytes` in one message, with the first `count` of `fds`. False when the other side
  * has gone or, with MSG_DONTWAIT in `flags`, cannot take it now.
  */
+bool socket_send_fds(int socket, const void *bytes, size_t length, const int *fds, size_t count,
+                     int flags);
+/* The same with descriptor `fd` (-1: none). */
 bool socket_send_fd(int socket, const void *bytes, size_t length, int fd, int flags);
 
 /*
- * Receives one message of at most `length` bytes without waiting; *fd is the descriptor that came
- * with it (the caller's), or -1. What else came is closed. The result is that of recvmsg(2).
+ * Receives one message of at most `length` bytes. fds[0] to fds[max - 1] are the descriptors that
+ * came with it (the caller's), and -1 after the last. What else came is closed. The result is that
+ * of recvmsg(2), as are `flags`.
  */
+ssize_t socket_receive_fds(int socket, void *bytes, size_t length, int *fds, size_t max, int flags);
+/* The same without waiting, for at most one descriptor. */
 ssize_t socket_receive_fd(int socket, void *bytes, size_t length, int *fd);
 
 #endif

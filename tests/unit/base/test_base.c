@@ -4,7 +4,10 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "../test.h"
 #include "base/bitmap.h"
@@ -14,6 +17,7 @@
 #include "base/crc32.h"
 #include "base/list.h"
 #include "base/log.h"
+#include "base/socket.h"
 
 static void errors_chain_into_one_sentence(void **state)
 {
@@ -140,6 +144,48 @@ static void a_guest_cannot_flood_the_log(void **state)
     assert_int_equal(limit.suppressed, 995);
 }
 
+static int lowest_free(void)
+{
+    int fd = dup(0);
+
+    close(fd);
+    return fd;
+}
+
+/* A peer that sends more descriptors than are wanted must not fill the table of the receiver. */
+static void no_descriptor_is_left_over(void **state)
+{
+    int pair[2], null_fd = open("/dev/null", O_RDONLY), got[2];
+    const int both[2] = {null_fd, null_fd};
+    char byte;
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair), 0);
+    int free_fd = lowest_free();
+    assert_true(socket_send_fds(pair[0], "x", 1, both, 2, 0));
+    assert_int_equal(socket_receive_fd(pair[1], &byte, 1, &got[0]), 1);
+    assert_int_equal(got[0], free_fd);
+    assert_int_equal(fcntl(got[0], F_GETFD), FD_CLOEXEC);
+    close(got[0]);
+    assert_int_equal(lowest_free(), free_fd);
+    assert_true(socket_send_fds(pair[0], "x", 1, both, 2, 0));
+    assert_int_equal(socket_receive_fds(pair[1], &byte, 1, got, 2, 0), 1);
+    assert_true(got[0] == free_fd && got[1] > free_fd);
+    close(got[0]);
+    close(got[1]);
+    assert_true(socket_send_fd(pair[0], "x", 1, null_fd, 0));
+    assert_int_equal(socket_receive_fds(pair[1], &byte, 1, got, 2, 0), 1);
+    assert_true(got[0] == free_fd && got[1] == -1);
+    close(got[0]);
+    assert_true(socket_send_fd(pair[0], "x", 1, -1, 0));
+    assert_int_equal(socket_receive_fd(pair[1], &byte, 1, &got[0]), 1);
+    assert_int_equal(got[0], -1);
+    assert_int_equal(socket_receive_fd(pair[1], &byte, 1, &got[0]), -1);
+    assert_int_equal(got[0], -1);
+    close(pair[0]);
+    close(pair[1]);
+    close(null_fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -152,6 +198,7 @@ int main(void)
         cmocka_unit_test(crc_matches_the_standard_check_value),
         cmocka_unit_test(lists_allow_removal_while_walking),
         cmocka_unit_test(a_guest_cannot_flood_the_log),
+        cmocka_unit_test(no_descriptor_is_left_over),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,7 @@
 /*
  * tenond: the daemon. Parses its options, opens its sockets and runs until SIGTERM or SIGINT; the
- * VMs run on. See src/daemon.
+ * VMs run on. What serves strangers is confined (tenond_policy.c); a launcher starts programs for
+ * it (launcher.c). See src/daemon.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -19,9 +20,11 @@
 #include "base/log.h"
 #include "base/log_output.h"
 #include "cmd/command.h"
+#include "cmd/launcher.h"
 #include "cmd/listen.h"
 #include "cmd/spawn.h"
 #include "cmd/tenond_paths.h"
+#include "cmd/tenond_policy.h"
 #include "daemon/daemon.h"
 
 #define PEM_MAX KIB(256)
@@ -72,12 +75,14 @@ struct tenond {
     bool activated;                  /* the socket is systemd's */
     const char *host[HOSTS_MAX + 4]; /* ends with NULL */
     unsigned host_count;
-    char *keeper; /* path of `tenon` */
     char *default_socket, *default_state, *default_web, *cert, *key, *address;
     struct loop *loop;
     struct loop_fd signals;
     int signal_fd;
     struct daemon *daemon;
+    struct launcher launcher;
+    struct loop_fd launcher_watch;
+    bool failed;
 };
 
 /* ---- options ---- */
@@ -216,41 +221,63 @@ static struct err *open_tcp(struct tenond *tenond, struct daemon_config *config)
 
 /* ---- life ---- */
 
-static struct err *start_keeper(void *opaque, const char *directory, int log_fd, pid_t *pid)
+static struct err *start_keeper(void *opaque, int directory_fd, int log_fd, pid_t *pid)
 {
-    const struct tenond *tenond = opaque;
-    scoped(free_cleanup) char *format =
-        xasprintf("--log-format=%s", log_output_format(&tenond->log));
-    char *const argv[] = {"tenon",    "run",      "vm.yaml",     "--paused", "--quiet", "--qmp",
-                          "qmp.sock", "--report", "report.json", format,     NULL};
+    struct tenond *tenond = opaque;
 
-    return spawn_detached(tenond->keeper, argv, directory, log_fd, pid);
+    return launcher_keeper(&tenond->launcher, directory_fd, log_fd, pid);
 }
 
 static struct err *start_view(void *opaque, const char *vm, int screen_fd, int clients_fd,
                               pid_t *pid)
 {
-    scoped(free_cleanup) char *path = NULL;
-    scoped(free_cleanup) char *name = xasprintf("--name=%s", vm);
-    scoped(free_cleanup) char *screen = xasprintf("--screen-fd=%d", screen_fd);
-    scoped(free_cleanup) char *clients = xasprintf("--clients-fd=%d", clients_fd);
-    char *const argv[] = {"tenon-view", name, screen, clients, NULL};
+    struct tenond *tenond = opaque;
 
-    TRY(spawn_find("tenon-view", &path));
-    return spawn(path, argv, (int[]){screen_fd, clients_fd}, 2, -1, pid);
+    return launcher_view(&tenond->launcher, vm, screen_fd, clients_fd, pid);
+}
+
+static int reap(void *opaque, pid_t pid)
+{
+    struct tenond *tenond = opaque;
+
+    return launcher_reap(&tenond->launcher, pid);
+}
+
+static void on_launcher_end(void *opaque, uint32_t events)
+{
+    struct tenond *tenond = opaque;
+
+    log_error("the launcher has ended; the VMs run on");
+    tenond->failed = true;
+    loop_stop(tenond->loop);
+}
+
+/* The process that keeps our rights has none of what is opened after it. */
+static struct err *start_launcher(struct tenond *tenond)
+{
+    const struct launcher_config config = {
+        .log_format = log_output_format(&tenond->log),
+        .remove = tenond->activated ? NULL : tenond->socket,
+    };
+
+    TRY(launcher_start(&config, &tenond->launcher));
+    return loop_fd_add(tenond->loop, &tenond->launcher_watch, tenond->launcher.fd, EPOLLIN,
+                       on_launcher_end, tenond);
 }
 
 /* Where a build has the web console, else where it is installed. */
-static char *find_web(const struct tenond *tenond)
+static struct err *find_web(char **folder)
 {
-    int folder = (int)(strrchr(tenond->keeper, '/') - tenond->keeper);
-    scoped(free_cleanup) char *build = xasprintf("%.*s/../..", folder, tenond->keeper);
+    scoped(free_cleanup) char *tenon = NULL;
+
+    TRY(spawn_find("tenon", &tenon));
+    int length = (int)(strrchr(tenon, '/') - tenon);
+    scoped(free_cleanup) char *build = xasprintf("%.*s/../..", length, tenon);
     scoped(free_cleanup) char *mark = xasprintf("%s/build.ninja", build);
     scoped(free_cleanup) char *page = xasprintf("%s/web/index.html", build);
-
-    if (access(mark, R_OK) == 0 && access(page, R_OK) == 0)
-        return xasprintf("%s/web", build);
-    return xstrdup(TENON_WEBDIR);
+    bool built = access(mark, R_OK) == 0 && access(page, R_OK) == 0;
+    *folder = built ? xasprintf("%s/web", build) : xstrdup(TENON_WEBDIR);
+    return NULL;
 }
 
 static void on_signal(void *opaque, uint32_t events)
@@ -301,22 +328,22 @@ static struct err *start(struct tenond *tenond, int argc, char **argv)
                                    .tcp_fd = -1,
                                    .start_keeper = start_keeper,
                                    .start_view = start_view,
+                                   .reap = reap,
                                    .opaque = tenond};
 
     TRY(read_options(tenond, argc, argv));
     TRY(log_output_open(&tenond->log, tenond->log_format, NULL, LOG_JOURNAL_PATH));
     log_output_use(&tenond->log);
     TRY(use_defaults(tenond));
-    TRY(spawn_find("tenon", &tenond->keeper));
     if (!tenond->web)
-        tenond->web = tenond->default_web = find_web(tenond);
-    config.web = tenond->web;
+        TRY(find_web(&tenond->default_web));
+    config.web = tenond->web ? tenond->web : tenond->default_web;
     umask(0077);
     TRY(loop_new("tenond", &tenond->loop));
     TRY(catch_signals(tenond));
-    struct err *err = NULL;
     tenond->activated = take_activated(&config);
-    if (!tenond->activated)
+    struct err *err = start_launcher(tenond);
+    if (!err && !tenond->activated)
         err = err_wrap(listen_unix(tenond->socket, &config.local_fd), "--socket");
     if (!err)
         err = open_tcp(tenond, &config);
@@ -332,7 +359,8 @@ static struct err *start(struct tenond *tenond, int argc, char **argv)
     config.loop = tenond->loop;
     config.state = tenond->state;
     config.hosts = tenond->host;
-    return daemon_new(&config, &tenond->daemon);
+    TRY(daemon_new(&config, &tenond->daemon));
+    return tenond_policy_enter(tenond->state);
 }
 
 static void tenond_fini(struct tenond *tenond)
@@ -342,12 +370,11 @@ static void tenond_fini(struct tenond *tenond)
     daemon_free(tenond->daemon);
     if (tenond->loop)
         loop_once(tenond->loop, 0); /* what waits to be freed */
-    if (served && !tenond->activated)
-        unlink(tenond->socket);
+    loop_fd_remove(&tenond->launcher_watch);
+    launcher_end(&tenond->launcher, served);
     loop_fd_remove(&tenond->signals);
     fd_cleanup(&tenond->signal_fd);
     loop_free(tenond->loop);
-    free(tenond->keeper);
     free(tenond->default_socket);
     free(tenond->default_state);
     free(tenond->default_web);
@@ -366,7 +393,8 @@ static bool said(int argc, char **argv, const char *word)
 
 int main(int argc, char **argv)
 {
-    struct tenond tenond = {.signal_fd = -1, .log.journal_fd = -1, .timeout_s = TIMEOUT_STANDARD_S};
+    struct tenond tenond = {
+        .signal_fd = -1, .launcher.fd = -1, .log.journal_fd = -1, .timeout_s = TIMEOUT_STANDARD_S};
     int status = 0;
 
     if (said(argc, argv, "--help") || said(argc, argv, "--version")) {
@@ -382,6 +410,8 @@ int main(int argc, char **argv)
     struct err *err = start(&tenond, argc, argv);
     if (!err)
         loop_run(tenond.loop);
+    if (tenond.failed)
+        status = ERR_FAILED;
     if (err) {
         status = (int)err_kind(err);
         if (tenond.log.format == LOG_TEXT)
@@ -391,7 +421,6 @@ int main(int argc, char **argv)
         err_free(err);
     }
     tenond_fini(&tenond);
-    log_set_sink(NULL, NULL);
-    fd_cleanup(&tenond.log.journal_fd);
-    return status;
+    /* Exit handlers have no place in the sandbox. */
+    _exit(status);
 }

@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -33,6 +32,7 @@ struct screen_viewer {
 /* A tenon-view that runs; it ends by itself when its viewer or its VM has gone. */
 struct view_process {
     struct process process;
+    struct daemon *daemon;
 };
 
 static void on_view_end(void *opaque, uint32_t events)
@@ -41,7 +41,7 @@ static void on_view_end(void *opaque, uint32_t events)
     pid_t pid = view->process.pid;
 
     process_forget(&view->process);
-    waitpid(pid, NULL, WNOHANG);
+    view->daemon->config.reap(view->daemon->config.opaque, pid);
     free(view);
 }
 
@@ -175,8 +175,10 @@ static struct err *start_view(struct api_call *call, int screen_fd, int viewer_f
     close(clients[1]);
     TRY(err);
     view = xcalloc(1, sizeof(*view));
+    view->daemon = daemon;
     if (!process_watch(&view->process, daemon->loop, pid, 0, on_view_end, view)) {
-        waitpid(pid, NULL, 0); /* it has ended already: the viewer's socket says so */
+        /* It has ended already: the viewer's socket says so. */
+        daemon->config.reap(daemon->config.opaque, pid);
         free(view);
     }
     return NULL;

@@ -45,6 +45,7 @@ static struct err *open_state(struct daemon *daemon)
                                        .store = daemon->store,
                                        .events = daemon->events,
                                        .start_keeper = daemon->config.start_keeper,
+                                       .reap = daemon->config.reap,
                                        .opaque = daemon->config.opaque};
     return fleet_new(&host, vms, &daemon->fleet);
 }

@@ -28,7 +28,8 @@ struct daemon_config {
         *hosts; /* names by which TCP clients may call us, without port; NULL-terminated */
     struct http_limits limits;
     /* See struct instance_host. */
-    struct err *(*start_keeper)(void *opaque, const char *directory, int log_fd, pid_t *pid);
+    struct err *(*start_keeper)(void *opaque, int directory_fd, int log_fd, pid_t *pid);
+    int (*reap)(void *opaque, pid_t pid);
     /* Starts a tenon-view for VM `vm` with its sockets to the VM and to who brings viewers. */
     struct err *(*start_view)(void *opaque, const char *vm, int screen_fd, int clients_fd,
                               pid_t *pid);

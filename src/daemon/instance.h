@@ -47,10 +47,12 @@ struct instance_host {
     struct store *store;
     struct events *events;
     /*
-     * Starts a keeper in folder `directory`, paused, with its standard error on `log_fd`; nobody
-     * waits for it but the instance.
+     * Starts a keeper in a folder, paused, with its standard error on `log_fd`; nobody waits for
+     * it but the instance, by `reap`.
      */
-    struct err *(*start_keeper)(void *opaque, const char *directory, int log_fd, pid_t *pid);
+    struct err *(*start_keeper)(void *opaque, int directory_fd, int log_fd, pid_t *pid);
+    /* Ends what was started, if it runs still; its status as waitpid(2) has it. */
+    int (*reap)(void *opaque, pid_t pid);
     void *opaque;
 };
 
@@ -71,7 +73,7 @@ struct instance {
     enum instance_state state;
     char status[16]; /* of QMP, while it is up */
     uint64_t started_ns;
-    bool stay_paused, ours; /* ours: the keeper is our child */
+    bool stay_paused, ours; /* ours: this daemon has started the keeper */
     struct process keeper;
     struct link *qmp;
     char *engine;

@@ -8,7 +8,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -257,11 +256,9 @@ static void ended(struct instance *instance, int wait_status)
 static void on_keeper_end(void *opaque, uint32_t events)
 {
     struct instance *instance = opaque;
-    int status = 0;
+    const struct instance_host *host = instance->host;
 
-    if (instance->ours)
-        waitpid(instance->keeper.pid, &status, WNOHANG);
-    ended(instance, status);
+    ended(instance, instance->ours ? host->reap(host->opaque, instance->keeper.pid) : 0);
 }
 
 void instance_on_timer(void *opaque)
@@ -284,7 +281,7 @@ static struct err *spawn_keeper(struct instance *instance, pid_t *pid)
 
     if (log_fd < 0)
         return err_errno(errno, "cannot write '%s/log'", instance->directory);
-    return instance->host->start_keeper(instance->host->opaque, instance->directory, log_fd, pid);
+    return instance->host->start_keeper(instance->host->opaque, instance->dir_fd, log_fd, pid);
 }
 
 struct err *instance_start(struct instance *instance, bool paused)
@@ -304,10 +301,8 @@ struct err *instance_start(struct instance *instance, bool paused)
     instance->started_ns = clock_wall_ns();
     instance_set_state(instance, INSTANCE_STARTING, NULL);
     if (!process_watch(&instance->keeper, instance->host->loop, pid, 0, on_keeper_end, instance)) {
-        int status = 0;
-        kill(pid, SIGKILL); /* most likely it has ended already */
-        waitpid(pid, &status, 0);
-        ended(instance, status);
+        /* Most likely it has ended already. */
+        ended(instance, instance->host->reap(instance->host->opaque, pid));
         return NULL;
     }
     const struct store_process process = {pid, instance->keeper.started};

@@ -32,7 +32,14 @@ struct ruleset_attr {
 };
 
 #define LANDLOCK_NET_BIND_AND_CONNECT 0x3u
-#define LANDLOCK_SCOPE_ABSTRACT_SOCKET_AND_SIGNAL 0x3u
+#define LANDLOCK_SCOPE_ABSTRACT_SOCKET 0x1u
+#define LANDLOCK_SCOPE_SIGNAL 0x2u
+#define LANDLOCK_FS_TRUNCATE (1u << 14)
+
+#define FOLDER_RIGHTS                                                                              \
+    (LANDLOCK_ACCESS_FS_READ_DIR | LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_REMOVE_DIR | \
+     LANDLOCK_ACCESS_FS_REMOVE_FILE | LANDLOCK_ACCESS_FS_MAKE_DIR | LANDLOCK_ACCESS_FS_MAKE_REG |  \
+     LANDLOCK_FS_TRUNCATE)
 
 static struct err *drop_capabilities(void)
 {
@@ -57,17 +64,18 @@ int sandbox_landlock_abi(void)
     return abi > 0 ? (int)abi : 0;
 }
 
-static struct err *landlock_allow_read(int ruleset, const char *path)
+static struct err *landlock_allow(int ruleset, const struct sandbox_path *path, uint64_t handled)
 {
-    scoped(fd_cleanup) int fd = open(path, O_PATH | O_CLOEXEC);
+    scoped(fd_cleanup) int fd = open(path->path, O_PATH | O_CLOEXEC);
     if (fd < 0)
         return NULL;
     struct landlock_path_beneath_attr attr = {
-        .allowed_access = LANDLOCK_ACCESS_FS_READ_FILE,
+        .allowed_access =
+            (LANDLOCK_ACCESS_FS_READ_FILE | (path->write ? FOLDER_RIGHTS : 0)) & handled,
         .parent_fd = fd,
     };
     if (syscall(__NR_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &attr, 0) != 0)
-        return err_errno(errno, "landlock: cannot allow '%s'", path);
+        return err_errno(errno, "landlock: cannot allow '%s'", path->path);
     return NULL;
 }
 
@@ -93,14 +101,15 @@ static struct err *landlock_enter(const struct sandbox_policy *policy)
         attr.handled_access_fs |= 1u << 15;
     if (abi >= 6) {
         size = sizeof(attr);
-        attr.scoped = LANDLOCK_SCOPE_ABSTRACT_SOCKET_AND_SIGNAL;
+        attr.scoped =
+            LANDLOCK_SCOPE_ABSTRACT_SOCKET | (policy->signals ? 0 : LANDLOCK_SCOPE_SIGNAL);
     }
 
     scoped(fd_cleanup) int ruleset = (int)syscall(__NR_landlock_create_ruleset, &attr, size, 0);
     if (ruleset < 0)
         return err_errno(errno, "landlock: cannot create the rule set");
     for (size_t i = 0; i < policy->path_count; i++)
-        TRY(landlock_allow_read(ruleset, policy->paths[i].path));
+        TRY(landlock_allow(ruleset, &policy->paths[i], attr.handled_access_fs));
     if (syscall(__NR_landlock_restrict_self, ruleset, 0) != 0)
         return err_errno(errno, "landlock: cannot restrict the process");
     return NULL;

@@ -56,9 +56,10 @@ struct sandbox_rule {
     }
 #define SANDBOX_ALLOW_IOCTL(request) SANDBOX_ALLOW_IF(ioctl, {1, UINT32_MAX, (uint32_t)(request)})
 
-/* A file or a folder that stays readable. seccomp must let openat through as well. */
+/* A file or a folder whose files stay readable. seccomp must let openat through as well. */
 struct sandbox_path {
     const char *path; /* missing on this host: skipped */
+    bool write;       /* a folder: to list, and to make, change and remove files and folders in */
 };
 
 struct sandbox_policy {
@@ -77,6 +78,8 @@ struct sandbox_policy {
     size_t path_count;
     /* Leaves TCP bind and connect to seccomp's judgement instead of denying them by Landlock. */
     bool network;
+    /* Leaves signals to seccomp's judgement instead of keeping them inside by Landlock. */
+    bool signals;
     /* Does as on a kernel without Landlock, so that what follows from it can be tested. */
     bool without_landlock;
     /* The kernel logs each denied call (audit or dmesg): for finding what a policy lacks. */

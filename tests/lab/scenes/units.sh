@@ -1,7 +1,8 @@
 # The unit tests of the KVM engine, under real KVM: nothing may fail or be skipped.
+# Arguments: their programs.
 . /lab/common.sh
 
-for test in test_accel_kvm test_accel_kvm_debug test_accel_kvm_irq; do
+for test; do
     expect "$test passes" $test
     # QEMU emulates neither breakpoints nor INT3 for guests of its guests
     [ $test = test_accel_kvm_debug ] || expect "$test skips nothing" sh -c "! $test 2>&1 | grep SKIPPED"

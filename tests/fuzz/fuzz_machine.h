@@ -48,7 +48,7 @@ static inline void must(struct err *err)
         abort();
 }
 
-static inline void no_log(void *opaque, enum log_level level, const char *line)
+static inline void no_log(void *opaque, const struct log_record *record)
 {
 }
 

@@ -34,7 +34,7 @@ static void must(struct err *err)
         abort();
 }
 
-static void no_log(void *opaque, enum log_level level, const char *line)
+static void no_log(void *opaque, const struct log_record *record)
 {
 }
 

@@ -16,6 +16,7 @@ from engine import commands as print_commands
 
 APPEND = 'console=ttyS0 quiet root=/dev/vda rw'
 IDLE_S = 60
+LOGIN = b'debian login: '
 
 
 def guest(folder, *options):
@@ -34,8 +35,8 @@ def guest(folder, *options):
     return [root, data], listing['initrd']
 
 
-def machines_on(args, disks, initrd, append):
-    """Every VM on the same disks, none of which keeps what its guest writes."""
+def discarding(args, disks):
+    """Words for QEMU and for Tenon: disks that keep nothing of what a guest writes; what makes Tenon's."""
     qemu, tenon = [], []
     overlays = {disk: disk.with_suffix('.qcow2') for disk in disks}
     for disk, overlay in overlays.items():
@@ -47,6 +48,12 @@ def machines_on(args, disks, initrd, append):
             subprocess.run([args.tenon, 'image', 'create', '-f', 'qcow2', '--force', '-b', disk.name,
                             '-F', 'raw', overlay], check=True, capture_output=True)
 
+    return qemu, tenon, fresh_overlays
+
+
+def machines_on(args, disks, initrd, append):
+    """Every VM on the same disks."""
+    qemu, tenon, fresh_overlays = discarding(args, disks)
     machines, missing = contenders(args, initrd, append, '1G', (qemu, tenon))
     machines[-1].prepare = fresh_overlays
     return machines, missing
@@ -62,7 +69,7 @@ def login(args, folder):
         for machine in machines[first:] + machines[:first]:
             machine.launch()
             try:
-                machine.until(b'debian login: ')
+                machine.until(LOGIN)
             except Failed as why:
                 sys.exit('bench: %s: %s' % (machine.name, why))
             machine.thread = machine.find_thread()
@@ -113,7 +120,7 @@ def idle(args, folder):
     for _ in range(args.rounds or 1):
         for machine in machines:
             machine.launch()
-            machine.until(b'debian login: ')
+            machine.until(LOGIN)
         settle(machines)
         before = [cpu_of(machine) for machine in machines]
         time.sleep(IDLE_S)

@@ -117,6 +117,7 @@ static const struct qmp_command commands[] = {
     {"query-stats", vm_stats_query},
     {"query-blockstats", vm_stats_disks},
     {"tenon-query-netstats", vm_stats_nets},
+    {"tenon-query-queuestats", vm_stats_queues},
     {"tenon-query-timeline", query_timeline},
     {"stop", stop},
     {"cont", cont},

@@ -82,7 +82,7 @@ vm_command vm_machine_chardevs, vm_machine_pci;
 void vm_machine_was_reset(void *opaque, bool by_guest);
 void vm_machine_boot_failed(void *opaque);
 /* vm_stats.c: commands; and the engine's counters by name. */
-vm_command vm_stats_query, vm_stats_disks, vm_stats_nets;
+vm_command vm_stats_query, vm_stats_disks, vm_stats_nets, vm_stats_queues;
 void vm_stats_counters(const struct accel_stats *stats,
                        void (*each)(void *opaque, const char *name, uint64_t value), void *opaque);
 /* vm_screen.c: commands. */

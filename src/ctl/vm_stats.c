@@ -1,7 +1,8 @@
 /*
  * QMP commands on figures: the engine's counters, of the VM and of each vCPU; disks with how long
  * their requests took; networks. Names and shapes are those of QEMU's QAPI schema (qapi/stats.json,
- * qapi/block-core.json) but for networks, of which QEMU tells nothing. All on the control loop.
+ * qapi/block-core.json) but for networks and virtqueues, of which QEMU tells nothing. All on the
+ * control loop.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -180,5 +181,25 @@ struct err *vm_stats_nets(void *opaque, const json_t *arguments, json_t **result
                       "rx-frames", (json_int_t)stats.rx_frames, "rx-bytes",
                       (json_int_t)stats.rx_bytes, "dropped", (json_int_t)stats.dropped));
     }
+    return NULL;
+}
+
+/* ---- virtqueues ---- */
+
+static void add_queue(void *opaque, const struct vm_queue_stats *stats)
+{
+    json_array_append_new(opaque,
+                          json_pack("{s:s, s:I, s:I, s:I, s:I}", "id", stats->id, "queue",
+                                    (json_int_t)stats->queue, "kicks", (json_int_t)stats->kicks,
+                                    "requests", (json_int_t)stats->requests, "interrupts",
+                                    (json_int_t)stats->interrupts));
+}
+
+struct err *vm_stats_queues(void *opaque, const json_t *arguments, json_t **result)
+{
+    const struct vm_control *control = opaque;
+
+    *result = json_array();
+    vm_look_queues(control->vm, add_queue, *result);
     return NULL;
 }

@@ -23,6 +23,7 @@ static const struct {
     [METRICS_VCPUS] = {"query-stats", "vcpu"},
     [METRICS_DISKS] = {"query-blockstats", NULL},
     [METRICS_NETS] = {"tenon-query-netstats", NULL},
+    [METRICS_QUEUES] = {"tenon-query-queuestats", NULL},
 };
 
 struct scrape;

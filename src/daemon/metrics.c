@@ -148,19 +148,20 @@ static void engine_families(struct buf *out, const struct fleet_view *fleet)
     }
 }
 
-/* ---- disks and networks ---- */
+/* ---- disks, networks, virtqueues ---- */
 
 /* A figure of each entry of an answer: `key` of the entry, or of its "stats". */
 struct entry_family {
     const char *metric, *type, *help; /* help NULL: of the family before */
-    const char *label, *what, *key;   /* label NULL: none */
+    const char *label, *what, *key;   /* label NULL: none; what NULL: the entry's own number */
 };
 
 static void entry_families(struct buf *out, const struct fleet_view *fleet,
                            enum metrics_question question, const char *id,
                            const struct entry_family *rows, size_t count)
 {
-    const char *kind = question == METRICS_DISKS ? "disk" : "net";
+    static const char *const kinds[METRICS_QUESTIONS] = {
+        [METRICS_DISKS] = "disk", [METRICS_NETS] = "net", [METRICS_QUEUES] = "device"};
 
     for (size_t row = 0; row < count; row++) {
         if (rows[row].help)
@@ -171,8 +172,11 @@ static void entry_families(struct buf *out, const struct fleet_view *fleet,
                 const json_t *entry = json_array_get(list, i);
                 const json_t *stats = json_object_get(entry, "stats");
                 buf_printf(out, "%s{vm=\"%s\",%s=\"%s\"", rows[row].metric, fleet->vm[vm].name,
-                           kind, text(entry, id));
-                if (rows[row].label)
+                           kinds[question], text(entry, id));
+                if (rows[row].label && !rows[row].what)
+                    buf_printf(out, ",%s=\"%llu\"", rows[row].label,
+                               (unsigned long long)number(entry, rows[row].label));
+                else if (rows[row].label)
                     buf_printf(out, ",%s=\"%s\"", rows[row].label, rows[row].what);
                 buf_printf(out, "} %llu\n",
                            (unsigned long long)number(stats ? stats : entry, rows[row].key));
@@ -209,6 +213,15 @@ static const struct entry_family net_rows[] = {
     {"tenon_net_frames_total", NULL, NULL, "direction", "transmit", "tx-frames"},
     {"tenon_net_dropped_frames_total", "counter", "Frames that nobody took.", NULL, NULL,
      "dropped"},
+};
+
+static const struct entry_family queue_rows[] = {
+    {"tenon_virtqueue_kicks_total", "counter", "Doorbells of the driver that have been served.",
+     "queue", NULL, "kicks"},
+    {"tenon_virtqueue_requests_total", "counter", "Requests given back to the driver.", "queue",
+     NULL, "requests"},
+    {"tenon_virtqueue_interrupts_total", "counter", "Interrupts that the driver was sent.", "queue",
+     NULL, "interrupts"},
 };
 
 /* One histogram; the counts of Prometheus' buckets are cumulative. */
@@ -267,4 +280,5 @@ void metrics_write(struct buf *out, const struct metrics_vm *vms, unsigned count
     entry_families(out, &fleet, METRICS_DISKS, "device", disk_rows, ARRAY_SIZE(disk_rows));
     latency_family(out, &fleet);
     entry_families(out, &fleet, METRICS_NETS, "id", net_rows, ARRAY_SIZE(net_rows));
+    entry_families(out, &fleet, METRICS_QUEUES, "id", queue_rows, ARRAY_SIZE(queue_rows));
 }

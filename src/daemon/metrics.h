@@ -18,6 +18,7 @@ enum metrics_question {
     METRICS_VCPUS,  /* ... and of its vCPUs */
     METRICS_DISKS,  /* query-blockstats */
     METRICS_NETS,   /* tenon-query-netstats */
+    METRICS_QUEUES, /* tenon-query-queuestats */
     METRICS_QUESTIONS
 };
 

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "hw/pci/pci.h"
+#include "hw/virtio/virtio.h"
 #include "vm/vm_internal.h"
 
 const struct vm_config *vm_look_config(const struct vm *vm)
@@ -45,6 +46,23 @@ void vm_look_net_stats(const struct vm *vm, unsigned net, struct vm_net_stats *s
         stats->rx_frames += look_at(&port->tx_frames);
         stats->rx_bytes += look_at(&port->tx_bytes);
         stats->dropped += look_at(&port->dropped);
+    }
+}
+
+void vm_look_queues(struct vm *vm, void (*each)(void *opaque, const struct vm_queue_stats *stats),
+                    void *opaque)
+{
+    struct device *device;
+
+    list_for_each (device, &vm->board.devices, link) {
+        struct virtio_device *virtio = virtio_from_device(device);
+        for (unsigned i = 0; virtio && i < virtio->queue_count; i++) {
+            struct virtq_stats stats;
+            virtq_get_stats(virtio_queue(virtio, i), &stats);
+            if (stats.kicks || stats.requests)
+                each(opaque, &(struct vm_queue_stats){device->id, i, stats.kicks, stats.requests,
+                                                      stats.interrupts});
+        }
     }
 }
 

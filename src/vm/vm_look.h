@@ -22,6 +22,16 @@ struct vm_net_stats {
 };
 void vm_look_net_stats(const struct vm *vm, unsigned net, struct vm_net_stats *stats);
 
+/* One queue of a virtio device. */
+struct vm_queue_stats {
+    const char *id; /* of the device, "d0"; borrowed */
+    unsigned queue;
+    uint64_t kicks, requests, interrupts;
+};
+/* Each queue that was ever used. */
+void vm_look_queues(struct vm *vm, void (*each)(void *opaque, const struct vm_queue_stats *stats),
+                    void *opaque);
+
 struct vm_pci_bar {
     unsigned index;
     bool io, prefetchable, wide; /* port space; 64-bit address */

@@ -118,10 +118,17 @@ def test_the_guest_counts_the_same(tenond, demo_guest):
               'cat /mnt/x >/dev/null; ping -c 3 -W 2 $(cat /tmp/gateway)')
     before = read_metrics(tenond)
     disk = guest.run('grep " vda " /proc/diskstats').split()
+    lines = [line.split() for line in guest.run('grep -- -req /proc/interrupts').splitlines()]
+    interrupts = sum(int(word) for words in lines for word in words[1:3])
     net = guest.run('grep eth0: /proc/net/dev').partition(':')[2].split()
     processors = int(guest.run('grep -c ^processor /proc/cpuinfo'))
     total_kib = int(guest.run('grep MemTotal /proc/meminfo').split()[1])
     after = read_metrics(tenond)
+
+    for figures in (before, after):
+        for what in ('kicks', 'requests', 'interrupts'):
+            figures[what] = sum(value for key, value in figures.items()
+                                if key.startswith('tenon_virtqueue_%s_total{vm="demo",device="d0"' % what))
 
     def lies_between(key, value, least, late=0):
         assert before[key] - late <= value <= after[key], (key, before[key], value, after[key])
@@ -134,6 +141,10 @@ def test_the_guest_counts_the_same(tenond, demo_guest):
     lies_between('tenon_net_bytes_total{vm="demo",net="n0",direction="receive"}', int(net[0]), 200)
     # The driver counts what it sent when the device has given it back.
     lies_between('tenon_net_frames_total{vm="demo",net="n0",direction="transmit"}', int(net[9]), 4, late=2)
+    # Queues of the disk: its reads, writes, discards and flushes; and a question for its serial number is one more.
+    lies_between('requests', sum(int(disk[field]) for field in (3, 7, 14, 18)), 10, late=1)
+    lies_between('interrupts', interrupts, 10)
+    assert 0 < before['kicks'] <= after['requests']  # a doorbell is for one request at least
     assert processors == len([key for key in after if key.startswith('tenon_vcpu_cpu_seconds_total')]) == 2
     assert 0.8 * after['tenon_vm_memory_bytes{vm="demo"}'] < total_kib << 10 <= after['tenon_vm_memory_bytes{vm="demo"}']
     for op in ('read', 'write', 'flush'):

@@ -129,7 +129,7 @@ static void on_kick(void *opaque, uint32_t events)
     if (read(ring->kick_fd, &count, sizeof(count)) < 0)
         return;
     struct vhost_user *vhost = ring->vhost;
-    virtq_signal(virtio_queue(device_of(vhost), (unsigned)(ring - vhost->ring)));
+    virtq_kick(virtio_queue(device_of(vhost), (unsigned)(ring - vhost->ring)));
 }
 
 static void drop_kick(struct vhost_ring *ring)

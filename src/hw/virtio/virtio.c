@@ -15,6 +15,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -22,6 +23,9 @@
 #include "hw/virtio/virtq.h"
 
 #define DEFAULT_QUEUE_SIZE 256
+
+/* What our own wishes add to a queue's eventfd; the driver's doorbells add 1. */
+#define SIGNAL (1ull << 32)
 
 static struct lock *device_lock(struct virtio_device *device)
 {
@@ -31,6 +35,14 @@ static struct lock *device_lock(struct virtio_device *device)
 struct virtq *virtio_queue(struct virtio_device *device, unsigned index)
 {
     return index < device->queue_count ? &device->queues[index] : NULL;
+}
+
+struct virtio_device *virtio_from_device(struct device *device)
+{
+    static const char prefix[] = "virtio-";
+    bool is = !strncmp(device->class->name, prefix, strlen(prefix));
+
+    return is ? container_of(device, struct virtio_device, pci.device) : NULL;
 }
 
 void virtio_interrupt(struct virtio_device *device, uint16_t vector, uint8_t isr)
@@ -79,10 +91,19 @@ bool virtq_running(const struct virtq *queue)
            !device->quiesced && !device->resetting && !queue->drain_wanted;
 }
 
+static void wake(struct virtq *queue, uint64_t count)
+{
+    (void)!write(queue->kick_fd, &count, sizeof(count));
+}
+
+void virtq_kick(struct virtq *queue)
+{
+    wake(queue, 1);
+}
+
 void virtq_signal(struct virtq *queue)
 {
-    uint64_t one = 1;
-    (void)!write(queue->kick_fd, &one, sizeof(one));
+    wake(queue, SIGNAL);
 }
 
 /* Everything but the PCI function itself goes back to its power-on values. */
@@ -186,10 +207,11 @@ static void kicked(void *opaque, uint32_t events)
 {
     struct virtq *queue = opaque;
     struct virtio_device *device = queue->device;
-    uint64_t count;
+    uint64_t count = 0;
     (void)events;
     (void)!read(queue->kick_fd, &count, sizeof(count));
     lock_take(device_lock(device));
+    virtq_count(&queue->stats.kicks, count % SIGNAL);
     if (queue->drain_wanted) {
         drain_start(queue);
     } else if (virtq_running(queue)) {

@@ -170,6 +170,18 @@ static inline bool virtio_has_feature(const struct virtio_device *device, unsign
 }
 
 struct virtq *virtio_queue(struct virtio_device *device, unsigned index);
+
+/* What has gone through a queue. */
+struct virtq_stats {
+    uint64_t kicks;      /* doorbells of the driver that have been served */
+    uint64_t requests;   /* given back to the driver */
+    uint64_t interrupts; /* that the driver was sent for them */
+};
+/* Any thread. */
+void virtq_get_stats(const struct virtq *queue, struct virtq_stats *stats);
+/* The virtio device that this is, or NULL. */
+struct virtio_device *virtio_from_device(struct device *device);
+
 /* The driver broke a rule: NEEDS_RESET, a configuration interrupt and a rate-limited log line. */
 void virtio_broken(struct virtio_device *device, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

@@ -219,7 +219,7 @@ static void register_write(void *opaque, uint64_t offset, unsigned size, uint64_
     case PAGE_NOTIFY:
         queue = virtio_queue(device, in_page / NOTIFY_MULTIPLIER);
         if (queue && queue->enabled)
-            virtq_signal(queue);
+            virtq_kick(queue);
         break;
     default:
         break;

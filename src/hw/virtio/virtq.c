@@ -259,6 +259,7 @@ void virtq_push(struct virtq *queue, struct virtq_req *req, uint32_t written)
     virtq_inflight_used(queue, req->id);
     queue->ring->publish(queue);
     virtq_inflight_shown(queue, req->id);
+    virtq_count(&queue->stats.requests, 1);
     release(queue, req);
 }
 
@@ -273,6 +274,7 @@ void virtq_push_many(struct virtq *queue, struct virtq_req *const *reqs, const u
     }
     if (count)
         queue->ring->publish(queue);
+    virtq_count(&queue->stats.requests, count);
 }
 
 void virtq_unpop(struct virtq *queue, struct virtq_req *req)
@@ -290,8 +292,19 @@ void virtq_notify(struct virtq *queue)
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     bool wanted = queue->ring->wants_interrupt(queue);
     queue->unsignalled = 0;
-    if (wanted)
-        virtio_interrupt(queue->device, queue->vector, 1);
+    if (!wanted)
+        return;
+    virtq_count(&queue->stats.interrupts, 1);
+    virtio_interrupt(queue->device, queue->vector, 1);
+}
+
+void virtq_get_stats(const struct virtq *queue, struct virtq_stats *stats)
+{
+    *stats = (struct virtq_stats){
+        .kicks = __atomic_load_n(&queue->stats.kicks, __ATOMIC_RELAXED),
+        .requests = __atomic_load_n(&queue->stats.requests, __ATOMIC_RELAXED),
+        .interrupts = __atomic_load_n(&queue->stats.interrupts, __ATOMIC_RELAXED),
+    };
 }
 
 void virtq_kicks_enable(struct virtq *queue, bool on)

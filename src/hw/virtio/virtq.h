@@ -131,7 +131,14 @@ struct virtq {
     bool resetting;    /* ... and then to reset it */
 
     struct virtq_inflight inflight;
+    struct virtq_stats stats; /* since the machine was built */
 };
+
+/* One writer, who holds the device lock; others may look at any time. */
+static inline void virtq_count(uint64_t *counter, uint64_t more)
+{
+    __atomic_store_n(counter, *counter + more, __ATOMIC_RELAXED);
+}
 
 /* virtq.c: from the driver's registers to a usable ring; false after virtio_broken(). */
 bool virtq_enable(struct virtq *queue);
@@ -182,7 +189,8 @@ static inline bool virtq_need_event(uint16_t event, uint16_t now, uint16_t old)
 }
 
 /* virtio.c */
-void virtq_signal(struct virtq *queue); /* wakes the queue's loop; any thread */
+void virtq_kick(struct virtq *queue);   /* the driver's doorbell; any thread */
+void virtq_signal(struct virtq *queue); /* wakes the queue's loop otherwise; any thread */
 bool virtq_running(const struct virtq *queue);
 void virtio_set_status(struct virtio_device *device, uint8_t status);
 void virtq_guest_reset(struct virtq *queue);

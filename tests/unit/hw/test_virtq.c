@@ -63,10 +63,12 @@ static void test_every_ring_kind(void **state)
         run_features((i & 1 ? PACKED : 0) | (i & 2 ? EVENT : 0) | (i & 4 ? INDIRECT : 0));
 }
 
-/* One doorbell and one interrupt a batch; none where the driver does not want to hear. */
+/* One doorbell and one interrupt a batch, which are counted; none where the driver does not want to
+ * hear. */
 static void test_suppression(void **state)
 {
     for (unsigned kind = 0; kind < 4; kind++) {
+        struct virtq_stats stats;
         struct bed bed;
         bed_open(&bed);
         struct ring *ring = bed_start(&bed, (kind & 1 ? PACKED : 0) | (kind & 2 ? EVENT : 0), 64);
@@ -79,6 +81,10 @@ static void test_suppression(void **state)
             driver_turn(&bed.driver, 2);
             assert_int_equal(interrupts(&bed), round);
             take(&bed, ring, 10);
+            virtq_get_stats(virtio_queue(&bed.echo->virtio, 0), &stats);
+            assert_int_equal(stats.kicks, round);
+            assert_int_equal(stats.requests, 10 * round);
+            assert_int_equal(stats.interrupts, round);
         }
         /* Between popping and looking again the device wants no doorbell. */
         bed.echo->hold = true;

@@ -24,7 +24,6 @@
 #define WORKERS_MAX 4
 #define NEGOTIATION_S 20
 #define WORKER_STACK KIB(512)
-#define SEND_BUFFER MIB(1)
 
 struct nbd_server {
     const struct nbd_server_config *config;
@@ -130,16 +129,6 @@ static void *worker(void *opaque)
     return NULL;
 }
 
-/* Room for some replies: a thread that waits until the peer has taken one cannot begin the next.
- * TCP sizes its buffers by itself. */
-static void set_send_buffer(int fd)
-{
-    int domain = 0, size = SEND_BUFFER;
-    socklen_t length = sizeof(domain);
-    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 && domain == AF_UNIX)
-        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
-}
-
 static void add_client(struct nbd_server *server, int fd)
 {
     struct nbd_client *client = calloc(1, sizeof(*client));
@@ -151,7 +140,6 @@ static void add_client(struct nbd_server *server, int fd)
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     set_timeouts(fd, NEGOTIATION_S);
-    set_send_buffer(fd);
     client->config = server->config;
     client->server = server;
     client->channel.fd = fd;

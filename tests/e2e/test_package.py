@@ -14,10 +14,10 @@ import pytest
 from conftest import ECHO, ROOT, multiboot
 
 PROGRAMS = {'/usr/bin/tenon', '/usr/sbin/tenond', *('/usr/libexec/tenon/tenon-' + name for name in ('vmm', 'slirp', 'view'))}
-# Built by make deb with npm's help, in a place of its own; the others are in every package.
+# Built with npm's help.
 WEB = '/usr/share/tenon/web/index.html'
 FILES = PROGRAMS | {
-    WEB, '/lib/systemd/system/tenond.service', '/lib/systemd/system/tenond.socket', '/usr/share/man/man1/tenon-run.1.gz',
+    WEB, '/usr/lib/systemd/system/tenond.service', '/usr/lib/systemd/system/tenond.socket', '/usr/share/man/man1/tenon-run.1.gz',
     '/usr/share/man/man8/tenond.8.gz', '/usr/share/bash-completion/completions/tenon',
     '/usr/share/zsh/vendor-completions/_tenon', '/usr/share/fish/vendor_completions.d/tenon.fish',
     '/usr/share/doc/tenon/copyright', '/usr/share/doc/tenon/changelog.Debian.gz', '/usr/share/doc/tenon/examples/demo.yaml'}

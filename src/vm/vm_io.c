@@ -6,6 +6,7 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
+#include "base/trace.h"
 #include "hw/chipset/layout.h"
 #include "vm/vm_internal.h"
 
@@ -13,13 +14,16 @@ static uint32_t pio_read(void *opaque, uint16_t port, unsigned size)
 {
     struct vm *vm = opaque;
 
-    return (uint32_t)io_bus_read(vm->pio, port, size);
+    uint32_t value = (uint32_t)io_bus_read(vm->pio, port, size);
+    TRACE(pio_read, port, size, value);
+    return value;
 }
 
 static void pio_write(void *opaque, uint16_t port, unsigned size, uint32_t value)
 {
     struct vm *vm = opaque;
 
+    TRACE(pio_write, port, size, value);
     boot_watch_pio(&vm->boot_watch, port, value);
     io_bus_write(vm->pio, port, size, value);
 }
@@ -28,13 +32,16 @@ static uint64_t mmio_read(void *opaque, uint64_t gpa, unsigned size)
 {
     struct vm *vm = opaque;
 
-    return io_bus_read(vm->mmio, gpa, size);
+    uint64_t value = io_bus_read(vm->mmio, gpa, size);
+    TRACE(mmio_read, gpa, size, value);
+    return value;
 }
 
 static void mmio_write(void *opaque, uint64_t gpa, unsigned size, uint64_t value)
 {
     struct vm *vm = opaque;
 
+    TRACE(mmio_write, gpa, size, value);
     io_bus_write(vm->mmio, gpa, size, value);
 }
 
@@ -67,6 +74,7 @@ static void msi_send(void *opaque, uint64_t address, uint32_t data)
 {
     struct vm *vm = opaque;
 
+    TRACE(msi, address, data);
     vm->accel->msi_send(vm->accel_vm, address, data);
 }
 

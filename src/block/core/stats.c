@@ -5,6 +5,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "base/clock.h"
+#include "base/trace.h"
 #include "block/core/internal.h"
 
 #define US 1000ull
@@ -24,6 +25,7 @@ void block_stats_begin(struct block_req *req)
 {
     req->started_ns = clock_now_ns();
     add(&req->queue->block->submitted, 1);
+    TRACE(block_start, req, req->op, req->offset, req->length);
 }
 
 void block_stats_again(const struct block_req *req)
@@ -41,6 +43,7 @@ void block_stats_end(const struct block_req *req)
     while (bin < BLOCK_LATENCY_BOUNDS && took_ns >= block_latency_bound[bin])
         bin++;
     add(&block->completed, 1);
+    TRACE(block_end, req, req->op, req->result, took_ns);
     if (req->result < 0) {
         add(&stats->failures, 1);
         return;

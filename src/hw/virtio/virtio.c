@@ -19,6 +19,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/trace.h"
 #include "hw/core/env.h"
 #include "hw/virtio/virtq.h"
 
@@ -212,6 +213,7 @@ static void kicked(void *opaque, uint32_t events)
     (void)!read(queue->kick_fd, &count, sizeof(count));
     lock_take(device_lock(device));
     virtq_count(&queue->stats.kicks, count % SIGNAL);
+    TRACE(virtqueue_kick, device->pci.device.id, queue->index, count % SIGNAL);
     if (queue->drain_wanted) {
         drain_start(queue);
     } else if (virtq_running(queue)) {

@@ -15,6 +15,7 @@
 
 #include "base/bytes.h"
 #include "base/checked.h"
+#include "base/trace.h"
 #include "hw/core/env.h"
 #include "hw/virtio/virtq.h"
 
@@ -242,6 +243,12 @@ size_t virtq_req_write(struct virtq_req *req, uint64_t offset, const void *bytes
     return copy_segments(req->in, req->in_count, offset, (void *)(uintptr_t)bytes, len, true);
 }
 
+static void complete(struct virtq *queue, const struct virtq_req *req, uint32_t written)
+{
+    queue->ring->put_used(queue, req, written);
+    TRACE(virtqueue_complete, queue->device->pci.device.id, queue->index, req->id, written);
+}
+
 static void release(struct virtq *queue, struct virtq_req *req)
 {
     queue->in_flight--;
@@ -255,7 +262,7 @@ void virtq_push(struct virtq *queue, struct virtq_req *req, uint32_t written)
         return; /* the device kept it beyond a drain, which has been logged */
     written = (uint32_t)MIN((uint64_t)written, req->in_len);
     return_segments(queue, req, written);
-    queue->ring->put_used(queue, req, written);
+    complete(queue, req, written);
     virtq_inflight_used(queue, req->id);
     queue->ring->publish(queue);
     virtq_inflight_shown(queue, req->id);
@@ -269,7 +276,7 @@ void virtq_push_many(struct virtq *queue, struct virtq_req *const *reqs, const u
     for (unsigned i = 0; i < count; i++) {
         uint32_t len = (uint32_t)MIN((uint64_t)written[i], reqs[i]->in_len);
         return_segments(queue, reqs[i], len);
-        queue->ring->put_used(queue, reqs[i], len);
+        complete(queue, reqs[i], len);
         release(queue, reqs[i]);
     }
     if (count)

@@ -5,12 +5,14 @@ SPDX-License-Identifier: GPL-2.0-or-later
 """
 import os
 import pathlib
+import re
+import statistics
 import threading
 import time
 
 import pytest
 
-from conftest import HALT, wait_for
+from conftest import HALT, PATIENCE, wait_for
 from tenond import Connection, Reply, Tenond
 
 CLIENTS = 200
@@ -104,3 +106,39 @@ def test_hundred_machines(tenond, tenon):
     tenond.start()
     wait_for(lambda: tenond.good('GET', '/v1/host').json['running'] == 100)
     print('found again after %.2f s, with the start of tenond' % (time.monotonic() - begin))
+
+
+def proportional(pid):
+    """MiB that a process uses; what several share is divided among them."""
+    text = pathlib.Path('/proc/%d/smaps_rollup' % pid).read_text()
+    return int(re.search(r'^Pss: +([0-9]+)', text, re.MULTILINE)[1]) / 1024
+
+
+def spread(values, unit):
+    return '%.2f %s (from %.2f to %.2f)' % (statistics.median(values), unit, min(values), max(values))
+
+
+@pytest.mark.soak
+def test_hundred_linux_guests(tenond, tenon, demo_guest):
+    """100 real guests at once, each with a shell in the end; what each takes is printed."""
+    def says(name, text):
+        wait_for(lambda: text in tenond.raw('GET', '/v1/vms/%s/consoles/c0/log' % name).body, PATIENCE,
+                 '%s of %s' % (text.decode(), name))
+    names, times = ['vm%03d' % i for i in range(100)], []
+    for name in names:
+        begin = time.monotonic()
+        tenond.good('POST', '/v1/vms?start=true', {
+            'name': name, 'accel': 'soft', 'memory': '96M', 'board': 'micro', 'kernel': str(demo_guest / 'vmlinux'),
+            'initrd': str(demo_guest / 'initrd'), 'append': 'console=ttyS0 quiet tenon.demo=shell'})
+        says(name, b'demo: modules loaded')
+        times.append(time.monotonic() - begin)
+    for name in names:
+        says(name, b'demo: a shell')
+    assert [vm['state'] for vm in tenond.good('GET', '/v1/vms').json['vms']] == ['running'] * 100
+    sizes = {}
+    for pid, command in tenon.left():
+        sizes.setdefault(pathlib.Path(command.split()[0]).name, []).append(proportional(pid))
+    assert len(sizes['tenon-vmm']) == 100
+    for program, each in sorted(sizes.items()):
+        print('%s: %d processes, PSS %s, %.0f MiB in all' % (program, len(each), spread(each, 'MiB'), sum(each)))
+    print('from the description to the first program of the guest: %s' % spread(times, 's'))

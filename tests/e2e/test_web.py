@@ -12,13 +12,14 @@ import subprocess
 import pytest
 
 import rfb
-from conftest import BUILD, ROOT, wait_for
+from conftest import BUILD, PATIENCE, ROOT, wait_for
 from tenond import Connection, Tenond, WebSocket
-from test_screen import picture
+from test_screen import GOLDEN, bochs_initrd, picture
 
 WEB = BUILD / 'web'
 STEPS = ['logged in', 'GRUB is on the screen', 'the console answers', 'the screen takes keys', 'timeline and graphs',
-         'a viewer looks and does not type', 'reset', 'deleted; events and audit tell it']
+         'a viewer looks and does not type', 'reset', 'deleted; events and audit tell it',
+         "the kernel's framebuffer"]
 
 
 @pytest.fixture
@@ -123,14 +124,27 @@ def needs_browser():
         pytest.skip('playwright-core is missing: make web (needs npm)')
 
 
-def test_the_console_in_a_browser(tenon, tenond, disk):
+KERNEL = """name: framebuffer
+accel: soft
+vga: true
+kernel: {0}/vmlinuz
+initrd: {1}
+append: console=ttyS0 vt.global_cursor_default=0
+"""
+
+
+def test_the_console_in_a_browser(tenon, tenond, disk, demo_guest):
     needs_browser()
+    guest = demo_guest.parent / 'generic'
+    if not (guest / 'vmlinuz').exists():
+        pytest.skip('no generic kernel in %s: run tools/demo-guest --kernel generic' % guest)
     image = tenon.directory / 'disk.img'
     subprocess.run(['cp', '--sparse=always', disk('bios'), image], check=True)
     token = {role: tenond.token(role, role)['Authorization'].split()[1] for role in ('admin', 'viewer')}
-    given = {'host': '127.0.0.1:%d' % tenond.port, 'vm': 'web', 'image': str(image), 'patience': 300,
+    given = {'host': '127.0.0.1:%d' % tenond.port, 'vm': 'web', 'image': str(image), 'patience': PATIENCE,
              'admin': token['admin'], 'viewer': token['viewer'], 'chromium': shutil.which('chromium'),
-             'golden': str(ROOT / 'tests/e2e/golden/grub-menu.png'), 'modules': str(ROOT / 'web'),
+             'menu': str(GOLDEN / 'grub-menu.png'), 'framebuffer': str(GOLDEN / 'framebuffer-console.png'),
+             'kernel': KERNEL.format(guest, bochs_initrd(tenon.directory, guest / 'modules')), 'modules': str(ROOT / 'web'),
              'artefacts': str(BUILD / 'artefacts/web')}
     result = subprocess.run(['timeout', '-k', '5', '1200', 'node', ROOT / 'tests/e2e/web/console.mjs'], capture_output=True, text=True,
                             env=dict(os.environ, TENON_WEB=json.dumps(given), HOME=str(tenon.directory)),

@@ -8,7 +8,9 @@ import { createRequire } from 'node:module';
 const given = JSON.parse(process.env.TENON_WEB);
 const { chromium } = createRequire(`${given.modules}/`)('playwright-core');
 const PATIENCE = given.patience * 1000;
-const golden = `data:image/png;base64,${readFileSync(given.golden).toString('base64')}`;
+const pictureUrl = (path) => `data:image/png;base64,${readFileSync(path).toString('base64')}`;
+const menu = pictureUrl(given.menu);
+const framebuffer = pictureUrl(given.framebuffer);
 mkdirSync(given.artefacts, { recursive: true });
 
 const step = (text) => console.log(`step: ${text}`);
@@ -107,7 +109,7 @@ async function run(browser) {
 
   // A key that comes early stops the menu's clock; the second entry is the last one.
   await page.locator('#screen-status', { hasText: /^connected/ }).waitFor();
-  await until(() => shows(page, golden, [16, 32]), "GRUB's menu", async () => {
+  await until(() => shows(page, menu, [16, 32]), "GRUB's menu", async () => {
     await page.keyboard.press('ArrowDown');
     await breathe(page);
   });
@@ -181,7 +183,7 @@ async function run(browser) {
   await goTo(page, 'Screen');
   await page.locator('#screen-status', { hasText: /^connected/ }).waitFor();
   await page.locator('#do-reset').click();
-  await until(() => shows(page, golden, [16, 32]), "GRUB's menu after the reset", async () => {
+  await until(() => shows(page, menu, [16, 32]), "GRUB's menu after the reset", async () => {
     await page.locator('#screen canvas').focus();
     await page.keyboard.press('ArrowDown');
     await breathe(page);
@@ -203,6 +205,16 @@ async function run(browser) {
   await page.getByRole('row', { name: 'deleteVm' }).waitFor();
   await picture(page, 'audit');
   step('deleted; events and audit tell it');
+
+  await page.getByRole('link', { name: 'Machines' }).click();
+  await page.getByRole('link', { name: 'Create' }).click();
+  await page.getByRole('tab', { name: 'YAML' }).click();
+  await page.locator('#yaml').fill(given.kernel);
+  await page.locator('#submit').click();
+  await page.locator('#screen-status', { hasText: /^connected/ }).waitFor();
+  await until(() => shows(page, framebuffer, [0, 0]), "the kernel's framebuffer", () => breathe(page));
+  await picture(page, 'screen-framebuffer');
+  step("the kernel's framebuffer");
   assert.deepEqual(strangers, [], 'requests to somebody else');
   assert.deepEqual(complaints, [], 'complaints of the browser');
 }

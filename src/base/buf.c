@@ -42,6 +42,13 @@ void buf_append(struct buf *buf, const void *bytes, size_t len)
         memcpy(buf_extend(buf, len), bytes, len);
 }
 
+void buf_drop(struct buf *buf, size_t len)
+{
+    buf->len -= len;
+    if (buf->len)
+        memmove(buf->data, buf->data + len, buf->len);
+}
+
 void buf_u8(struct buf *buf, uint8_t value)
 {
     buf_extend(buf, 1)[0] = value;

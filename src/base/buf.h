@@ -23,6 +23,8 @@ void buf_fini(struct buf *buf);
 /* `len` zero bytes at the end; the pointer holds until the next append. */
 uint8_t *buf_extend(struct buf *buf, size_t len);
 void buf_append(struct buf *buf, const void *bytes, size_t len);
+/* The first `len` bytes go; there are that many. */
+void buf_drop(struct buf *buf, size_t len);
 void buf_u8(struct buf *buf, uint8_t value);
 void buf_le16(struct buf *buf, uint16_t value);
 void buf_le32(struct buf *buf, uint32_t value);

@@ -38,6 +38,7 @@ extern const struct command command_apply;
 extern const struct command command_attest;
 extern const struct command command_audit;
 extern const struct command command_completion;
+extern const struct command command_console;
 extern const struct command command_cp;
 extern const struct command command_create;
 extern const struct command command_diff;

@@ -17,12 +17,12 @@
 #include "vm/schema.h"
 
 static const struct command *const commands[] = {
-    &command_run,    &command_attest,  &command_doctor,     &command_firmware, &command_image,
-    &command_keys,   &command_ps,      &command_screenshot, &command_stop,     &command_timeline,
-    &command_create, &command_start,   &command_show,       &command_rm,       &command_logs,
-    &command_events, &command_metrics, &command_token,      &command_audit,    &command_apply,
-    &command_diff,   &command_set,     &command_completion, &command_view,     &command_agent,
-    &command_cp,     &command_exec,    &command_top,
+    &command_run,     &command_attest, &command_doctor,     &command_firmware,   &command_image,
+    &command_keys,    &command_ps,     &command_screenshot, &command_stop,       &command_timeline,
+    &command_create,  &command_start,  &command_show,       &command_rm,         &command_logs,
+    &command_console, &command_events, &command_metrics,    &command_token,      &command_audit,
+    &command_apply,   &command_diff,   &command_set,        &command_completion, &command_view,
+    &command_agent,   &command_cp,     &command_exec,       &command_top,
 };
 
 const struct command *command_at(unsigned index)

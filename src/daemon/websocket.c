@@ -28,20 +28,26 @@ struct websocket {
     void *opaque;
 };
 
-bool websocket_handshake(const struct http_request *request, char accept[WEBSOCKET_ACCEPT_SIZE])
+void websocket_accept(const char *key, char accept[WEBSOCKET_ACCEPT_SIZE])
 {
     static const char guid[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    unsigned char hash[SHA_DIGEST_LENGTH];
+    scoped(free_cleanup) char *text = xasprintf("%s%s", key, guid);
+
+    SHA1((const unsigned char *)text, strlen(text), hash);
+    EVP_EncodeBlock((unsigned char *)accept, hash, sizeof(hash));
+}
+
+bool websocket_handshake(const struct http_request *request, char accept[WEBSOCKET_ACCEPT_SIZE])
+{
     const char *upgrade = http_header(request, "Upgrade");
     const char *key = http_header(request, "Sec-WebSocket-Key");
     const char *version = http_header(request, "Sec-WebSocket-Version");
-    unsigned char hash[SHA_DIGEST_LENGTH];
 
     if (!upgrade || strcasecmp(upgrade, "websocket") != 0 || !key || strlen(key) != 24 ||
         !version || strcmp(version, "13") != 0)
         return false;
-    scoped(free_cleanup) char *text = xasprintf("%s%s", key, guid);
-    SHA1((const unsigned char *)text, strlen(text), hash);
-    EVP_EncodeBlock((unsigned char *)accept, hash, sizeof(hash));
+    websocket_accept(key, accept);
     return true;
 }
 
@@ -67,8 +73,7 @@ static ssize_t on_receive(wslay_event_context_ptr context, uint8_t *bytes, size_
         return io_result(context, recv(websocket->fd, bytes, len, MSG_DONTWAIT));
     len = MIN(len, extra->len);
     memcpy(bytes, extra->data, len);
-    extra->len -= len;
-    memmove(extra->data, extra->data + len, extra->len);
+    buf_drop(extra, len);
     return (ssize_t)len;
 }
 

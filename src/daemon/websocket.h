@@ -25,6 +25,8 @@ struct websocket_events {
     void (*drained)(void *opaque);
 };
 
+/* Sec-WebSocket-Accept for a Sec-WebSocket-Key. */
+void websocket_accept(const char *key, char accept[WEBSOCKET_ACCEPT_SIZE]);
 /* Is this a handshake? Then Sec-WebSocket-Accept for the answer. */
 bool websocket_handshake(const struct http_request *request, char accept[WEBSOCKET_ACCEPT_SIZE]);
 /* On what http_answer_upgrade() gives; takes `upgrade`. */

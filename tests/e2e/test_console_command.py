@@ -11,8 +11,7 @@ import pytest
 
 from conftest import wait_for
 from terminal import Terminal
-
-FILE = 'name: web\nkernel: echo\nmemory: 16M\nboard: micro\naccel: soft\ndebug-exit: true\n'
+from test_tenond_cli import FILE
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include <errno.h>
+#include <limits.h>
 #include <openssl/evp.h>
 #include <poll.h>
 #include <stdio.h>
@@ -24,7 +25,7 @@
 
 #define HEAD_MAX KIB(8)
 #define OUTPUT_MAX KIB(64) /* came, and the relay has not taken it */
-#define DRAIN_MS 1000
+#define DRAIN_MS 1000      /* a terminal may be held by Ctrl-S; a pipe is waited for */
 
 static const struct option_spec console_options[] = {
     {"console", "ID", "Which one. Default: the first."},
@@ -219,15 +220,17 @@ static void serve(struct client *client)
     enum { PAIR = RELAY_POLL_FDS, TENOND, COUNT };
     bool open = serve_websocket(client, client->extra.len ? POLLIN : 0);
 
-    while (open && !client->left) {
+    /* What came last still has to find room. */
+    while ((open || client->output.len) && !client->left) {
         struct pollfd fds[COUNT];
         bool room = client->output.len < OUTPUT_MAX;
         bool sends = wslay_event_want_write(client->context);
         relay_want(&client->relay, fds);
         fds[PAIR] = (struct pollfd){
-            client->pair, (short)((sends ? 0 : POLLIN) | (client->output.len ? POLLOUT : 0)), 0};
+            client->pair,
+            (short)((sends || !open ? 0 : POLLIN) | (client->output.len ? POLLOUT : 0)), 0};
         /* A hang-up may wait until there is room. */
-        fds[TENOND] = (struct pollfd){room || sends ? client->fd : -1,
+        fds[TENOND] = (struct pollfd){open && (room || sends) ? client->fd : -1,
                                       (short)((room ? POLLIN : 0) | (sends ? POLLOUT : 0)), 0};
         if (poll(fds, COUNT, -1) < 0)
             continue;
@@ -236,13 +239,12 @@ static void serve(struct client *client)
             take_typed(client);
         if (fds[PAIR].revents & POLLOUT)
             give_output(client);
-        open = serve_websocket(client, fds[TENOND].revents);
+        open = open && serve_websocket(client, fds[TENOND].revents);
     }
     if (client->left)
         return;
-    give_output(client);
     shutdown(client->pair, SHUT_WR);
-    relay_drain(&client->relay, DRAIN_MS);
+    relay_drain(&client->relay, client->terminal.fd >= 0 ? DRAIN_MS : INT_MAX);
 }
 
 static void on_command(void *opaque, int letter)

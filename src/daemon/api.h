@@ -40,7 +40,8 @@ struct api_handler {
 
 /* NULL-terminated; api_vm.c, api_events.c... */
 extern const struct api_handler api_vm_handlers[], api_look_handlers[], api_event_handlers[],
-    api_console_handlers[], api_screen_handlers[], api_token_handlers[], api_metrics_handlers[], api_image_handlers[];
+    api_console_handlers[], api_screen_handlers[], api_token_handlers[], api_metrics_handlers[],
+    api_image_handlers[];
 
 struct api_document {
     json_t *source;  /* api.json with the VM's schema in it */

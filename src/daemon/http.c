@@ -428,6 +428,7 @@ struct err *http_server_new(const struct http_config *config, struct http_server
     server->config = *config;
     list_init(&server->requests);
     list_init(&server->streams);
+    list_init(&server->upgrades);
     loop_timer_init(config->loop, &server->timer, on_timer, server);
     server->daemon = MHD_start_daemon(
         flags, 0, NULL, NULL, on_access, server, MHD_OPTION_EXTERNAL_LOGGER, on_library_log, NULL,

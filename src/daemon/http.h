@@ -104,6 +104,8 @@ void http_answer_upgrade(struct http_request *request, const char *protocol,
                          void (*taken)(void *opaque, struct http_upgrade *upgrade, int fd,
                                        const char *extra, size_t extra_len),
                          void *opaque);
+/* What closes it when the server ends first. Whoever takes an upgrade says so at once. */
+void http_upgrade_on_end(struct http_upgrade *upgrade, void (*end)(void *opaque), void *opaque);
 void http_upgrade_close(struct http_upgrade *upgrade);
 
 #endif

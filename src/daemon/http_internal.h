@@ -16,7 +16,7 @@ struct http_server {
     struct MHD_Daemon *daemon;
     struct loop_fd watch; /* the library's epoll descriptor */
     struct loop_timer timer;
-    struct list requests, streams;
+    struct list requests, streams, upgrades;
     bool ending, kicked;
 };
 
@@ -56,7 +56,7 @@ void http_request_ready(struct http_request *request, unsigned status,
                         struct MHD_Response *take_response);
 /* The library has something to do that no descriptor tells. */
 void http_server_kick(struct http_server *server);
-/* http_stream.c: all streams of a server end; a client left before its upgrade. */
+/* http_stream.c: all streams and upgrades of a server end; a client left before its upgrade. */
 void http_streams_end(struct http_server *server);
 void http_upgrade_lost(struct http_upgrade *upgrade);
 

@@ -23,6 +23,17 @@ struct http_stream {
     void *opaque;
 };
 
+struct http_upgrade {
+    struct list link; /* once it is there */
+    struct http_server *server;
+    struct MHD_UpgradeResponseHandle *handle;
+    void (*taken)(void *opaque, struct http_upgrade *upgrade, int fd, const char *extra,
+                  size_t extra_len);
+    void *opaque;
+    void (*end)(void *opaque);
+    void *end_opaque;
+};
+
 static ssize_t stream_read(void *opaque, uint64_t position, char *bytes, size_t room)
 {
     struct http_stream *stream = opaque;
@@ -112,17 +123,13 @@ void http_streams_end(struct http_server *server)
 
     list_for_each (stream, &server->streams, link)
         http_stream_close(stream);
+    while (!list_empty(&server->upgrades)) {
+        struct http_upgrade *upgrade = list_first(&server->upgrades, struct http_upgrade, link);
+        upgrade->end(upgrade->end_opaque);
+    }
 }
 
 /* ---- other protocols ---- */
-
-struct http_upgrade {
-    struct http_server *server;
-    struct MHD_UpgradeResponseHandle *handle;
-    void (*taken)(void *opaque, struct http_upgrade *upgrade, int fd, const char *extra,
-                  size_t extra_len);
-    void *opaque;
-};
 
 static void on_upgrade(void *opaque, struct MHD_Connection *handle, void *context,
                        const char *extra, size_t extra_len, MHD_socket fd,
@@ -133,6 +140,7 @@ static void on_upgrade(void *opaque, struct MHD_Connection *handle, void *contex
 
     request->upgrade = NULL;
     upgrade->handle = upgrade_handle;
+    list_append(&upgrade->server->upgrades, &upgrade->link);
     upgrade->taken(upgrade->opaque, upgrade, fd, extra, extra_len);
 }
 
@@ -158,10 +166,17 @@ void http_upgrade_lost(struct http_upgrade *upgrade)
     free(upgrade);
 }
 
+void http_upgrade_on_end(struct http_upgrade *upgrade, void (*end)(void *opaque), void *opaque)
+{
+    upgrade->end = end;
+    upgrade->end_opaque = opaque;
+}
+
 void http_upgrade_close(struct http_upgrade *upgrade)
 {
     struct http_server *server = upgrade->server;
 
+    list_remove(&upgrade->link);
     MHD_upgrade_action(upgrade->handle, MHD_UPGRADE_ACTION_CLOSE);
     free(upgrade);
     http_server_kick(server);

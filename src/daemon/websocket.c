@@ -15,6 +15,7 @@
 #include <wslay/wslay.h>
 
 #include "base/buf.h"
+#include "base/clock.h"
 
 struct websocket {
     struct loop *loop;
@@ -24,6 +25,8 @@ struct websocket {
     wslay_event_context_ptr context;
     struct buf extra; /* came with the handshake */
     bool ended;
+    uint16_t closing; /* the code, once its owner has closed it and bytes still wait */
+    struct loop_timer limit;
     const struct websocket_events *events;
     void *opaque;
 };
@@ -90,7 +93,7 @@ static void on_message(wslay_event_context_ptr context,
 {
     const struct websocket *websocket = opaque;
 
-    if (!websocket->ended && !wslay_is_ctrl_frame(message->opcode))
+    if (!websocket->ended && !websocket->closing && !wslay_is_ctrl_frame(message->opcode))
         websocket->events->message(websocket->opaque, message->msg, message->msg_length);
 }
 
@@ -100,6 +103,8 @@ static void destroy(void *opaque)
 {
     struct websocket *websocket = opaque;
 
+    loop_fd_remove(&websocket->watch);
+    loop_timer_cancel(&websocket->limit);
     wslay_event_context_free(websocket->context);
     http_upgrade_close(websocket->upgrade);
     buf_fini(&websocket->extra);
@@ -111,7 +116,28 @@ static void end(struct websocket *websocket)
 {
     websocket->ended = true;
     loop_fd_remove(&websocket->watch);
+    loop_timer_cancel(&websocket->limit);
     loop_post(websocket->loop, destroy, websocket);
+}
+
+/* The library would send a close frame before the messages that wait: they come first. */
+static void finish(struct websocket *websocket)
+{
+    wslay_event_context_ptr context = websocket->context;
+
+    if (wslay_event_send(context) == 0 && wslay_event_want_write(context)) {
+        loop_fd_modify(&websocket->watch, EPOLLIN | EPOLLOUT);
+        return;
+    }
+    wslay_event_queue_close(context, websocket->closing, NULL, 0);
+    wslay_event_send(context);
+    end(websocket);
+}
+
+/* The client does not read what waits for it. */
+static void on_limit(void *opaque)
+{
+    end(opaque);
 }
 
 static void serve(struct websocket *websocket, bool readable)
@@ -121,6 +147,13 @@ static void serve(struct websocket *websocket, bool readable)
 
     if (websocket->ended)
         return;
+    if (websocket->closing) {
+        if (good)
+            finish(websocket);
+        else
+            end(websocket);
+        return;
+    }
     good = good && wslay_event_send(context) == 0 &&
            wslay_event_get_queued_msg_length(context) <= WEBSOCKET_BACKLOG_MAX;
     if (good && (wslay_event_want_read(context) || wslay_event_want_write(context))) {
@@ -164,6 +197,8 @@ struct websocket *websocket_new(struct loop *loop, struct http_upgrade *upgrade,
     websocket->events = events;
     websocket->opaque = opaque;
     buf_append(&websocket->extra, extra, extra_len);
+    loop_timer_init(loop, &websocket->limit, on_limit, websocket);
+    http_upgrade_on_end(upgrade, destroy, websocket);
     wslay_event_context_server_init(&websocket->context, &callbacks, websocket);
     wslay_event_config_set_max_recv_msg_length(websocket->context, WEBSOCKET_MESSAGE_MAX);
     struct err *err = loop_fd_add(loop, &websocket->watch, fd, EPOLLIN, on_socket, websocket);
@@ -181,7 +216,8 @@ void websocket_send(struct websocket *websocket, const void *bytes, size_t len)
 {
     const struct wslay_event_msg message = {WSLAY_BINARY_FRAME, bytes, len};
 
-    if (websocket->ended || wslay_event_queue_msg(websocket->context, &message) != 0)
+    if (websocket->ended || websocket->closing ||
+        wslay_event_queue_msg(websocket->context, &message) != 0)
         return;
     /* Sent by the loop: several pieces of output become one write, and nothing ends in here. */
     loop_fd_modify(&websocket->watch, EPOLLIN | EPOLLOUT);
@@ -196,7 +232,7 @@ void websocket_close(struct websocket *websocket, uint16_t code)
 {
     if (websocket->ended)
         return;
-    wslay_event_queue_close(websocket->context, code, NULL, 0);
-    wslay_event_send(websocket->context);
-    end(websocket);
+    websocket->closing = code;
+    loop_timer_arm(&websocket->limit, clock_now_ns() + WEBSOCKET_CLOSE_MS * NSEC_PER_MSEC);
+    finish(websocket);
 }

@@ -13,6 +13,8 @@
 
 #define WEBSOCKET_MESSAGE_MAX KIB(64)
 #define WEBSOCKET_BACKLOG_MAX MIB(1)
+/* How long a client that reads slowly is waited for after websocket_close(). */
+#define WEBSOCKET_CLOSE_MS 5000
 #define WEBSOCKET_ACCEPT_SIZE 29
 
 struct websocket;
@@ -37,7 +39,10 @@ struct websocket *websocket_new(struct loop *loop, struct http_upgrade *upgrade,
 void websocket_send(struct websocket *websocket, const void *bytes, size_t len);
 /* Bytes that the client has not taken yet. */
 size_t websocket_backlog(const struct websocket *websocket);
-/* Sends a close frame with what can be sent at once, and ends; `ended` does not come any more. */
+/*
+ * Nothing new goes out and no callback comes any more. What was sent before still reaches a client
+ * that reads, then a close frame; one that does not read is cut off after WEBSOCKET_CLOSE_MS.
+ */
 void websocket_close(struct websocket *websocket, uint16_t code);
 
 #endif

@@ -9,9 +9,25 @@ import subprocess
 
 import pytest
 
-from conftest import wait_for
+from conftest import HALT, debug_exit, wait_for
+from tenond import WebSocket
 from terminal import Terminal
 from test_tenond_cli import FILE
+
+# Waits for a byte of ttyS0, writes 900,000 and ends the VM.
+FLOOD = (b'\x66\xba\xfd\x03'          # 1: mov dx, 0x3fd
+         b'\xec'                      # in al, dx
+         b'\xa8\x01'                  # test al, 1
+         b'\x74\xf7'                  # jz 1b
+         b'\x66\xba\xf8\x03'          # mov dx, 0x3f8
+         b'\xb9\xa0\xbb\x0d\x00'      # mov ecx, 900000
+         b'\x88\xc8'                  # 2: mov al, cl
+         b'\x24\x3f'                  # and al, 63
+         b'\x04\x20'                  # add al, 32
+         b'\xee'                      # out dx, al
+         b'\xff\xc9'                  # dec ecx
+         b'\x75\xf5'                  # jnz 2b
+         ) + debug_exit(0) + HALT
 
 
 @pytest.fixture
@@ -74,6 +90,48 @@ def test_a_pipe(client, tenond):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0 and not err
     assert out.replace(b'\r', b'').endswith(bytes(byte + 1 for byte in text)), out[-200:]
+
+
+def test_the_last_words(tenond, command, tenon, monkeypatch):
+    """Who reads only after the VM has ended gets all that it wrote, like the log."""
+    tenon.guest('echo', FLOOD)
+    (tenond.directory / 'web.yaml').write_text(FILE)
+    command('create', 'web.yaml')
+    command('start', 'web')
+    monkeypatch.setenv('TENON_SOCKET', str(tenond.socket))
+    watcher = WebSocket(tenond.connection(), '/v1/vms/web/consoles/c0')
+    process = tenon.start('console', 'web', stdin=subprocess.PIPE)
+    process.stdin.write(b'!')
+    process.stdin.close()
+    process.stdin = None
+    wait_for(lambda: tenond.get('web')['state'] == 'stopped', 60)
+    seen = b''
+    while (frame := watcher.frame())[0] == 2:
+        seen += frame[1]
+    assert frame[0] == 8, 'the connection ends with a word'
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and not err
+    written = (tenond.state / 'vms/web/console-c0.log').read_bytes()
+    assert len(written) > 200000
+    assert seen == written
+    assert out == written
+    watcher.close()
+
+
+def test_who_does_not_read_at_the_end(tenond, command, tenon):
+    """The daemon waits for such a one, a while, and ends without."""
+    tenon.guest('echo', FLOOD)
+    (tenond.directory / 'web.yaml').write_text(FILE)
+    command('create', 'web.yaml')
+    command('start', 'web')
+    deaf = [WebSocket(tenond.connection(), '/v1/vms/web/consoles/c0') for _ in range(2)]
+    deaf[0].send(b'!')
+    wait_for(lambda: tenond.get('web')['state'] == 'stopped', 60)
+    deaf.pop().close()
+    tenond.stop()
+    deaf.pop().close()
+    tenond.start()
+    assert tenond.get('web')['state'] == 'stopped'
 
 
 def test_what_there_is_not(client, tenond, command):

@@ -440,7 +440,8 @@ void virtq_reset_registers(struct virtq *queue)
 static struct err *check(const void *staged)
 {
     const struct virtq *queue = staged;
-    if (queue->size > queue->size_max)
+    /* Until it is enabled the guest may have any number in the register. */
+    if (queue->enabled && queue->size > queue->size_max)
         return err_new("queue %u has a ring of %u entries, more than %u", queue->index, queue->size,
                        queue->size_max);
     return NULL;

@@ -273,6 +273,28 @@ static void test_state_mid_use(void **state)
     }
 }
 
+/* A number that no ring can have, in the register of a queue that is not enabled, is no fault yet.
+ */
+static void test_state_of_an_unused_queue(void **state)
+{
+    struct bed bed;
+    bed_open(&bed);
+    bed_start(&bed, 0, 8);
+    COMMON_WRITE(&bed.driver, 0x16, 2, 1);
+    COMMON_WRITE(&bed.driver, 0x18, 2, 0xffff);
+    struct echo *fresh = (struct echo *)device_new(&echo_class, &bed.machine.env, "e0");
+    machine_add(&bed.machine, &fresh->virtio.pci.device);
+    round_trip(&bed.echo->virtio.pci.device, &fresh->virtio.pci.device);
+    device_free(&bed.echo->virtio.pci.device);
+    bed.echo = fresh;
+    device_resume(&fresh->virtio.pci.device);
+    assert_false(fresh->virtio.needs_reset);
+    COMMON_WRITE(&bed.driver, 0x1c, 2, 1);
+    assert_int_equal(COMMON_READ(&bed.driver, 0x1c, 2), 0);
+    assert_true(fresh->virtio.needs_reset);
+    bed_close(&bed);
+}
+
 /* A stream that claims impossible places is refused, or leaves a device that needs a reset. */
 static void test_state_hostile(void **state)
 {
@@ -324,10 +346,15 @@ static void test_state_hostile(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_negotiation),     cmocka_unit_test(test_intx),
-        cmocka_unit_test(test_doorbells),       cmocka_unit_test(test_window),
-        cmocka_unit_test(test_reset_in_flight), cmocka_unit_test(test_reset_across_threads),
-        cmocka_unit_test(test_queue_reset),     cmocka_unit_test(test_state_mid_use),
+        cmocka_unit_test(test_negotiation),
+        cmocka_unit_test(test_intx),
+        cmocka_unit_test(test_doorbells),
+        cmocka_unit_test(test_window),
+        cmocka_unit_test(test_reset_in_flight),
+        cmocka_unit_test(test_reset_across_threads),
+        cmocka_unit_test(test_queue_reset),
+        cmocka_unit_test(test_state_mid_use),
+        cmocka_unit_test(test_state_of_an_unused_queue),
         cmocka_unit_test(test_state_hostile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

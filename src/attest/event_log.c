@@ -15,8 +15,8 @@
  */
 #define FIRST_HEADER 32
 #define SIGNATURE "Spec ID Event03"
-#define ALGORITHMS_AT 24 /* in the first event's contents: their count, then pairs of id and size  \
-                          */
+/* In the first event's contents: their count, then pairs of id and size. */
+#define ALGORITHMS_AT 24
 #define ALGORITHMS_MAX 8
 #define DIGEST_MAX 64
 #define ALG_SHA256 0x000bu

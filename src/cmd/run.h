@@ -63,7 +63,7 @@ struct run {
     pid_t vmm;     /* 0: not running; likewise: */
     pid_t helper[RUN_HELPERS_MAX];
     int slirp_status_fd[VM_NETS_MAX]; /* until it is ready; -1 */
-    struct view view; /* its process is a helper */
+    struct view view;                 /* its process is a helper */
     struct run_remote remote[VM_DISKS_MAX];
     char engine_why[400]; /* "soft: /dev/kvm is missing" */
     struct terminal terminal;

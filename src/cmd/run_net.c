@@ -103,7 +103,8 @@ struct err *run_await_nets(struct run *run)
 
         if (*status_fd < 0)
             continue;
-        TRY(err_wrap(ready_await(*status_fd, "tenon-slirp"), "net '%s'", run->launch.config.net[i].id));
+        TRY(err_wrap(ready_await(*status_fd, "tenon-slirp"), "net '%s'",
+                     run->launch.config.net[i].id));
         close(*status_fd);
         *status_fd = -1;
     }

@@ -31,8 +31,7 @@ struct err *spawn_find(const char *program, char **path)
     if (len > 0)
         folder = (int)(strrchr(self, '/') - self);
     char *const candidates[] = {
-        xasprintf("%.*s/%s", folder, self, program),
-        xasprintf("%s/%s", TENON_LIBEXECDIR, program),
+        xasprintf("%.*s/%s", folder, self, program), xasprintf("%s/%s", TENON_LIBEXECDIR, program),
         xasprintf("%.*s/../bin/%s", folder, self, program), /* tenond, in sbin, looks for tenon */
     };
 

@@ -77,9 +77,9 @@ struct board {
     struct vga *vga;            /* NULL: no screen, and nobody sees the keyboard */
     struct xhci *xhci;          /* NULL: no USB */
     struct usb_hid *usb_keyboard, *usb_tablet;
-    struct key_player *keys; /* NULL: no keyboard */
-    uint8_t buttons;         /* of mouse or tablet, enum mouse_button */
-    struct tpm_crb *tpm;     /* NULL: none */
+    struct key_player *keys;               /* NULL: no keyboard */
+    uint8_t buttons;                       /* of mouse or tablet, enum mouse_button */
+    struct tpm_crb *tpm;                   /* NULL: none */
     struct screen_console *screen_console; /* NULL: none */
     struct virtio_console *agent;          /* NULL: none */
 

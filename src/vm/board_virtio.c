@@ -181,11 +181,8 @@ static struct err *add_ahci(struct board *board, unsigned first)
 static struct err *add_disks(struct board *board)
 {
     static struct err *(*const add[])(struct board *, unsigned) = {
-        [VM_DISK_VIRTIO] = add_blk,
-        [VM_DISK_SCSI] = add_scsi,
-        [VM_DISK_NVME] = add_nvme,
-        [VM_DISK_AHCI] = add_ahci,
-        [VM_DISK_USB] = board_add_usb_disk,
+        [VM_DISK_VIRTIO] = add_blk, [VM_DISK_SCSI] = add_scsi,          [VM_DISK_NVME] = add_nvme,
+        [VM_DISK_AHCI] = add_ahci,  [VM_DISK_USB] = board_add_usb_disk,
     };
     const struct vm_config *config = board->config;
 

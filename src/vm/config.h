@@ -117,14 +117,14 @@ struct vm_config {
     char *firmware_vars;    /* path of the variable store; NULL: none, or the standard one */
     char *boot, *boot_once; /* what firmware tries first: "cdrom,d0"; NULL: disks as they stand */
     int firmware_fd, firmware_vars_fd;
-    bool vga;        /* VGA adapter, keyboard and mouse */
-    int vga_rom_fd;  /* its option ROM; -1: none */
+    bool vga;       /* VGA adapter, keyboard and mouse */
+    int vga_rom_fd; /* its option ROM; -1: none */
     bool usb, usb_keyboard, usb_tablet;
-    bool agent;      /* port for a guest agent */
-    bool tpm;        /* TPM 2.0 */
-    char *tpm_state; /* folder of what it keeps; NULL: the standard one */
+    bool agent;                         /* port for a guest agent */
+    bool tpm;                           /* TPM 2.0 */
+    char *tpm_state;                    /* folder of what it keeps; NULL: the standard one */
     int tpm_control_fd, tpm_command_fd; /* sockets to swtpm */
-    bool debug_exit; /* test devices: debug exit and testdev */
+    bool debug_exit;                    /* test devices: debug exit and testdev */
     enum vm_on_reset on_reset;
     struct vm_disk disk[VM_DISKS_MAX];
     unsigned disk_count;

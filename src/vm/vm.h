@@ -56,7 +56,8 @@ void vm_on_disk_error(struct vm *vm,
 /* Runs `fn` on the control loop after each reset of the machine, the guest's own and vm_reset()'s.
  * Before vm_start. */
 void vm_on_reset(struct vm *vm, void (*fn)(void *opaque, bool by_guest), void *opaque);
-/* Runs `fn` on the control loop when firmware says that it finds nothing to boot. Before vm_start. */
+/* Runs `fn` on the control loop when firmware says that it finds nothing to boot. Before vm_start.
+ */
 void vm_on_boot_failed(struct vm *vm, void (*fn)(void *opaque), void *opaque);
 /* Presses the reset button: what the config says to a reset happens. Any thread. */
 void vm_reset(struct vm *vm);
@@ -83,7 +84,8 @@ void vm_free(struct vm *vm);
 
 /*
  * The whole machine's state: RAM is not included (snapshots add it). The VM is paused, or not
- * started, and has no TPM. vm_load wants a VM of the same configuration; after an error it must not run.
+ * started, and has no TPM. vm_load wants a VM of the same configuration; after an error it must not
+ * run.
  */
 struct err *vm_save(struct vm *vm, struct state_writer *writer);
 struct err *vm_load(struct vm *vm, struct state_reader *reader);

@@ -128,7 +128,7 @@ struct vm {
     void *boot_failed_opaque;
     struct boot_watch boot_watch;
     struct vm_debug debug;
-    bool asleep;     /* S3: no vCPU runs until the board wakes */
+    bool asleep; /* S3: no vCPU runs until the board wakes */
     void (*ended)(void *opaque, const struct vm_result *result);
     void *ended_opaque;
 };

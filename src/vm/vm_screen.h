@@ -18,8 +18,8 @@ struct err *vm_screen_keys(struct vm *vm, const struct key_stroke *stroke, unsig
 
 /* What a person does to keyboard and mouse in one moment. */
 struct vm_input {
-    uint8_t key; /* KEY_NONE: the mouse */
-    bool down;   /* the key, or the buttons */
+    uint8_t key;   /* KEY_NONE: the mouse */
+    bool down;     /* the key, or the buttons */
     bool absolute; /* x and y are places, negative: as it is; otherwise distances */
     int x, y, wheel;
     uint8_t buttons; /* enum mouse_button: those that change */

@@ -131,8 +131,8 @@ struct qcow2 {
     uint64_t crypt_at, crypt_size;
 
     uint64_t l1_offset;
-    uint32_t l1_size; /* entries */
-    uint64_t *l1;     /* host order */
+    uint32_t l1_size;                /* entries */
+    uint64_t *l1;                    /* host order */
     uint32_t l1_dirty, l1_dirty_end; /* entries that the file does not have yet; equal: none */
     uint64_t reftable_offset;
     uint32_t reftable_size; /* entries */

@@ -1,6 +1,6 @@
 /*
- * ACPI tables (ACPI 6.4): RSDP, RSDT, XSDT, FADT, FACS, MADT, MCFG, HPET, DSDT, for a directly booted
- * kernel or for firmware that puts them into memory itself.
+ * ACPI tables (ACPI 6.4): RSDP, RSDT, XSDT, FADT, FACS, MADT, MCFG, HPET, DSDT, for a directly
+ * booted kernel or for firmware that puts them into memory itself.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -13,12 +13,12 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/socket.h"
 
 static const char *const format_names[] = {"text", "json", "journald"};
 static const char *const level_names[] = {"error", "warning", "info", "debug"};
@@ -183,15 +183,8 @@ static bool stderr_is_journal(void)
 
 static struct err *connect_journal(const char *path, int *result)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    scoped(fd_cleanup) int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-    snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
-    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)) != 0)
-        return err_errno(errno, "--log-format journald: '%s'", path);
-    *result = fd;
-    fd = -1;
-    return NULL;
+    *result = socket_connect(path, SOCK_DGRAM);
+    return *result < 0 ? err_errno(errno, "--log-format journald: '%s'", path) : NULL;
 }
 
 struct err *log_output_open(struct log_output *output, const char *format, const char *vm,

@@ -1,18 +1,40 @@
 /*
- * Unix sockets that carry descriptors: unix(7), SCM_RIGHTS.
+ * Unix sockets: unix(7), SCM_RIGHTS.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "base/socket.h"
 
+#include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 union control {
     struct cmsghdr header;
     char space[CMSG_SPACE(SOCKET_FDS_MAX * sizeof(int))];
 };
+
+int socket_connect(const char *path, int type)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    size_t length = strlen(path);
+
+    if (length >= sizeof(address.sun_path)) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    memcpy(address.sun_path, path, length);
+    int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && connect(fd, (const struct sockaddr *)&address, sizeof(address)) != 0) {
+        int number = errno;
+        close(fd);
+        errno = number;
+        return -1;
+    }
+    return fd;
+}
 
 bool socket_send_fds(int socket, const void *bytes, size_t length, const int *fds, size_t count,
                      int flags)

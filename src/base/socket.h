@@ -1,5 +1,5 @@
 /*
- * Unix sockets that carry descriptors.
+ * Unix sockets: connected to by path, and carrying descriptors.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -11,6 +11,16 @@
 #include "base/base.h"
 
 #define SOCKET_FDS_MAX 2
+
+/* The longest path of a unix socket, in bytes (sun_path without its NUL). */
+#define SOCKET_PATH_MAX 107
+
+/*
+ * Connects to the unix socket `path`; `type` is SOCK_STREAM or SOCK_DGRAM, with SOCK_NONBLOCK or
+ * without. The descriptor (the caller's, close-on-exec), or -1 with errno: ENAMETOOLONG for a path
+ * that no address holds, and what socket(2) and connect(2) say.
+ */
+int socket_connect(const char *path, int type);
 
 /*
  * Sends all of `bytes` in one message, with the first `count` of `fds`. False when the other side

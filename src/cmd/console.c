@@ -14,10 +14,10 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 #include <wslay/wslay.h>
 
+#include "base/socket.h"
 #include "cmd/relay.h"
 #include "cmd/rest.h"
 #include "cmd/tenond_paths.h"
@@ -73,15 +73,10 @@ static struct err *choose(const char *vm, const char *wanted, char **console)
 static struct err *connect_tenond(int *fd)
 {
     scoped(free_cleanup) char *path = tenond_socket_path(false);
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-
-    if (!path || strlen(path) >= sizeof(address.sun_path))
+    if (!path)
         return err_of(ERR_USAGE, "where is tenond? Set TENON_SOCKET to its socket");
-    strcpy(address.sun_path, path);
-    *fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (*fd < 0 || connect(*fd, (struct sockaddr *)&address, sizeof(address)) != 0)
-        return err_errno(errno, "cannot reach tenond on '%s'", path);
-    return NULL;
+    *fd = socket_connect(path, SOCK_STREAM);
+    return *fd < 0 ? err_errno(errno, "cannot reach tenond on '%s'", path) : NULL;
 }
 
 /* The head of the answer, ended by a NUL; what came behind it goes to `extra`. */

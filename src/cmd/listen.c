@@ -14,16 +14,17 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/socket.h"
+
 /* A unix socket whose backlog is full refuses clients that do not wait. */
 #define BACKLOG SOMAXCONN
 
 /* Does somebody listen on a socket that exists already? */
-static bool is_alive(const struct sockaddr_un *address)
+static bool is_alive(const char *path)
 {
-    scoped(fd_cleanup) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    scoped(fd_cleanup) int fd = socket_connect(path, SOCK_STREAM | SOCK_NONBLOCK);
 
-    return fd < 0 || connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 ||
-           errno != ECONNREFUSED;
+    return fd >= 0 || errno != ECONNREFUSED;
 }
 
 static struct err *bind_at(int fd, const char *path, const struct sockaddr_un *address)
@@ -35,7 +36,7 @@ static struct err *bind_at(int fd, const char *path, const struct sockaddr_un *a
     if (errno == EADDRINUSE) {
         if (lstat(path, &status) != 0 || !S_ISSOCK(status.st_mode))
             return err_new("'%s' exists and is no socket: remove it or choose another path", path);
-        if (is_alive(address))
+        if (is_alive(path))
             return err_of(ERR_BUSY, "somebody listens on '%s': choose another path", path);
         if (unlink(path) == 0 && bind(fd, (const struct sockaddr *)address, sizeof(*address)) == 0)
             return NULL;
@@ -51,8 +52,8 @@ struct err *listen_unix(const char *path, int *result)
     if (fd < 0)
         return err_errno(errno, "cannot create a socket");
     if (strlen(path) >= sizeof(address.sun_path))
-        return err_of(ERR_USAGE, "the path '%s' is longer than the %zu characters of a socket",
-                      path, sizeof(address.sun_path) - 1);
+        return err_of(ERR_USAGE, "the path '%s' is longer than the %u bytes of a socket", path,
+                      SOCKET_PATH_MAX);
     strcpy(address.sun_path, path);
     /* Whoever may connect is in control: the owner alone. */
     mode_t mask = umask(0177);

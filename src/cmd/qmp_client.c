@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -21,17 +20,12 @@
 
 static struct err *connect_to(const char *path, int *fd)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-
-    if (strlen(path) >= sizeof(address.sun_path))
-        return err_of(ERR_USAGE, "the path '%s' is longer than the %zu characters of a socket",
-                      path, sizeof(address.sun_path) - 1);
-    strcpy(address.sun_path, path);
-    *fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (*fd < 0)
-        return err_errno(errno, "cannot create a socket");
-    if (connect(*fd, (const struct sockaddr *)&address, sizeof(address)) == 0)
+    *fd = socket_connect(path, SOCK_STREAM);
+    if (*fd >= 0)
         return NULL;
+    if (errno == ENAMETOOLONG)
+        return err_of(ERR_USAGE, "the path '%s' is longer than the %u bytes of a socket", path,
+                      SOCKET_PATH_MAX);
     if (errno == ECONNREFUSED || errno == ENOTSOCK)
         return err_new("no VM listens on '%s': give the socket that `tenon run --qmp` made", path);
     return err_errno(errno, "cannot connect to '%s'", path);

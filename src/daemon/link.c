@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -41,20 +40,10 @@ struct link {
 
 struct err *link_connect(int dir_fd, const char *name, int *result)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    scoped(fd_cleanup) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    int n =
-        snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", dir_fd, name);
+    scoped(free_cleanup) char *path = xasprintf("/proc/self/fd/%d/%s", dir_fd, name);
 
-    if (fd < 0)
-        return err_errno(errno, "cannot create a socket");
-    if (n < 0 || (size_t)n >= sizeof(address.sun_path))
-        return err_new("the name '%s' is too long for a socket", name);
-    if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) != 0)
-        return err_errno(errno, "cannot connect to '%s'", name);
-    *result = fd;
-    fd = -1;
-    return NULL;
+    *result = socket_connect(path, SOCK_STREAM | SOCK_NONBLOCK);
+    return *result < 0 ? err_errno(errno, "cannot connect to '%s'", name) : NULL;
 }
 
 static void answer(struct command *command, const json_t *result, const struct err *err)

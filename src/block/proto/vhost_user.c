@@ -20,7 +20,6 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/time.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -520,17 +519,11 @@ static struct err *open_socket(int take_socket, unsigned flags, struct image **i
 
 static struct err *connect_to(const char *path, int *connected)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (!*path || strlen(path) >= sizeof(address.sun_path))
-        return err_of(ERR_USAGE, "after " PREFIX " comes the path of a socket, shorter than %zu",
-                      sizeof(address.sun_path));
-    memcpy(address.sun_path, path, strlen(path));
-    scoped(fd_cleanup) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
-        return err_errno(errno, "cannot connect");
-    *connected = fd;
-    fd = -1;
-    return NULL;
+    if (!*path || strlen(path) > SOCKET_PATH_MAX)
+        return err_of(ERR_USAGE, "after " PREFIX " comes the path of a socket, of at most %u bytes",
+                      SOCKET_PATH_MAX);
+    *connected = socket_connect(path, SOCK_STREAM);
+    return *connected < 0 ? err_errno(errno, "cannot connect") : NULL;
 }
 
 const char *image_vhost_user_path(const char *name)

@@ -25,6 +25,9 @@ struct file_state {
     int fd;
     bool device;
     bool no_punch, no_zero_range;
+    /* Most file systems let one thread at a time write to a file, and the others burn their CPU
+     * until it is their turn: here they sleep. */
+    pthread_mutex_t write_lock;
     uint64_t started; /* the disk works on what is before this byte already */
     /* The data that was found last: to look for its end costs as much as it is long. If somebody
      * else makes a hole in it, the hole counts as data, which is never wrong. */
@@ -84,12 +87,25 @@ static int file_pread(struct image *image, void *buffer, uint64_t offset, uint64
     return 0;
 }
 
+static ssize_t write_alone(struct file_state *state, const void *bytes, uint64_t offset,
+                           uint64_t length)
+{
+    if (!state->device)
+        pthread_mutex_lock(&state->write_lock);
+    ssize_t put = pwrite(state->fd, bytes, length, (off_t)offset);
+    int number = errno;
+    if (!state->device)
+        pthread_mutex_unlock(&state->write_lock);
+    errno = number;
+    return put;
+}
+
 static int file_pwrite(struct image *image, const void *buffer, uint64_t offset, uint64_t length)
 {
     struct file_state *state = image->state;
     const uint8_t *at = buffer;
     while (length) {
-        ssize_t put = pwrite(state->fd, at, MIN(length, GIB(1)), (off_t)offset);
+        ssize_t put = write_alone(state, at, offset, MIN(length, GIB(1)));
         if (put < 0 && errno == EINTR)
             continue;
         if (put <= 0)
@@ -202,6 +218,7 @@ static int file_close(struct image *image)
     struct file_state *state = image->state;
     int result = close(state->fd) < 0 ? -errno : 0;
     pthread_mutex_destroy(&state->data_lock);
+    pthread_mutex_destroy(&state->write_lock);
     free(state);
     image->state = NULL;
     return result == -EINTR ? 0 : result;
@@ -277,6 +294,7 @@ struct err *image_open_fd(int take_fd, unsigned flags, struct image **out)
     state->fd = take_fd;
     state->started = size;
     pthread_mutex_init(&state->data_lock, NULL);
+    pthread_mutex_init(&state->write_lock, NULL);
     struct image *image = image_new(&image_file_driver, flags);
     image->state = state;
     image->size = size;

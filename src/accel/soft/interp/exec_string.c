@@ -1,7 +1,7 @@
 /*
- * String instructions (Intel SDM vol. 2). A repeated MOVS or STOS that moves upward runs in pieces
- * of a page through host memory; everything else goes element by element. A repetition gives way to
- * events between pieces: it leaves with next_rip on itself and its registers advanced.
+ * String instructions (Intel SDM vol. 2). A repeated MOVS, and a STOS that moves upward, run in
+ * pieces of a page through host memory; everything else goes element by element. A repetition gives
+ * way to events between pieces: it leaves with next_rip on itself and its registers advanced.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -63,15 +63,31 @@ static void again(struct soft_vcpu *v, const struct insn *insn, uint64_t left)
         v->next_rip = v->rip;
 }
 
-/* Elements from `linear` upward that lie in its page whole; 0 when the first does not. */
-static uint64_t in_page(uint64_t linear, unsigned n)
+/* Elements from `linear` on that lie in its page whole; 0 when the first does not. */
+static uint64_t in_page(uint64_t linear, unsigned n, bool down)
 {
-    return (GUEST_PAGE_SIZE - (linear & 0xfff)) / n;
+    uint64_t up = (GUEST_PAGE_SIZE - (linear & 0xfff)) / n;
+    return !up || !down ? up : (linear & 0xfff) / n + 1;
 }
 
-static bool fast_shape(const struct soft_vcpu *v, const struct insn *insn)
+/* The same for those whose offsets, from `reg` on, neither wrap nor leave the segment. */
+static uint64_t in_segment(const struct soft_vcpu *v, const struct insn *insn, unsigned seg,
+                           unsigned reg, bool down)
 {
-    return insn->rep && insn->addrsize == 8 && !(v->rflags & FL_DF);
+    unsigned n = insn->opsize;
+    uint64_t offset = zero_extend(v->r[reg], insn->addrsize);
+    const struct x86_segment *s = &v->seg[seg];
+    uint64_t top = insn->addrsize == 2 ? 0xffff : 0xffffffff;
+    if (insn->addrsize == 8)
+        return down ? offset / n + 1 : UINT64_MAX;
+    if (v->mode != INSN_64) {
+        if (!(s->attr & SEG_CODE) && s->attr & SEG_DOWN)
+            return 0; /* as seldom as that, nobody waits for it */
+        top = MIN(top, s->limit);
+    }
+    if (offset > top)
+        return 0;
+    return down ? offset / n + 1 : (top - offset + 1) / n;
 }
 
 static uint8_t *read_host(struct soft_vcpu *v, uint64_t linear)
@@ -89,8 +105,12 @@ static uint8_t *read_host(struct soft_vcpu *v, uint64_t linear)
 static uint64_t movs_piece(struct soft_vcpu *v, const struct insn *insn, uint64_t count)
 {
     unsigned n = insn->opsize;
+    bool down = v->rflags & FL_DF;
     uint64_t from = source(v, insn), to = target(v, insn, ACC_WRITE);
-    uint64_t piece = MIN(count, MIN(in_page(from, n), in_page(to, n)));
+    uint64_t pages = MIN(in_page(from, n, down), in_page(to, n, down));
+    uint64_t segments = MIN(in_segment(v, insn, insn->seg, X86_RSI, down),
+                            in_segment(v, insn, X86_ES, X86_RDI, down));
+    uint64_t piece = MIN(count, MIN(pages, segments));
     if (!piece)
         return 0;
     uint8_t *src = read_host(v, from);
@@ -98,22 +118,31 @@ static uint64_t movs_piece(struct soft_vcpu *v, const struct insn *insn, uint64_
     if (!src || !dst)
         return 0;
     size_t bytes = piece * n;
-    if (dst > src && dst < src + bytes) { /* overlaps forward: the pattern repeats, element-wise */
-        for (uint64_t i = 0; i < piece; i++)
-            host_store((uintptr_t)dst + i * n, n, host_load((uintptr_t)src + i * n, n));
-    } else {
-        memmove(dst, src, bytes);
+    if (down) {
+        src -= bytes - n;
+        dst -= bytes - n;
     }
-    v->r[X86_RSI] += bytes;
-    v->r[X86_RDI] += bytes;
+    /* Where the target is ahead of the source, what was copied is copied again: by elements. */
+    bool chases = down ? dst < src && src < dst + bytes : dst > src && dst < src + bytes;
+    for (uint64_t i = 0; chases && i < piece; i++) {
+        size_t at = (down ? piece - 1 - i : i) * n;
+        host_store((uintptr_t)dst + at, n, host_load((uintptr_t)src + at, n));
+    }
+    if (!chases)
+        memmove(dst, src, bytes);
+    advance(v, insn, X86_RSI, down ? -(int64_t)bytes : (int64_t)bytes);
+    advance(v, insn, X86_RDI, down ? -(int64_t)bytes : (int64_t)bytes);
     return piece;
 }
 
 static uint64_t stos_piece(struct soft_vcpu *v, const struct insn *insn, uint64_t count)
 {
     unsigned n = insn->opsize;
+    if (v->rflags & FL_DF)
+        return 0;
     uint64_t to = target(v, insn, ACC_WRITE);
-    uint64_t piece = MIN(count, in_page(to, n));
+    uint64_t room = in_segment(v, insn, X86_ES, X86_RDI, false);
+    uint64_t piece = MIN(count, MIN(in_page(to, n, false), room));
     uint8_t *dst = piece ? soft_write_ptr(v, to, 1) : NULL;
     if (!dst)
         return 0;
@@ -124,7 +153,7 @@ static uint64_t stos_piece(struct soft_vcpu *v, const struct insn *insn, uint64_
         for (uint64_t i = 0; i < piece; i++)
             host_store((uintptr_t)dst + i * n, n, value);
     }
-    v->r[X86_RDI] += piece * n;
+    advance(v, insn, X86_RDI, (int64_t)(piece * n));
     return piece;
 }
 
@@ -135,7 +164,7 @@ static void visit_elements(struct soft_vcpu *v, const struct insn *insn,
                            void (*element)(struct soft_vcpu *v, const struct insn *insn))
 {
     uint64_t count = count_of(v, insn), visit = 0, most = visit_of(v, VISIT);
-    bool fast = most > 1 && fast_shape(v, insn);
+    bool fast = most > 1 && insn->rep;
     while (count && visit < most) {
         uint64_t piece = fast ? piece_of(v, insn, count) : 0;
         if (!piece) {

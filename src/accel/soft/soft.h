@@ -230,6 +230,18 @@ struct soft_vm {
 };
 
 /* State that a vCPU's run loop must not keep in registers is volatile or atomic. */
+/*
+ * The page with code that was written to last, in place of the write-TLB entry that it must not
+ * have, and as long-lived as that would be: data beside code is written again and again.
+ */
+struct soft_beside {
+    uint64_t page;            /* linear */
+    struct soft_space *space; /* NULL: there is none */
+    uint8_t *host;
+    uint64_t gpa;
+    uint64_t *lines; /* the page's word of soft_mem.lines */
+};
+
 struct soft_vcpu {
     /* Hot: kept together at the front. */
     uint64_t r[R_COUNT];     /* enum x86_reg, then enum soft_reg */
@@ -290,6 +302,7 @@ struct soft_vcpu {
     uint32_t exc_error;
     int inject_vector; /* acknowledged interrupt to inject (vcpu_set), or -1 */
 
+    struct soft_beside beside;
     struct soft_space *supervisor, *user[SOFT_ASIDS]; /* made when first used */
     uint64_t asid_pcid[SOFT_ASIDS];                   /* whose translations the slot holds */
     uint64_t asid_root[SOFT_ASIDS];

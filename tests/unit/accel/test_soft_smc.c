@@ -82,6 +82,25 @@ GUEST(turns, "1:  mov %r9, (%r8)\n"
              "    dec %ecx\n"
              "    jnz 1b\n");
 
+/* Data in the line of the code, and every 64 rounds a new immediate; each alone would be simple. */
+GUEST(neighbours, "    jmp 1f\n"
+                  "7:  .long 0\n"
+                  "1:  mov %ecx, 7b(%rip)\n"
+                  "    mov 7b(%rip), %eax\n"
+                  "    add %rax, %rbx\n"
+                  "    test $63, %cl\n"
+                  "    jnz 2f\n"
+                  "    mov %ecx, 3f+1(%rip)\n"
+                  "2:\n"
+                  "3:  mov $0, %eax\n"
+                  "    add %rax, %rdx\n"
+                  "    mov %edx, 8f(%rip)\n"
+                  "    dec %ecx\n"
+                  "    jnz 1b\n"
+                  "    jmp 9f\n"
+                  "8:  .long 0\n"
+                  "9:\n");
+
 /* Shows what its function returns at r8, until that is 255. */
 GUEST(watcher, "1:  call 2f\n"
                "    mov %eax, (%r8)\n"
@@ -169,6 +188,27 @@ static void test_turns(void **state)
     }
 }
 
+static void test_neighbours(void **state)
+{
+    uint64_t patched = 0, value = 0;
+    for (uint64_t round = ROUNDS; round; round--) {
+        value = round % 64 ? value : round;
+        patched += value;
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(modes); i++) {
+        struct rig *rig = prepare(neighbours, neighbours_end, modes[i]);
+        assert_int_equal(rig_run(rig), VM_EXIT_KICKED);
+        assert_int_equal(rig->v->r[X86_RBX], SUM);
+        assert_int_equal(rig->v->r[X86_RDX], patched);
+        rig_free(rig);
+    }
+    /* Once the page is known for it, the data costs no decoded code: 46 patches do. */
+    struct rig *rig = prepare(neighbours, neighbours_end, "xlate-after=0");
+    assert_int_equal(rig_run(rig), VM_EXIT_KICKED);
+    assert_in_range(rig->v->stats.translations, 46, 1000);
+    rig_free(rig);
+}
+
 /* ---- a device writes while the guest runs ---- */
 
 static void *device(void *opaque)
@@ -213,7 +253,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_patches), cmocka_unit_test(test_flips),
         cmocka_unit_test(test_aliases), cmocka_unit_test(test_turns),
-        cmocka_unit_test(test_device),
+        cmocka_unit_test(test_device),  cmocka_unit_test(test_neighbours),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

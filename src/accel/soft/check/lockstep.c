@@ -57,6 +57,7 @@ struct lockstep {
     uint64_t start;    /* rip */
     unsigned position; /* of the entry in its block, in instructions */
     uint64_t writes;   /* of devices, until the window opened */
+    bool behind;       /* by then one had written code that the vCPU had not dropped yet */
     struct page pages[PAGES_MAX];
     unsigned count;
     bool full;            /* more pages than that: the window is not compared */
@@ -260,6 +261,7 @@ void lockstep_begin(struct soft_vcpu *v, const struct op *op)
     lockstep->start = v->r[R_BLOCK] + op->off;
     lockstep->position = op->n - 1;
     lockstep->writes = gmem_writes(v->vm->gmem, &busy);
+    lockstep->behind = atomic_load(&v->events) & EV_CODE;
     lockstep->phase = PHASE_NATIVE;
 }
 
@@ -527,6 +529,8 @@ static unsigned position(const struct op *next)
 static bool device_wrote(const struct soft_vcpu *v)
 {
     bool busy;
+    if (v->lockstep->behind)
+        return true;
     for (unsigned ms = 0; gmem_writes(v->vm->gmem, &busy) == v->lockstep->writes; ms++) {
         if (ms >= (busy ? BORROW_MS : DEVICE_MS))
             return false;

@@ -111,19 +111,31 @@ static void kill(struct soft_vcpu *v, struct block *block)
 
 void soft_code_drop(struct soft_vcpu *v, uint64_t gpa)
 {
-    if (!v->code->pages)
-        return;
-    struct block **list = page_list(v, gpa);
-    if (!list)
-        return;
+    soft_code_drop_bytes(v, gpa & ~0xfffull, GUEST_PAGE_SIZE);
+}
+
+/* Translated code may rely on what it jumps to as well. */
+static bool block_depends(const struct block *block, uint64_t gpa, unsigned len)
+{
+    return block->mode == INSN_64 || block->crosses ||
+           (gpa < block->gpa + block->bytes && block->gpa < gpa + len);
+}
+
+void soft_code_drop_bytes(struct soft_vcpu *v, uint64_t gpa, unsigned len)
+{
+    struct block **link = v->code->pages ? page_list(v, gpa) : NULL;
     uint64_t page = gpa & ~0xfffull;
-    struct block *next;
-    for (struct block *block = *list; block; block = next) {
-        bool first = (block->gpa & ~0xfffull) == page;
-        next = first ? block->page_next : block->page2_next; /* the second of one that crosses */
-        kill(v, block);
+    while (link && *link) {
+        struct block *block = *link;
+        bool first = (block->gpa & ~0xfffull) == page; /* or the second of one that crosses */
+        struct block **next = first ? &block->page_next : &block->page2_next;
+        if (len == GUEST_PAGE_SIZE || block_depends(block, gpa, len)) {
+            *link = *next;
+            kill(v, block);
+        } else {
+            link = next;
+        }
     }
-    *list = NULL;
 }
 
 /* ---- building ---- */
@@ -133,7 +145,8 @@ struct builder {
     struct block *block;
     const uint8_t *host; /* of the first byte; the page ends at `room` */
     unsigned room;
-    unsigned at; /* bytes decoded */
+    unsigned at;     /* bytes decoded */
+    unsigned looked; /* bytes that decided about the block, beyond them if there are more */
     unsigned insns;
     bool xlate;  /* the block may be translated: leave room for its entries */
     bool behind; /* the last instruction is not for the translator */
@@ -215,6 +228,7 @@ static void append_ud(struct builder *b, enum decode_result why, struct insn *in
         insn->id = I_COUNT; /* #GP */
     struct op *op = &b->block->ops[b->block->op_count++];
     memset(op, 0, sizeof(*op));
+    b->looked = b->at + INSN_MAX; /* what is no instruction now may be one with other bytes */
     op->off = b->at;
     op->len = insn->len ? insn->len : 1;
     op->n = ++b->insns;
@@ -340,23 +354,17 @@ static struct block *build(struct soft_vcpu *v, const uint8_t *host, uint64_t gp
                         .room = GUEST_PAGE_SIZE - (gpa & 0xfff),
                         .xlate = v->mode == INSN_64 && v->vm->xlate_after};
     /* Marked before the bytes are read, wide first: a write in between is noticed. */
-    soft_code_mark(v, gpa, MIN(b.room, 64u));
-    unsigned marked = MIN(b.room, 64u);
-    for (;;) {
-        size_t insns = code->insn_count;
+    soft_code_mark_lines(v, gpa, MIN(b.room, 64u));
+    size_t insns = code->insn_count;
+    do {
+        code->insn_count = insns;
         block->op_count = 0;
         block->crosses = false;
-        b.at = b.insns = 0;
+        b.at = b.looked = b.insns = 0;
         b.behind = false;
         build_ops(&b);
-        unsigned bytes = MIN(b.at, b.room);
-        if (bytes <= marked)
-            break;
-        soft_code_mark(v, gpa, bytes);
-        marked = bytes;
-        code->insn_count = insns;
-    }
-    block->bytes = b.at;
+        block->bytes = MIN(MAX(b.at, b.looked), b.room);
+    } while (soft_code_mark(v, gpa, block->bytes));
     code->used += sizeof(*block) + block->op_count * sizeof(struct op);
     insert(v, block);
     v->stats.translations++;

@@ -7,20 +7,31 @@
  * block. The post comes before the write is visible, so whoever sees the new bytes sees the post
  * too.
  *
+ * A page whose blocks go again and again has code and data close together, as boot loaders do. Then
+ * soft_mem.exact, a table with one place for several pages, gets a bit for each byte of the page
+ * that is code, and a write to other bytes drops nothing. Such bits are only ever too many: a page
+ * that has lost its place goes by its lines.
+ *
  * Before a page's first line is marked, no vCPU may hold a write-TLB entry for it:
  * soft_mem.writable tells whether one might, and then the marker asks the others to drop theirs and
  * waits (rendezvous).
  *
- * Lock: code_lock for marks and the rendezvous, inbox_lock for each inbox. A vCPU that waits for
- * code_lock keeps answering, so two that want it cannot block each other.
+ * Lock: code_lock for marks, exact bits and the rendezvous, inbox_lock for each inbox. A vCPU that
+ * waits for code_lock keeps answering, so two that want it cannot block each other; whoever writes
+ * never waits for it, and takes the blocks to be hit when it cannot look.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include <sched.h>
+#include <string.h>
 
 #include "accel/soft/interp/block.h"
 #include "accel/soft/mem/tlb.h"
 #include "base/bitmap.h"
+
+#define EXACT_AFTER 8
+/* Bits of code that is long gone stay until the page begins anew, after so many hits. */
+#define EXACT_HITS 256
 
 uint64_t soft_page_index(const struct soft_mem *mem, uint64_t gpa)
 {
@@ -67,24 +78,76 @@ static void take_code_lock(struct soft_vcpu *v)
     }
 }
 
-static uint64_t line_mask(uint64_t offset, unsigned len)
+static struct soft_exact *exact_of(const struct soft_mem *mem, uint64_t index)
 {
-    unsigned first = offset / 64, last = (offset + len - 1) / 64;
-    if (last > 63)
-        last = 63;
-    return (last == 63 ? ~0ull : (1ull << (last + 1)) - 1) & ~((1ull << first) - 1);
+    struct soft_exact *exact = &mem->exact[index % SOFT_EXACT_PAGES];
+    return __atomic_load_n(&exact->page, __ATOMIC_ACQUIRE) == index + 1 ? exact : NULL;
 }
 
-void soft_code_mark(struct soft_vcpu *v, uint64_t gpa, unsigned bytes)
+/* Bits of the word that holds byte `at` of the page, from there to before `end`. */
+static uint64_t word_mask(unsigned at, unsigned end)
+{
+    uint64_t up = ~0ull << (at % 64);
+    return end >= (at / 64 + 1) * 64 ? up : up & ~(~0ull << (end % 64));
+}
+
+/* Under code_lock. True: some were not set. */
+static bool exact_set(struct soft_exact *exact, unsigned at, unsigned end)
+{
+    bool fresh = false;
+    for (; at < end; at = (at / 64 + 1) * 64) {
+        uint64_t mask = word_mask(at, end), *word = &exact->bytes[at / 64];
+        fresh |= (*word & mask) != mask;
+        *word |= mask;
+    }
+    return fresh;
+}
+
+enum loss { LOSE_NOTHING, LOSE_BYTES, LOSE_PAGE };
+
+/* What a write to marked lines costs. */
+static enum loss loss_of(struct soft_vm *vm, uint64_t index, unsigned at, unsigned end)
+{
+    enum loss loss = LOSE_NOTHING;
+    struct soft_exact *exact = exact_of(vm->mem, index);
+    if (likely(!exact) || pthread_mutex_trylock(&vm->code_lock.mutex))
+        return LOSE_PAGE;
+    if (exact_of(vm->mem, index) != exact)
+        loss = LOSE_PAGE; /* another page has its place now */
+    for (; at < end && !loss; at = (at / 64 + 1) * 64)
+        if (exact->bytes[at / 64] & word_mask(at, end))
+            loss = ++exact->hits % EXACT_HITS ? LOSE_BYTES : LOSE_PAGE;
+    pthread_mutex_unlock(&vm->code_lock.mutex);
+    return loss;
+}
+
+/* The page's blocks go: no byte is code any more. If that is so again and again, a place is made.
+ */
+static void exact_restart(struct soft_vm *vm, uint64_t index)
+{
+    struct soft_mem *mem = vm->mem;
+    uint8_t drops = __atomic_load_n(&mem->drops[index], __ATOMIC_RELAXED);
+    if (drops < UINT8_MAX)
+        __atomic_store_n(&mem->drops[index], drops + 1, __ATOMIC_RELAXED);
+    if (drops < EXACT_AFTER || pthread_mutex_trylock(&vm->code_lock.mutex))
+        return;
+    struct soft_exact *exact = &mem->exact[index % SOFT_EXACT_PAGES];
+    __atomic_store_n(&exact->page, index + 1, __ATOMIC_RELEASE);
+    exact->hits = 0;
+    memset(exact->bytes, 0, sizeof(exact->bytes));
+    pthread_mutex_unlock(&vm->code_lock.mutex);
+}
+
+static bool mark(struct soft_vcpu *v, uint64_t gpa, unsigned bytes, bool exactly)
 {
     struct soft_mem *mem = v->vm->mem;
     uint64_t index = soft_page_index(mem, gpa);
     if (index == UINT64_MAX)
-        return;
-    uint64_t mask = line_mask(gpa & 0xfff, bytes);
+        return false;
+    uint64_t mask = soft_line_mask(gpa & 0xfff, bytes);
     uint64_t old = __atomic_load_n(&mem->lines[index], __ATOMIC_ACQUIRE);
-    if (old && (old & mask) == mask)
-        return;
+    if (old && (old & mask) == mask && !(exactly && exact_of(mem, index)))
+        return false;
     take_code_lock(v);
     old = __atomic_fetch_or(&mem->lines[index], mask, __ATOMIC_SEQ_CST);
     if (!old) {
@@ -96,7 +159,22 @@ void soft_code_mark(struct soft_vcpu *v, uint64_t gpa, unsigned bytes)
                                __ATOMIC_SEQ_CST);
         }
     }
+    bool fresh = (old & mask) != mask;
+    struct soft_exact *exact = exactly ? exact_of(mem, index) : NULL;
+    if (exact)
+        fresh |= exact_set(exact, gpa & 0xfff, MIN((gpa & 0xfff) + bytes, GUEST_PAGE_SIZE));
     pthread_mutex_unlock(&v->vm->code_lock.mutex);
+    return fresh;
+}
+
+bool soft_code_mark(struct soft_vcpu *v, uint64_t gpa, unsigned bytes)
+{
+    return mark(v, gpa, bytes, true);
+}
+
+void soft_code_mark_lines(struct soft_vcpu *v, uint64_t gpa, unsigned bytes)
+{
+    mark(v, gpa, bytes, false);
 }
 
 static void post_drop(struct soft_vcpu *other, uint64_t gpa)
@@ -122,20 +200,29 @@ void soft_code_written(struct soft_vm *vm, struct soft_vcpu *v, uint64_t gpa, un
     if (index == UINT64_MAX)
         return;
     uint64_t lines = __atomic_load_n(&vm->mem->lines[index], __ATOMIC_ACQUIRE);
-    if (likely(!(lines & line_mask(gpa & 0xfff, len))))
+    unsigned at = gpa & 0xfff, end = MIN(at + len, GUEST_PAGE_SIZE);
+    if (likely(!(lines & soft_line_mask(at, len))))
         return;
-    /* All blocks of the page go, so its lines are free again; a vCPU that decodes more of it at
-       this moment loses that too and starts over. */
-    __atomic_store_n(&vm->mem->lines[index], 0, __ATOMIC_SEQ_CST);
-    gmem_code_mark(vm->gmem, page, false);
+    enum loss loss = loss_of(vm, index, at, end);
+    if (loss == LOSE_NOTHING)
+        return;
+    if (loss == LOSE_PAGE) {
+        /* All blocks of the page go, so its lines are free again; a vCPU that decodes more of it at
+           this moment loses that too and starts over. */
+        __atomic_store_n(&vm->mem->lines[index], 0, __ATOMIC_SEQ_CST);
+        gmem_code_mark(vm->gmem, page, false);
+        exact_restart(vm, index);
+    }
     for (unsigned i = 0; i < vm->vcpu_count; i++) {
         struct soft_vcpu *other = vm->vcpu[i];
         if (!other)
             continue;
-        if (other == v)
+        if (other != v)
+            post_drop(other, page);
+        else if (loss == LOSE_PAGE)
             soft_code_drop(v, page);
         else
-            post_drop(other, page);
+            soft_code_drop_bytes(v, gpa, end - at);
     }
 }
 

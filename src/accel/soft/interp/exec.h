@@ -63,9 +63,9 @@ struct block {
     struct xlate_site *bound;
     int16_t code_flags, ahead, ahead_flags;
     uint16_t op_count;
-    uint16_t bytes;
-    uint8_t mode; /* enum insn_mode */
-    bool flat;    /* for v->flat alone */
+    uint16_t bytes; /* of this page that decided about it; see block_depends() */
+    uint8_t mode;   /* enum insn_mode */
+    bool flat;      /* for v->flat alone */
     bool dead;
     bool crosses; /* one instruction, from this page into the next: ops[0].imm is that one's gpa */
     struct op ops[];
@@ -118,6 +118,8 @@ struct block *soft_block_find(struct soft_vcpu *v);
 void soft_code_flush(struct soft_vcpu *v);
 /* Drops the blocks of one page of this vCPU; the running block leaves after its current op. */
 void soft_code_drop(struct soft_vcpu *v, uint64_t gpa);
+/* The same for those that depend on bytes of [gpa, gpa + len), which lie in one page. */
+void soft_code_drop_bytes(struct soft_vcpu *v, uint64_t gpa, unsigned len);
 /* Decodes at v->rip for one step; raises. */
 void soft_fetch_insn(struct soft_vcpu *v, struct insn *insn);
 
@@ -134,12 +136,21 @@ static inline uint8_t *soft_ram_host(const struct soft_ram *ram, uint64_t gpa)
 {
     return ram->host + gmem_place(&ram->order, gpa - ram->gpa);
 }
+#define SOFT_EXACT_PAGES 1024u
+struct soft_exact {
+    uint64_t page; /* index + 1; 0: free */
+    uint64_t hits; /* writes to bytes that are code */
+    uint64_t bytes[GUEST_PAGE_SIZE / 64];
+};
+
 struct soft_mem {
     struct soft_ram ram[32];
     unsigned ram_count;
     uint64_t pages;
     uint64_t *lines;    /* a word a page: the 64-byte lines that hold decoded code on any vCPU */
     uint64_t *writable; /* a bit a page: some vCPU may have it in a write TLB */
+    uint8_t *drops;     /* a page: how often a write has dropped its blocks; stops at 255 */
+    struct soft_exact *exact; /* see code.c */
 };
 struct err *soft_mem_build(struct soft_vm *vm);
 void soft_mem_free(struct soft_vm *vm);
@@ -187,7 +198,17 @@ void soft_jc_flush(struct soft_vcpu *v);
 void soft_tlb_drop_write(struct soft_vcpu *v, const uint8_t *page);
 
 /* code.c: pages that hold code, across vCPUs. */
-void soft_code_mark(struct soft_vcpu *v, uint64_t gpa, unsigned bytes);
+/* These bytes of a page are code now, or about to be read as code. True: some were not marked yet,
+ * and what was read of them before may be out of date. */
+bool soft_code_mark(struct soft_vcpu *v, uint64_t gpa, unsigned bytes);
+/* The same for bytes that may turn out not to be code: their lines alone. */
+void soft_code_mark_lines(struct soft_vcpu *v, uint64_t gpa, unsigned bytes);
+/* The bits of soft_mem.lines for `len` bytes from `at` of a page on, up to its end. */
+static inline uint64_t soft_line_mask(unsigned at, unsigned len)
+{
+    unsigned first = at / 64, last = MIN((at + len - 1) / 64, 63u);
+    return (last == 63 ? ~0ull : (1ull << (last + 1)) - 1) & ~((1ull << first) - 1);
+}
 /* A write of [gpa, gpa+len) to RAM by this vCPU or (v NULL) by a device: before and after it. */
 void soft_code_written(struct soft_vm *vm, struct soft_vcpu *v, uint64_t gpa, unsigned len);
 void soft_code_listener(void *vm, uint64_t gpa, uint64_t len);

@@ -168,7 +168,8 @@ static void write_cr0(struct soft_vcpu *v, uint64_t value)
         }
     }
     v->cr0 = value;
-    if (changed & (CR0_PG | CR0_WP | CR0_PE))
+    /* PE changes without PG translate nothing: boot loaders turn it with each call of the BIOS. */
+    if (changed & (CR0_PG | CR0_WP))
         soft_tlb_flush(v);
     soft_mode_changed(v);
 }

@@ -3,7 +3,8 @@
  * accesses that cross a page.
  *
  * Runs on the vCPU's thread. A page that holds decoded code never gets a write-TLB entry, so that
- * every write to it comes here and reaches code.c.
+ * every write to it comes here, where it is compared with the page's lines and, if it meets one,
+ * reaches code.c.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -93,6 +94,38 @@ static void fill(struct soft_vcpu *v, struct soft_space *space, enum soft_access
     v->stats.tlb_misses++;
 }
 
+/* What a write-TLB entry would be; not where one would not do either. */
+static void keep_beside(struct soft_vcpu *v, struct soft_space *space, uint64_t linear,
+                        const struct soft_ram *ram, uint64_t gpa, uint64_t index)
+{
+    if (v->watching || v->lockstep || v->few || v->vm->modes.crossings)
+        return;
+    v->beside = (struct soft_beside){.page = linear & ~0xfffull,
+                                     .space = space,
+                                     .host = soft_ram_host(ram, gpa & ~0xfffull),
+                                     .gpa = gpa & ~0xfffull,
+                                     .lines = &v->vm->mem->lines[index]};
+}
+
+/* A store to the page with code that was written to last; false: it is elsewhere, or meets code. */
+static bool store_beside(struct soft_vcpu *v, const struct soft_space *space, uint64_t linear,
+                         unsigned size, uint64_t value)
+{
+    const struct soft_beside *beside = &v->beside;
+    unsigned at = linear & 0xfff;
+    if ((linear ^ beside->page) > GUEST_PAGE_SIZE - size || beside->space != space || v->watching ||
+        v->vm->dirty_log)
+        return false;
+    uint64_t mask = soft_line_mask(at, size);
+    if (__atomic_load_n(beside->lines, __ATOMIC_ACQUIRE) & mask)
+        return false;
+    host_store((uintptr_t)beside->host + at, size, value);
+    atomic_thread_fence(memory_order_seq_cst);
+    if (unlikely(__atomic_load_n(beside->lines, __ATOMIC_ACQUIRE) & mask))
+        soft_code_written(v->vm, v, beside->gpa + at, size); /* decoded in between */
+    return true;
+}
+
 /* Fills the TLB after a walk when the page is plain RAM; NULL when it is not. */
 static uint8_t *resolve_walked(struct soft_vcpu *v, struct soft_space *space, uint64_t linear,
                                enum soft_access access, const struct walk *walk)
@@ -107,8 +140,10 @@ static uint8_t *resolve_walked(struct soft_vcpu *v, struct soft_space *space, ui
         /* In this order: code_mark sets `lines` first and then looks at `writable`. */
         bitmap_set_atomic(mem->writable, index);
         atomic_thread_fence(memory_order_seq_cst);
-        if (__atomic_load_n(&mem->lines[index], __ATOMIC_ACQUIRE))
+        if (__atomic_load_n(&mem->lines[index], __ATOMIC_ACQUIRE)) {
+            keep_beside(v, space, linear, ram, walk->gpa, index);
             return NULL;
+        }
         if (v->vm->dirty_log)
             gmem_dirty_set(v->vm->gmem, walk->gpa & ~0xfffull, GUEST_PAGE_SIZE);
         gmem_want_huge(v->vm->gmem, walk->gpa);
@@ -264,6 +299,8 @@ static void store_in(struct soft_vcpu *v, struct soft_space *space, bool user, u
         host_store(linear + e->addend, size, value);
         return;
     }
+    if (store_beside(v, space, linear, size, value))
+        return;
     store_slow(v, space, user, linear, size, value);
     if (unlikely(v->watching))
         soft_watch(v, linear, size, ACC_WRITE);

@@ -23,6 +23,12 @@ static void *map_table(uint64_t bytes)
     return table == MAP_FAILED ? NULL : table;
 }
 
+static void unmap_table(void *table, uint64_t bytes)
+{
+    if (table)
+        munmap(table, bytes ? bytes : 1);
+}
+
 static void show(struct soft_ram *ram, const struct gmem_region *region)
 {
     uint64_t size = region->view == GMEM_VIEW_NONE ? 0 : region->size;
@@ -53,9 +59,11 @@ struct err *soft_mem_build(struct soft_vm *vm)
     mem->ram_count = count;
     mem->lines = map_table(mem->pages * sizeof(uint64_t));
     mem->writable = map_table(BITMAP_WORDS(mem->pages) * sizeof(uint64_t));
+    mem->drops = map_table(mem->pages);
+    mem->exact = map_table(SOFT_EXACT_PAGES * sizeof(*mem->exact));
     soft_mem_free(vm);
     vm->mem = mem;
-    if (!mem->lines || !mem->writable)
+    if (!mem->lines || !mem->writable || !mem->drops || !mem->exact)
         return err_errno(ENOMEM, "soft: page tables of %llu pages", (unsigned long long)mem->pages);
     return NULL;
 }
@@ -65,10 +73,10 @@ void soft_mem_free(struct soft_vm *vm)
     struct soft_mem *mem = vm->mem;
     if (!mem)
         return;
-    if (mem->lines)
-        munmap(mem->lines, mem->pages ? mem->pages * sizeof(uint64_t) : 1);
-    if (mem->writable)
-        munmap(mem->writable, mem->pages ? BITMAP_WORDS(mem->pages) * sizeof(uint64_t) : 1);
+    unmap_table(mem->lines, mem->pages * sizeof(uint64_t));
+    unmap_table(mem->writable, BITMAP_WORDS(mem->pages) * sizeof(uint64_t));
+    unmap_table(mem->drops, mem->pages);
+    unmap_table(mem->exact, SOFT_EXACT_PAGES * sizeof(*mem->exact));
     free(mem);
     vm->mem = NULL;
 }

@@ -59,8 +59,15 @@ void tlb_write_dropped(struct soft_vcpu *v, unsigned index, const struct soft_tl
         gmem_dirty_set(v->vm->gmem, gpa, GUEST_PAGE_SIZE);
 }
 
+/* With the write entries goes what stands for one. */
+static void forget_beside(struct soft_vcpu *v)
+{
+    v->beside.space = NULL;
+}
+
 static void flush_writes(struct soft_vcpu *v, struct soft_space *space)
 {
+    forget_beside(v);
     if (unlikely(v->vm->dirty_log))
         for (unsigned i = 0; i < TLB_SIZE; i++)
             tlb_write_dropped(v, i, &space->write[i]);
@@ -172,6 +179,7 @@ static void drop_write(struct soft_vcpu *v, struct soft_space *space, unsigned i
 
 void soft_tlb_drop_write(struct soft_vcpu *v, const uint8_t *page)
 {
+    forget_beside(v);
     if (v->supervisor)
         soft_sites_drop_host(v, v->supervisor, (uintptr_t)page);
     for (unsigned i = 0; i < TLB_SIZE; i++)
@@ -271,6 +279,7 @@ static void flush_page_in(struct soft_vcpu *v, struct soft_space *space, uint64_
 {
     if (!space)
         return;
+    forget_beside(v);
     if (space->large_near & tlb_near(linear)) {
         flush_large(v, space, linear);
         return;

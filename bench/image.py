@@ -17,6 +17,10 @@ from common import ROOT
 
 MIB = int(os.environ.get('TENON_BENCH_MIB') or 2048)  # of files; less for a quick look
 ROW_SECONDS = 120  # a row that took longer has no further round
+# A run shorter than this is made twice, and the second counts. Hypervisors take back memory that is
+# free for seconds; whoever allocates it next, in another pattern than who had it before, pays for that
+# with up to ten times the time of a copy.
+WARM_SECONDS = 20
 DISK = ROOT / ('.cache/image-bench/%d/disk.raw' % MIB)
 KEY = ['--object', 'secret,id=s,data=bench']
 
@@ -119,6 +123,16 @@ def contenders(args, folder):
     return found
 
 
+def once(program, folder, text, out, make):
+    """One run; its figures and the bytes that it wrote, and nothing is left of it."""
+    if make:
+        measure(words(['qemu-img'], make, out.name), folder)
+    figures = measure(words(program, text, out.name), folder)
+    size = out.stat().st_blocks * 512 if out.exists() else 0
+    out.unlink(missing_ok=True)
+    return figures, size
+
+
 def row(programs, folder, text, rounds, make=None):
     """{name: (median seconds, CPU seconds, MiB; bytes written)}, in turn, and the rounds made."""
     figures, sizes = {name: [] for name in programs}, {}
@@ -129,14 +143,11 @@ def row(programs, folder, text, rounds, make=None):
             break
         for name, program in programs.items():
             out = folder / ('out-' + name)
-            if out.exists():
-                out.unlink()
-            if make:
-                measure(words(['qemu-img'], make, out.name), folder)
-            figures[name].append(measure(words(program, text, out.name), folder))
-            sizes[name] = out.stat().st_blocks * 512 if out.exists() else 0
-            if out.exists():
-                out.unlink()
+            out.unlink(missing_ok=True)
+            result, sizes[name] = once(program, folder, text, out, make)
+            if result[0] < WARM_SECONDS:
+                result, sizes[name] = once(program, folder, text, out, make)
+            figures[name].append(result)
     return {name: (*(statistics.median(column) for column in zip(*each)), sizes[name])
             for name, each in figures.items()}, rounds
 

@@ -9,7 +9,8 @@
  *
  * A page whose blocks go again and again has code and data close together, as boot loaders do. Then
  * soft_mem.exact, a table with one place for several pages, gets a bit for each byte of the page
- * that is code, and a write to other bytes drops nothing. Such bits are only ever too many: a page
+ * that is code, and a write to other bytes drops nothing. A write to code by code that is not
+ * 64-bit costs the writer the blocks that it meets alone. Such bits are only ever too many: a page
  * that has lost its place goes by its lines.
  *
  * Before a page's first line is marked, no vCPU may hold a write-TLB entry for it:
@@ -105,9 +106,11 @@ static bool exact_set(struct soft_exact *exact, unsigned at, unsigned end)
 
 enum loss { LOSE_NOTHING, LOSE_BYTES, LOSE_PAGE };
 
-/* What a write to marked lines costs. */
-static enum loss loss_of(struct soft_vm *vm, uint64_t index, unsigned at, unsigned end)
+/* What a write to marked lines costs; a vCPU or (NULL) a device is the writer. */
+static enum loss loss_of(struct soft_vm *vm, const struct soft_vcpu *v, uint64_t index, unsigned at,
+                         unsigned end)
 {
+    bool bytes = v && v->mode != INSN_64; /* 64-bit blocks depend on more than their bytes */
     enum loss loss = LOSE_NOTHING;
     struct soft_exact *exact = exact_of(vm->mem, index);
     if (likely(!exact) || pthread_mutex_trylock(&vm->code_lock.mutex))
@@ -116,13 +119,12 @@ static enum loss loss_of(struct soft_vm *vm, uint64_t index, unsigned at, unsign
         loss = LOSE_PAGE; /* another page has its place now */
     for (; at < end && !loss; at = (at / 64 + 1) * 64)
         if (exact->bytes[at / 64] & word_mask(at, end))
-            loss = ++exact->hits % EXACT_HITS ? LOSE_BYTES : LOSE_PAGE;
+            loss = bytes && ++exact->hits % EXACT_HITS ? LOSE_BYTES : LOSE_PAGE;
     pthread_mutex_unlock(&vm->code_lock.mutex);
     return loss;
 }
 
-/* The page's blocks go: no byte is code any more. If that is so again and again, a place is made.
- */
+/* The page's blocks go, no byte is code any more. After many times it gets a place. */
 static void exact_restart(struct soft_vm *vm, uint64_t index)
 {
     struct soft_mem *mem = vm->mem;
@@ -203,7 +205,7 @@ void soft_code_written(struct soft_vm *vm, struct soft_vcpu *v, uint64_t gpa, un
     unsigned at = gpa & 0xfff, end = MIN(at + len, GUEST_PAGE_SIZE);
     if (likely(!(lines & soft_line_mask(at, len))))
         return;
-    enum loss loss = loss_of(vm, index, at, end);
+    enum loss loss = loss_of(vm, v, index, at, end);
     if (loss == LOSE_NOTHING)
         return;
     if (loss == LOSE_PAGE) {

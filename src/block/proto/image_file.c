@@ -21,6 +21,8 @@
 #include "block/proto/remote.h"
 
 #define EARLY MIB(8)
+/* Writes from this size on are made one at a time. */
+#define ALONE_FROM KIB(256)
 #define SPIN_NS (NSEC_PER_MSEC / 2)
 
 struct file_state {
@@ -28,8 +30,9 @@ struct file_state {
     bool device;
     bool no_punch, no_zero_range;
     /* Most file systems let one thread at a time write to a file, and the others burn their CPU
-     * until it is their turn: here they sleep. */
+     * until it is their turn. That is best for short writes; behind a long one they sleep here. */
     pthread_mutex_t write_lock;
+    unsigned waiting; /* for it; atomic */
     uint64_t started; /* the disk works on what is before this byte already */
     /* The data that was found last: to look for its end costs as much as it is long. If somebody
      * else makes a hole in it, the hole counts as data, which is never wrong. */
@@ -89,27 +92,33 @@ static int file_pread(struct image *image, void *buffer, uint64_t offset, uint64
     return 0;
 }
 
-/* Waking up takes as long as writing half a MiB: a writer that is soon done is waited for awake. */
+/*
+ * Waking up takes as long as writing half a MiB: a writer that is soon done is waited for awake, by
+ * one of those that wait.
+ */
 static void write_lock(struct file_state *state)
 {
     uint64_t end = clock_now_ns() + SPIN_NS;
-    while (pthread_mutex_trylock(&state->write_lock)) {
-        if (clock_now_ns() > end) {
-            pthread_mutex_lock(&state->write_lock);
-            return;
-        }
+    bool first = !__atomic_fetch_add(&state->waiting, 1, __ATOMIC_RELAXED);
+    bool got = !pthread_mutex_trylock(&state->write_lock);
+    while (!got && first && clock_now_ns() < end) {
         __builtin_ia32_pause();
+        got = !pthread_mutex_trylock(&state->write_lock);
     }
+    if (!got)
+        pthread_mutex_lock(&state->write_lock);
+    __atomic_fetch_sub(&state->waiting, 1, __ATOMIC_RELAXED);
 }
 
-static ssize_t write_alone(struct file_state *state, const void *bytes, uint64_t offset,
-                           uint64_t length)
+static ssize_t write_once(struct file_state *state, const void *bytes, uint64_t offset,
+                          uint64_t length)
 {
-    if (!state->device)
+    bool alone = !state->device && length >= ALONE_FROM;
+    if (alone)
         write_lock(state);
     ssize_t put = pwrite(state->fd, bytes, length, (off_t)offset);
     int number = errno;
-    if (!state->device)
+    if (alone)
         pthread_mutex_unlock(&state->write_lock);
     errno = number;
     return put;
@@ -120,7 +129,7 @@ static int file_pwrite(struct image *image, const void *buffer, uint64_t offset,
     struct file_state *state = image->state;
     const uint8_t *at = buffer;
     while (length) {
-        ssize_t put = write_alone(state, at, offset, MIN(length, GIB(1)));
+        ssize_t put = write_once(state, at, offset, MIN(length, GIB(1)));
         if (put < 0 && errno == EINTR)
             continue;
         if (put <= 0)

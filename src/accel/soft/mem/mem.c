@@ -107,7 +107,8 @@ static void keep_beside(struct soft_vcpu *v, struct soft_space *space, uint64_t 
                                      .lines = &v->vm->mem->lines[index]};
 }
 
-/* A store to the page with code that was written to last; false: it is elsewhere, or meets code. */
+/* A store to the page with code that was written to last; false: it is elsewhere, or meets code, or
+   the page has none any more and can have a TLB entry. */
 static bool store_beside(struct soft_vcpu *v, const struct soft_space *space, uint64_t linear,
                          unsigned size, uint64_t value)
 {
@@ -117,7 +118,8 @@ static bool store_beside(struct soft_vcpu *v, const struct soft_space *space, ui
         v->vm->dirty_log)
         return false;
     uint64_t mask = soft_line_mask(at, size);
-    if (__atomic_load_n(beside->lines, __ATOMIC_ACQUIRE) & mask)
+    uint64_t lines = __atomic_load_n(beside->lines, __ATOMIC_ACQUIRE);
+    if (!lines || lines & mask)
         return false;
     host_store((uintptr_t)beside->host + at, size, value);
     atomic_thread_fence(memory_order_seq_cst);

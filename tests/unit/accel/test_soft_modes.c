@@ -126,6 +126,18 @@ static void test_lockstep_new_code(void **state)
     rig_free(rig);
 }
 
+static void expect_agreement(const uint8_t *guest, const uint8_t *end)
+{
+    struct rig *rig = rig_new_modes("lockstep,xlate-after=1");
+    memcpy(rig->ram + CODE, guest, (size_t)(end - guest));
+    rig->v->rip = CODE;
+    enum vm_exit_reason reason = rig_run(rig);
+    if (reason == VM_EXIT_ERROR)
+        fail_msg("%s", rig->exit.error);
+    assert_int_equal(reason, VM_EXIT_KICKED);
+    rig_free(rig);
+}
+
 /* The guest reads an entry whose accessed bit the shadow set anew, and translated code did not. */
 static void test_lockstep_accessed(void **state)
 {
@@ -143,14 +155,26 @@ static void test_lockstep_accessed(void **state)
             "1:  jmp 1b\n"
             "touch_end:\n"
             ".popsection");
-    struct rig *rig = rig_new_modes("lockstep,xlate-after=1");
-    memcpy(rig->ram + CODE, touch, (size_t)(touch_end - touch));
-    rig->v->rip = CODE;
-    enum vm_exit_reason reason = rig_run(rig);
-    if (reason == VM_EXIT_ERROR)
-        fail_msg("%s", rig->exit.error);
-    assert_int_equal(reason, VM_EXIT_KICKED);
-    rig_free(rig);
+    expect_agreement(touch, touch_end);
+}
+
+/* The same, and the shadow's TLB does not know any more that it read the entry. */
+static void test_lockstep_forgets(void **state)
+{
+    extern const uint8_t crowd[], crowd_end[];
+    __asm__(".pushsection .rodata\n"
+            "crowd:\n"
+            "    cpuid\n"
+            "    mov 0x3220, %edx\n"    /* the entry of 0x8800000, neither accessed nor dirty */
+            "    mov 0x8803000, %ecx\n" /* has the slot of 0x3000 in the TLB */
+            "    movl $1, 0x8803000\n"
+            "    mov %edx, %esi\n"
+            "    mov %edx, %edi\n"
+            "    out %al, $0xf4\n"
+            "1:  jmp 1b\n"
+            "crowd_end:\n"
+            ".popsection");
+    expect_agreement(crowd, crowd_end);
 }
 
 /*
@@ -225,9 +249,13 @@ static void test_words(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_modes_agree),       cmocka_unit_test(test_lockstep_sees),
-        cmocka_unit_test(test_lockstep_new_code), cmocka_unit_test(test_lockstep_accessed),
-        cmocka_unit_test(test_lockstep_stale),    cmocka_unit_test(test_words),
+        cmocka_unit_test(test_modes_agree),
+        cmocka_unit_test(test_lockstep_sees),
+        cmocka_unit_test(test_lockstep_new_code),
+        cmocka_unit_test(test_lockstep_accessed),
+        cmocka_unit_test(test_lockstep_forgets),
+        cmocka_unit_test(test_lockstep_stale),
+        cmocka_unit_test(test_words),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -172,7 +172,14 @@ void lockstep_marked(struct soft_vcpu *v, const uint8_t *at)
     lockstep->marked_count++;
 }
 
-/* Looks at the shadow's TLBs, before they are emptied. */
+void lockstep_uses(struct soft_vcpu *v, const uint8_t *page)
+{
+    struct lockstep *lockstep = v->lockstep;
+    if (lockstep->phase == PHASE_SHADOW && is_marked(lockstep, original(lockstep, page)))
+        lockstep->reads_marked = true;
+}
+
+/* Looks at the shadow's TLBs, before they are emptied, for what has been marked since. */
 static void look_for_marked(struct lockstep *lockstep)
 {
     if (!lockstep->marked_count)

@@ -33,6 +33,8 @@ void lockstep_check(struct soft_vcpu *v, const struct op *next);
 
 /* The host page to use for a guest page: the shadow's copy while the shadow runs. */
 uint8_t *lockstep_page(struct soft_vcpu *v, uint8_t *page, bool write);
+/* That page is about to be used as data, not as a page table. */
+void lockstep_uses(struct soft_vcpu *v, const uint8_t *page);
 /* A write-TLB entry is about to be filled. */
 void lockstep_filled(struct soft_vcpu *v, struct soft_tlbe *entry, unsigned index);
 /* A walk sets accessed or dirty bits in the table entry at `at`. */

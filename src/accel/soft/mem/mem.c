@@ -151,8 +151,10 @@ static uint8_t *resolve_walked(struct soft_vcpu *v, struct soft_space *space, ui
         gmem_want_huge(v->vm->gmem, walk->gpa);
     }
     uint8_t *page = soft_ram_host(ram, walk->gpa & ~0xfffull);
-    if (unlikely(v->lockstep))
+    if (unlikely(v->lockstep)) {
         page = lockstep_page(v, page, access == ACC_WRITE);
+        lockstep_uses(v, page);
+    }
     if (likely(!v->vm->modes.crossings) && (likely(!v->watching) || !soft_watched_page(v, linear)))
         fill(v, space, access, linear, walk, page);
     return page + (offset & 0xfff);

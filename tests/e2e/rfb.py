@@ -183,12 +183,11 @@ class Viewer:
     # ---- input ----
 
     def key(self, keysym):
-        for down in 1, 0:
-            self.send(struct.pack('>BBxxI', 4, down, keysym))
+        """Pressed and released at once: a guest that ends by the key takes the connection with it."""
+        self.send(b''.join(struct.pack('>BBxxI', 4, down, keysym) for down in (1, 0)))
 
     def qemu_key(self, keysym, code):
-        for down in 1, 0:
-            self.send(struct.pack('>BBHII', 255, 0, down, keysym, code))
+        self.send(b''.join(struct.pack('>BBHII', 255, 0, down, keysym, code) for down in (1, 0)))
 
     def pointer(self, x, y, buttons=0):
         self.send(struct.pack('>BBHH', 5, buttons, x, y))

@@ -56,8 +56,7 @@ void vm_on_disk_error(struct vm *vm,
 /* Runs `fn` on the control loop after each reset of the machine, the guest's own and vm_reset()'s.
  * Before vm_start. */
 void vm_on_reset(struct vm *vm, void (*fn)(void *opaque, bool by_guest), void *opaque);
-/* Runs `fn` on the control loop when firmware says that it finds nothing to boot. Before vm_start.
- */
+/* Runs `fn` on the control loop when firmware finds nothing to boot. Before vm_start. */
 void vm_on_boot_failed(struct vm *vm, void (*fn)(void *opaque), void *opaque);
 /* Presses the reset button: what the config says to a reset happens. Any thread. */
 void vm_reset(struct vm *vm);

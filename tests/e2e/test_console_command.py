@@ -30,13 +30,25 @@ FLOOD = (b'\x66\xba\xfd\x03'          # 1: mov dx, 0x3fd
          ) + debug_exit(0) + HALT
 
 
-@pytest.fixture
-def client(tenond, command, echo, monkeypatch):
-    """Starts `tenon console` on a terminal of its own, at a VM that sends back what it gets, one up."""
+def start_web(tenond, command, monkeypatch):
+    """VM `web` runs the guest `echo`, whatever that is; `tenon` finds its tenond."""
     (tenond.directory / 'web.yaml').write_text(FILE)
     command('create', 'web.yaml')
     command('start', 'web')
     monkeypatch.setenv('TENON_SOCKET', str(tenond.socket))
+
+
+@pytest.fixture
+def flood(tenond, command, tenon, monkeypatch):
+    """The VM of FLOOD."""
+    tenon.guest('echo', FLOOD)
+    start_web(tenond, command, monkeypatch)
+
+
+@pytest.fixture
+def client(tenond, command, echo, monkeypatch):
+    """Starts `tenon console` on a terminal of its own, at a VM that sends back what it gets, one up."""
+    start_web(tenond, command, monkeypatch)
     made = []
 
     def make(*words):
@@ -92,13 +104,8 @@ def test_a_pipe(client, tenond):
     assert out.replace(b'\r', b'').endswith(bytes(byte + 1 for byte in text)), out[-200:]
 
 
-def test_the_last_words(tenond, command, tenon, monkeypatch):
+def test_the_last_words(flood, tenond, tenon):
     """Who reads only after the VM has ended gets all that it wrote, like the log."""
-    tenon.guest('echo', FLOOD)
-    (tenond.directory / 'web.yaml').write_text(FILE)
-    command('create', 'web.yaml')
-    command('start', 'web')
-    monkeypatch.setenv('TENON_SOCKET', str(tenond.socket))
     watcher = WebSocket(tenond.connection(), '/v1/vms/web/consoles/c0')
     process = tenon.start('console', 'web', stdin=subprocess.PIPE)
     process.stdin.write(b'!')
@@ -118,12 +125,8 @@ def test_the_last_words(tenond, command, tenon, monkeypatch):
     watcher.close()
 
 
-def test_who_does_not_read_at_the_end(tenond, command, tenon):
+def test_who_does_not_read_at_the_end(flood, tenond):
     """The daemon waits for such a one, a while, and ends without."""
-    tenon.guest('echo', FLOOD)
-    (tenond.directory / 'web.yaml').write_text(FILE)
-    command('create', 'web.yaml')
-    command('start', 'web')
     deaf = [WebSocket(tenond.connection(), '/v1/vms/web/consoles/c0') for _ in range(2)]
     deaf[0].send(b'!')
     wait_for(lambda: tenond.get('web')['state'] == 'stopped', 60)

@@ -273,8 +273,7 @@ static void test_state_mid_use(void **state)
     }
 }
 
-/* A number that no ring can have, in the register of a queue that is not enabled, is no fault yet.
- */
+/* A size that no ring can have, in the register of a queue that is not enabled: no fault yet. */
 static void test_state_of_an_unused_queue(void **state)
 {
     struct bed bed;

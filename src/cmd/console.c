@@ -73,7 +73,7 @@ static struct err *choose(const char *vm, const char *wanted, char **console)
 static struct err *connect_tenond(int *fd)
 {
     scoped(free_cleanup) char *path = tenond_socket_path(false);
-    if (!path)
+    if (!path || strlen(path) > SOCKET_PATH_MAX)
         return err_of(ERR_USAGE, "where is tenond? Set TENON_SOCKET to its socket");
     *fd = socket_connect(path, SOCK_STREAM);
     return *fd < 0 ? err_errno(errno, "cannot reach tenond on '%s'", path) : NULL;

@@ -180,9 +180,12 @@ bool soft_walk_try(struct soft_vcpu *v, uint64_t linear, enum soft_access access
                    struct walk *walk);
 /* Host address of the instruction bytes at `linear` and their gpa; NULL outside RAM; raises. */
 const uint8_t *soft_fetch_ptr(struct soft_vcpu *v, uint64_t linear, uint64_t *gpa);
-/* For atomics: a host address that may be written, or NULL (MMIO, ROM, code page, crossing) after
-   the rights were checked. */
+/* A host address that may be written, or NULL (MMIO, ROM, code page, crossing) after the rights
+   were checked. */
 void *soft_write_ptr(struct soft_vcpu *v, uint64_t linear, unsigned size);
+/* The same for atomics, also in a page with code: *code is the operand's gpa there, about which
+   soft_code_written() is called before and after each write, and otherwise UINT64_MAX. */
+void *soft_atomic_ptr(struct soft_vcpu *v, uint64_t linear, unsigned size, uint64_t *code);
 /* Brings the page of `linear` into the TLB, if it may be there, without raising. 64-bit code. */
 bool soft_tlb_fill(struct soft_vcpu *v, uint64_t linear, bool write);
 /* The same for one access; NULL where it would raise or is not of RAM that may be used so. */

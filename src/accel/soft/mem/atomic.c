@@ -32,7 +32,7 @@ void soft_split_drop(struct soft_vcpu *v)
 void atomic_begin_at(struct soft_vcpu *v, uint64_t linear, unsigned size, struct atomic *atomic)
 {
     *atomic = (struct atomic){.v = v, .linear = linear, .size = size};
-    atomic->host = soft_write_ptr(v, linear, size);
+    atomic->host = soft_atomic_ptr(v, linear, size, &atomic->code);
     if (unlikely(!atomic->host)) {
         soft_probe(v, linear, size, ACC_WRITE); /* the accesses under the lock do not fault */
         soft_split_take(v);
@@ -64,12 +64,22 @@ uint64_t atomic_old(const struct atomic *atomic)
         done_;                                                                                     \
     })
 
-bool atomic_replace(const struct atomic *atomic, uint64_t old, uint64_t new_value)
+/* Before a write to a page with code, and after it: what was decoded of it goes. */
+static void tell_code(struct soft_vcpu *v, uint64_t code, unsigned size)
 {
-    if (unlikely(!atomic->host)) {
-        soft_store(atomic->v, atomic->linear, atomic->size, new_value);
-        return true;
-    }
+    atomic_thread_fence(memory_order_seq_cst);
+    soft_code_written(v->vm, v, code, size);
+}
+
+static void tell_written(struct soft_vcpu *v, uint64_t code, unsigned size)
+{
+    tell_code(v, code, size);
+    if (v->vm->dirty_log)
+        gmem_dirty_set(v->vm->gmem, code, size);
+}
+
+static bool replace(const struct atomic *atomic, uint64_t old, uint64_t new_value)
+{
     switch (atomic->size) {
     case 1:
         return CAS(uint8_t, "b");
@@ -82,6 +92,21 @@ bool atomic_replace(const struct atomic *atomic, uint64_t old, uint64_t new_valu
     }
 }
 
+bool atomic_replace(const struct atomic *atomic, uint64_t old, uint64_t new_value)
+{
+    struct soft_vcpu *v = atomic->v;
+    if (unlikely(!atomic->host)) {
+        soft_store(v, atomic->linear, atomic->size, new_value);
+        return true;
+    }
+    if (likely(atomic->code == UINT64_MAX))
+        return replace(atomic, old, new_value);
+    tell_code(v, atomic->code, atomic->size);
+    bool done = replace(atomic, old, new_value);
+    tell_written(v, atomic->code, atomic->size);
+    return done;
+}
+
 void atomic_end(struct soft_vcpu *v, const struct atomic *atomic)
 {
     if (unlikely(!atomic->host))
@@ -92,14 +117,19 @@ static void cmpxchg16b(struct soft_vcpu *v, uint64_t linear)
 {
     if (linear & 15)
         soft_gp(v, 0);
-    void *host = soft_write_ptr(v, linear, 16);
+    uint64_t code;
+    void *host = soft_atomic_ptr(v, linear, 16, &code);
     uint64_t low = v->r[X86_RAX], high = v->r[X86_RDX];
     bool same;
     if (likely(host != NULL)) {
+        if (unlikely(code != UINT64_MAX))
+            tell_code(v, code, 16);
         __asm__ volatile("lock cmpxchg16b %1"
                          : "=@ccz"(same), "+m"(*(unsigned __int128 *)host), "+a"(low), "+d"(high)
                          : "b"(v->r[X86_RBX]), "c"(v->r[X86_RCX])
                          : "memory");
+        if (unlikely(code != UINT64_MAX))
+            tell_written(v, code, 16);
     } else {
         soft_probe(v, linear, 16, ACC_WRITE);
         soft_split_take(v);

@@ -2,8 +2,8 @@
  * LOCKed read-modify-write as a loop over compare-and-swap on the host address, at the guest's own
  * width, so that it is atomic against other vCPUs and devices (Intel SDM vol. 3, 9.1).
  *
- * Where there is no host address (MMIO, a page with code, an operand across a page boundary) the
- * vCPUs take one lock instead; those are not atomic against plain stores.
+ * Where there is no host address (MMIO, an operand across a page boundary) the vCPUs take one lock
+ * instead; those are not atomic against plain stores.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -16,6 +16,7 @@ struct atomic {
     struct soft_vcpu *v;
     void *host; /* NULL: under the lock */
     uint64_t linear;
+    uint64_t code; /* the operand's gpa in a page with code, or UINT64_MAX */
     unsigned size;
 };
 

@@ -402,9 +402,11 @@ void soft_write(struct soft_vcpu *v, uint64_t linear, const void *bytes, unsigne
         soft_watch(v, linear, len, ACC_WRITE);
 }
 
-void *soft_write_ptr(struct soft_vcpu *v, uint64_t linear, unsigned size)
+/* NULL where there is none; *gpa then, unless it is UINT64_MAX, is what a page's walk came to. */
+static void *write_ptr(struct soft_vcpu *v, uint64_t linear, unsigned size, uint64_t *gpa)
 {
     struct soft_tlbe *e = &v->space->write[tlb_index(linear)];
+    *gpa = UINT64_MAX;
     soft_check_alignment(v, linear, size);
     if (likely((linear ^ e->tag) <= GUEST_PAGE_SIZE - size))
         return (void *)(uintptr_t)(linear + e->addend);
@@ -412,9 +414,30 @@ void *soft_write_ptr(struct soft_vcpu *v, uint64_t linear, unsigned size)
         soft_probe(v, linear, size, ACC_WRITE);
         return NULL;
     }
+    void *host = resolve(v, v->space, is_user(v), linear, ACC_WRITE, gpa);
+    if (likely(!v->watching) || !soft_watched_page(v, linear))
+        return host;
+    *gpa = UINT64_MAX;
+    return NULL;
+}
+
+void *soft_write_ptr(struct soft_vcpu *v, uint64_t linear, unsigned size)
+{
     uint64_t gpa;
-    void *host = resolve(v, v->space, is_user(v), linear, ACC_WRITE, &gpa);
-    return unlikely(v->watching) && soft_watched_page(v, linear) ? NULL : host;
+    return write_ptr(v, linear, size, &gpa);
+}
+
+void *soft_atomic_ptr(struct soft_vcpu *v, uint64_t linear, unsigned size, uint64_t *code)
+{
+    void *host = write_ptr(v, linear, size, code);
+    const struct soft_ram *ram = host ? NULL : soft_ram_find(v->vm->mem, *code);
+    if (likely(!ram) || ram->readonly) {
+        *code = UINT64_MAX;
+        return host;
+    }
+    if (unlikely(v->lockstep))
+        lockstep_device(v);
+    return soft_ram_host(ram, *code);
 }
 
 const uint8_t *soft_fetch_ptr(struct soft_vcpu *v, uint64_t linear, uint64_t *gpa)

@@ -5,11 +5,27 @@
  */
 #include <pthread.h>
 #include <sched.h>
+#include <stdio.h>
+#include <time.h>
 
+#include "base/clock.h"
 #include "block/job/parallel.h"
+
+#define LOOK_NS (4 * NSEC_PER_MSEC)
+
+struct run;
+
+struct worker {
+    struct run *run;
+    unsigned index;
+    pthread_t thread;
+    uint64_t looked, busy; /* ns: the last look at what this thread does with its time */
+};
 
 struct run {
     const struct job_parallel *job;
+    struct worker worker[JOB_WORKERS_MAX];
+    unsigned started; /* workers */
     unsigned slots;
     uint64_t next;            /* the first piece that nobody has looked at */
     uint64_t taken, finished; /* pieces that had work, in their order */
@@ -20,12 +36,6 @@ struct run {
     struct err *err;
     pthread_mutex_t lock;
     pthread_cond_t room;
-};
-
-struct worker {
-    struct run *run;
-    unsigned index;
-    pthread_t thread;
 };
 
 unsigned job_slots(unsigned workers)
@@ -81,19 +91,72 @@ static void finish_locked(struct run *run)
     run->finishing = false;
 }
 
+/* What this thread has run, and waited for a CPU, in ns. False: the kernel does not tell. */
+static bool busy_ns(uint64_t *ns)
+{
+    /* The run time there is as of the last tick. */
+    unsigned long long waited;
+    struct timespec ran;
+    FILE *file = fopen("/proc/thread-self/schedstat", "re");
+    if (!file)
+        return false;
+    bool known = fscanf(file, "%*u %llu", &waited) == 1;
+    fclose(file);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ran);
+    *ns = (uint64_t)ran.tv_sec * NSEC_PER_SEC + (uint64_t)ran.tv_nsec + waited;
+    return known;
+}
+
+/*
+ * Has this thread slept for most of the time since the last look, for a disk, a peer, a lock? Then
+ * another one may use its CPU. More threads than CPUs that do not sleep only get in each other's
+ * way.
+ */
+static bool sleeps(struct worker *worker)
+{
+    uint64_t now = clock_now_ns(), passed = now - worker->looked, busy;
+    if (passed < LOOK_NS)
+        return false;
+    bool known = busy_ns(&busy);
+    bool slept = !known || (busy - worker->busy) * 2 < passed;
+    worker->looked = now;
+    worker->busy = known ? busy : 0;
+    return slept;
+}
+
+static void *work(void *opaque);
+
+/* Under the lock, or before there are others. Where no more threads are to be had, those that are
+   there do the work. */
+static void start_workers(struct run *run, unsigned count)
+{
+    while (run->started < count) {
+        struct worker *worker = &run->worker[run->started];
+        *worker = (struct worker){.run = run, .index = run->started};
+        if (pthread_create(&worker->thread, NULL, work, worker))
+            return;
+        run->started++;
+    }
+}
+
 static void *work(void *opaque)
 {
     struct worker *worker = opaque;
     struct run *run = worker->run;
     const struct job_parallel *job = run->job;
     unsigned slot;
+    worker->looked = clock_now_ns();
+    busy_ns(&worker->busy);
     pthread_mutex_lock(&run->lock);
     while (take_locked(run, &slot)) {
         uint64_t piece = run->piece[slot];
         pthread_mutex_unlock(&run->lock);
         job->work(job->opaque, worker->index, slot, piece);
+        bool slept = sleeps(worker);
         pthread_mutex_lock(&run->lock);
         run->ready[slot] = true;
+        if (slept && !run->stop && run->next < job->pieces)
+            start_workers(run, MIN(job->workers, run->started + 1));
         finish_locked(run);
     }
     pthread_mutex_unlock(&run->lock);
@@ -102,20 +165,17 @@ static void *work(void *opaque)
 
 struct err *job_parallel_run(const struct job_parallel *job)
 {
-    struct run run = {.job = job, .slots = job_slots(job->workers)};
-    struct worker worker[JOB_WORKERS_MAX];
-    unsigned started = 1;
+    struct run run = {.job = job, .slots = job_slots(job->workers), .started = 1};
     pthread_mutex_init(&run.lock, NULL);
     pthread_cond_init(&run.room, NULL);
-    for (unsigned i = 0; i < job->workers; i++)
-        worker[i] = (struct worker){.run = &run, .index = i};
-    /* Where no more threads are to be had, those that are do the work. */
-    while (started < job->workers &&
-           !pthread_create(&worker[started].thread, NULL, work, &worker[started]))
-        started++;
-    work(&worker[0]);
-    for (unsigned i = 1; i < started; i++)
-        pthread_join(worker[i].thread, NULL);
+    run.worker[0] = (struct worker){.run = &run};
+    pthread_mutex_lock(&run.lock);
+    start_workers(&run, MIN(job->workers, job_default_workers()));
+    pthread_mutex_unlock(&run.lock);
+    work(&run.worker[0]);
+    /* Nobody starts another one any more: there are no pieces left. */
+    for (unsigned i = 1; i < run.started; i++)
+        pthread_join(run.worker[i].thread, NULL);
     pthread_cond_destroy(&run.room);
     pthread_mutex_destroy(&run.lock);
     return run.err;

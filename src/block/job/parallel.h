@@ -16,7 +16,7 @@
 #define JOB_PIECE MIB(1) /* a stretch that stays in a core's cache */
 
 struct job_parallel {
-    unsigned workers; /* 1 to JOB_WORKERS_MAX */
+    unsigned workers; /* at most; 1 to JOB_WORKERS_MAX */
     uint64_t pieces;
     void *opaque;
     /* The first piece from `piece` on that has work; `pieces`: none. One thread at a time, may be

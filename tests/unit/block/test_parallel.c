@@ -18,9 +18,9 @@
 #define PIECE_NS (3 * NSEC_PER_MSEC)
 
 struct record {
-    bool spins;            /* a piece needs a CPU; or it waits */
-    uint64_t last;         /* the piece at which it ends with an error */
-    uint64_t done;         /* results taken */
+    bool spins;    /* a piece needs a CPU; or it waits */
+    uint64_t last; /* the piece at which it ends with an error */
+    uint64_t done; /* results taken */
     uint64_t value[JOB_SLOTS_MAX];
     bool used[JOB_WORKERS_MAX];
 };

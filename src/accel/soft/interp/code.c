@@ -15,7 +15,8 @@
  *
  * Before a page's first line is marked, no vCPU may hold a write-TLB entry for it:
  * soft_mem.writable tells whether one might, and then the marker asks the others to drop theirs and
- * waits (rendezvous).
+ * waits (rendezvous). Meanwhile the line counts as unmarked for who wants to decode it as well: a
+ * write through such an entry drops nothing.
  *
  * Lock: code_lock for marks, exact bits and the rendezvous, inbox_lock for each inbox. A vCPU that
  * waits for code_lock keeps answering, so two that want it cannot block each other; whoever writes
@@ -148,19 +149,22 @@ static bool mark(struct soft_vcpu *v, uint64_t gpa, unsigned bytes, bool exactly
         return false;
     uint64_t mask = soft_line_mask(gpa & 0xfff, bytes);
     uint64_t old = __atomic_load_n(&mem->lines[index], __ATOMIC_ACQUIRE);
-    if (old && (old & mask) == mask && !(exactly && exact_of(mem, index)))
+    if (old && (old & mask) == mask && !(exactly && exact_of(mem, index)) &&
+        __atomic_load_n(&mem->marking, __ATOMIC_ACQUIRE) != index + 1)
         return false;
     take_code_lock(v);
+    __atomic_store_n(&mem->marking, index + 1, __ATOMIC_SEQ_CST);
     old = __atomic_fetch_or(&mem->lines[index], mask, __ATOMIC_SEQ_CST);
     if (!old) {
+        uint64_t bit = 1ull << (index % 64);
         gmem_code_mark(v->vm->gmem, gpa & ~0xfffull, true);
         atomic_thread_fence(memory_order_seq_cst);
-        if (bitmap_test_atomic(mem->writable, index)) {
+        /* Cleared first: who gets an entry from now on, because a write has dropped the page's code
+           again, keeps its bit. */
+        if (__atomic_fetch_and(&mem->writable[index / 64], ~bit, __ATOMIC_SEQ_CST) & bit)
             rendezvous(v, gpa & ~0xfffull);
-            __atomic_fetch_and(&mem->writable[index / 64], ~(1ull << (index % 64)),
-                               __ATOMIC_SEQ_CST);
-        }
     }
+    __atomic_store_n(&mem->marking, 0, __ATOMIC_RELEASE);
     bool fresh = (old & mask) != mask;
     struct soft_exact *exact = exactly ? exact_of(mem, index) : NULL;
     if (exact)
@@ -211,8 +215,8 @@ void soft_code_written(struct soft_vm *vm, struct soft_vcpu *v, uint64_t gpa, un
     if (loss == LOSE_PAGE) {
         /* All blocks of the page go, so its lines are free again; a vCPU that decodes more of it at
            this moment loses that too and starts over. */
+        gmem_code_mark(vm->gmem, page, false); /* first: who finds no lines marks it again */
         __atomic_store_n(&vm->mem->lines[index], 0, __ATOMIC_SEQ_CST);
-        gmem_code_mark(vm->gmem, page, false);
         exact_restart(vm, index);
     }
     for (unsigned i = 0; i < vm->vcpu_count; i++) {

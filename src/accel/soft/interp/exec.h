@@ -149,6 +149,7 @@ struct soft_mem {
     uint64_t pages;
     uint64_t *lines;    /* a word a page: the 64-byte lines that hold decoded code on any vCPU */
     uint64_t *writable; /* a bit a page: some vCPU may have it in a write TLB */
+    uint64_t marking;   /* index + 1 of the page that gets its first mark; 0: none */
     uint8_t *drops;     /* a page: how often a write has dropped its blocks; stops at 255 */
     struct soft_exact *exact; /* see code.c */
 };

@@ -69,10 +69,12 @@ def measure(command, cwd):
     return spent, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 
+OVER = 'bench -w %s -f qcow2 -c 8000 -d 32 -s 4096 -S 69632 {out}'
 LUKS = 'driver=luks,key-secret=s,file.filename=disk.luks'
 # A row: what is measured, the ratio that it needs, words of a call; {out} is the program's own file,
-# which the words of a third part make first, always by qemu-img. Steps that do not divide the disk
-# make a bench's order as good as random.
+# which the words of a third part make first, by qemu-img, or with a fourth part each by the program that
+# is measured, `tenon image` for Tenon. Steps that do not divide the disk make a bench's order as good as
+# random.
 ROWS = {
     'raw to qcow2, zlib': (5, 'convert -c -f raw -O qcow2 disk.raw {out}'),
     'raw to qcow2, zstd': (2, 'convert -c -f raw -O qcow2 -o compression_type=zstd disk.raw {out}'),
@@ -88,10 +90,14 @@ ROWS = {
     'raw to qcow2': (0.95, 'convert -f raw -O qcow2 disk.raw {out}'),
     '4 KiB writes that allocate': (2, 'bench -w -f qcow2 -c 20000 -d 32 -s 4096 -S 69632 {out}',
                                    'create -q -f qcow2 {out} 16G'),
-    '4 KiB writes over a backing file': (2.5, 'bench -w -f qcow2 -c 8000 -d 32 -s 4096 -S 69632 {out}',
-                                         'create -q -f qcow2 -b disk.raw -F raw {out}'),
-    'the same with -t unsafe': (2.5, 'bench -w -t unsafe -f qcow2 -c 8000 -d 32 -s 4096 -S 69632 {out}',
-                                'create -q -f qcow2 -b disk.raw -F raw {out}'),
+    '4 KiB writes over a backing file': (2.5, OVER % '', 'create -q -f qcow2 -b disk.raw -F raw {out}', 'own'),
+    'the same, both without extended L2 entries': (2.5, OVER % '', 'create -q -f qcow2 -b disk.raw -F raw {out}'),
+    'the same, both without them, -t unsafe': (2.5, OVER % '-t unsafe',
+                                               'create -q -f qcow2 -b disk.raw -F raw {out}'),
+    'the same, both with them': (2.5, OVER % '',
+                                 'create -q -f qcow2 -o extended_l2=on -b disk.raw -F raw {out}'),
+    'the same, both with them, -t unsafe': (2.5, OVER % '-t unsafe',
+                                            'create -q -f qcow2 -o extended_l2=on -b disk.raw -F raw {out}'),
     '4 KiB random reads of raw': (0.95, 'bench -f raw -c 200000 -d 32 -s 4096 -S 33558528 disk.raw'),
     '4 KiB random writes of raw': (0.95, 'bench -w -f raw -c 100000 -d 32 -s 4096 -S 33558528 {out}',
                                    'convert -f raw -O raw disk.raw {out}'),
@@ -128,14 +134,15 @@ def contenders(args, folder):
 def once(program, folder, text, out, make):
     """One run; its figures and the bytes that it wrote, and nothing is left of it."""
     if make:
-        measure(words(['qemu-img'], make, out.name), folder)
+        maker, made = make
+        measure(words(maker, made, out.name), folder)
     figures = measure(words(program, text, out.name), folder)
     size = out.stat().st_blocks * 512 if out.exists() else 0
     out.unlink(missing_ok=True)
     return figures, size
 
 
-def row(programs, folder, text, rounds, make=None):
+def row(programs, folder, text, rounds, makes):
     """{name: (median seconds, CPU seconds, MiB; bytes written)}, in turn, and the rounds made."""
     figures, sizes = {name: [] for name in programs}, {}
     begin = time.monotonic()
@@ -146,9 +153,9 @@ def row(programs, folder, text, rounds, make=None):
         for name, program in programs.items():
             out = folder / ('out-' + name)
             out.unlink(missing_ok=True)
-            result, sizes[name] = once(program, folder, text, out, make)
+            result, sizes[name] = once(program, folder, text, out, makes.get(name))
             if result[0] < WARM_SECONDS:
-                result, sizes[name] = once(program, folder, text, out, make)
+                result, sizes[name] = once(program, folder, text, out, makes.get(name))
             figures[name].append(result)
     return {name: (*(statistics.median(column) for column in zip(*each)), sizes[name])
             for name, each in figures.items()}, rounds
@@ -171,7 +178,11 @@ def image(args, _):
           'size to QEMU\'s | Tenon MiB | rounds |')
     print('|---|---|---|---|---|---|---|---|---|---|---|')
     for title, (need, text, *make) in rows.items():
-        found, rounds = row(programs, folder, text, args.rounds or 3, *make)
+        makes = {}
+        for name, program in programs.items() if make else ():
+            own = program if name != 'Tenon' else [str(args.tenon), 'image']
+            makes[name] = (own if len(make) > 1 else ['qemu-img'], make[0])
+        found, rounds = row(programs, folder, text, args.rounds or 3, makes)
         ours = found.pop('Tenon')
         rival = [min(column) for column in zip(*found.values())]
         print('| %s | %gx | %.2f | %.2f | %.2fx | %.2f | %.2f | %.2fx | %s | %.0f | %d |' % (

@@ -134,6 +134,9 @@ const struct block_driver *image_driver_at(unsigned index);
 const char *image_driver_name(const struct block_driver *driver);
 /* Which driver recognises the file: never NULL when no error; raw if none does. */
 struct err *image_probe(struct image *file, const struct block_driver **driver);
+/* The layout of a new qcow2 image with a backing image, if `create` has no options: with extended
+   L2 entries (QEMU reads them since 5.2) a small write copies nothing of the backing image. */
+void image_overlay_layout(const struct block_driver *driver, struct image_create *create);
 /* Writes an empty image into an empty `file`. */
 struct err *image_create(struct image *file, const struct block_driver *driver,
                          const struct image_create *create);

@@ -156,9 +156,11 @@ struct err *run_image_overlay(struct run *run)
         return err_errno(errno, "cannot keep the overlay '%s'", run->overlay_path);
     }
     TRY(image_open_fd(fd, IMAGE_OPEN_WRITABLE | IMAGE_OPEN_SCRATCH, &file));
-    const struct image_create create = {
+    struct image_create create = {
         .size = run->image_size, .backing_name = backing, .backing_format = disk->format};
-    struct err *err = image_create(file, image_driver_find("qcow2"), &create);
+    const struct block_driver *driver = image_driver_find("qcow2");
+    image_overlay_layout(driver, &create);
+    struct err *err = image_create(file, driver, &create);
     int closed = image_close(file);
     TRY(err_wrap(err, "overlay '%s'", run->overlay_path));
     if (closed)

@@ -179,6 +179,7 @@ struct err *pool_create(const struct pool *pool, const struct pool_image *image)
                       format);
     if (image->backing)
         TRY(look_at_backing(pool, image->backing, &create));
+    image_overlay_layout(driver, &create);
     if (!create.size)
         return err_of(ERR_USAGE, "size: an image needs one");
     return write_image(pool, image->name, driver, &create);

@@ -3,6 +3,7 @@ qcow2 with extended L2 entries (subclusters), in both directions with QEMU.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
+import json
 import random
 
 import pytest
@@ -61,3 +62,24 @@ def test_pieces_in_turn(images):
     images.tenon('create', '-f', 'qcow2', '-o', 'extended_l2=on', '-b', 'base.raw', '-F', 'raw', 'c.qcow2')
     images.tenon('bench', '-q', '-w', '-f', 'qcow2', '-c', '1', '-d', '1', '-s', '4096', '-o', '102400', 'c.qcow2')
     assert images.qemu('map', '--output=json', 'c.qcow2').stdout == extents
+
+
+def test_overlays_have_them(images):
+    """Unless somebody chooses a layout, or calls the program qemu-img."""
+    def extended(*options, program=images.tenon):
+        program('create', '-f', 'qcow2', '-b', 'base.raw', '-F', 'raw', *options, 'over.qcow2')
+        told = images.qemu('info', '--output=json', 'over.qcow2').stdout
+        images.sound('over.qcow2')
+        images.same('base.raw', 'over.qcow2')
+        images.path('over.qcow2').unlink()
+        return json.loads(told)['format-specific']['data']['extended-l2']
+
+    def as_qemu_img(*words):
+        images.path('qemu-img').symlink_to(images.tenon_program())
+        images.call(images.path('qemu-img'), *words)
+    images.mixed('base.raw', MIB)
+    assert extended()
+    assert not extended('-o', 'cluster_size=64k') and not extended('-o', 'extended_l2=off')
+    assert not extended(program=as_qemu_img)
+    images.tenon('create', '-f', 'qcow2', 'alone.qcow2', '1M')
+    assert not images.info('alone.qcow2')['format-specific']['data']['extended-l2']

@@ -287,6 +287,15 @@ int image_close(struct image *image)
     return result ? result : below;
 }
 
+void image_overlay_layout(const struct block_driver *driver, struct image_create *create)
+{
+    static const struct image_option option = {"extended_l2", "on"};
+    if (!create->backing_name || create->option_count || driver != image_driver_find("qcow2"))
+        return;
+    create->option = &option;
+    create->option_count = 1;
+}
+
 struct err *image_create(struct image *file, const struct block_driver *driver,
                          const struct image_create *create)
 {

@@ -121,6 +121,8 @@ struct err *image_create_run(const struct image_args *given, int *status)
     create.option_count = args.option_count;
     create.backing_name = args.backing;
     create.backing_format = args.backing_format;
+    if (!args.qemu)
+        image_overlay_layout(driver, &create);
     TRY(create_at(&args, driver, &create));
     if (!args.quiet)
         say_created(&args, image_driver_name(driver), &create);

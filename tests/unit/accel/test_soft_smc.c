@@ -101,6 +101,18 @@ GUEST(neighbours, "    jmp 1f\n"
                   "8:  .long 0\n"
                   "9:\n");
 
+/* Calls a page-table entry, and again when a walk has made its ADD an AND by the accessed bit. */
+GUEST(tables, "1:  mov $0xff00, %eax\n"
+              "    call *%r8\n"
+              "    dec %ecx\n"
+              "    jnz 1b\n"
+              "    mov %rax, %rbx\n"
+              "    mov (%rdi), %edx\n"
+              "    mov $0xff00, %eax\n"
+              "    call *%r8\n"
+              "    shl $32, %rax\n"
+              "    or %rax, %rbx\n");
+
 /* Shows what its function returns at r8, until that is 255. */
 GUEST(watcher, "1:  call 2f\n"
                "    mov %eax, (%r8)\n"
@@ -209,6 +221,17 @@ static void test_neighbours(void **state)
     rig_free(rig);
 }
 
+static void test_tables(void **state)
+{
+    /* add $0x3000, %eax; add %al, %al; nop, and FRAME_A's entry: present, for users, NX. */
+    static const uint8_t code[] = {0x05, 0x00, 0x30, 0x00, 0x00, 0x00, 0xc0, 0x90, 0xc3};
+    for (unsigned i = 0; i < ARRAY_SIZE(modes); i++) {
+        struct rig *rig = prepare(tables, tables_end, modes[i]);
+        memcpy(rig->ram + WINDOW_TABLE, code, sizeof(code));
+        finish(rig, 0x300000012f00);
+    }
+}
+
 /* ---- a device writes while the guest runs ---- */
 
 static void *device(void *opaque)
@@ -254,6 +277,7 @@ int main(void)
         cmocka_unit_test(test_patches), cmocka_unit_test(test_flips),
         cmocka_unit_test(test_aliases), cmocka_unit_test(test_turns),
         cmocka_unit_test(test_device),  cmocka_unit_test(test_neighbours),
+        cmocka_unit_test(test_tables),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -68,7 +68,7 @@ struct lockstep {
     unsigned filled_count;
     const uint8_t *marked[MARKED_MAX]; /* page tables in which walks of this window set bits */
     unsigned marked_count;             /* above MARKED_MAX: more than that */
-    bool reads_marked;                 /* the shadow used one of them as data */
+    bool reads_marked;                 /* the shadow used one of them, as data or code */
     struct insn decoded[DECODED];
     uint64_t recent_rip[RECENT], steps; /* where the shadow's last instructions were */
     uint32_t undefined;                 /* flags that mean nothing at this point of the shadow */
@@ -294,6 +294,8 @@ static const struct insn *fetch(struct soft_vcpu *v)
     if ((v->rip & 0xfff) + INSN_MAX <= GUEST_PAGE_SIZE) {
         uint64_t gpa;
         const uint8_t *at = soft_fetch_ptr(v, v->rip, &gpa);
+        if (at)
+            lockstep_uses(v, at); /* a table as code */
         if (at && insn->len && !memcmp(at, insn->raw, insn->len))
             return insn;
     }

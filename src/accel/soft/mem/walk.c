@@ -78,20 +78,26 @@ static bool allowed(const struct walker *w)
 }
 
 /* Sets bits in an entry that must still read `old`; false to start the walk again. */
-static bool set_bits(struct soft_vcpu *v, void *at, uint64_t old, uint64_t bits, unsigned size)
+static bool set_bits(struct soft_vcpu *v, void *at, uint64_t gpa, uint64_t old, uint64_t bits,
+                     unsigned size)
 {
+    uint64_t expected = old;
+    uint32_t expected_32 = old;
+    bool done;
     if ((old & bits) == bits)
         return true;
     if (unlikely(v->lockstep))
         lockstep_marked(v, at);
-    if (size == 8) {
-        uint64_t expected = old;
-        return __atomic_compare_exchange_n((uint64_t *)at, &expected, old | bits, false,
+    if (size == 8)
+        done = __atomic_compare_exchange_n((uint64_t *)at, &expected, old | bits, false,
                                            __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
-    }
-    uint32_t expected = old;
-    return __atomic_compare_exchange_n((uint32_t *)at, &expected, (uint32_t)(old | bits), false,
-                                       __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+    else
+        done = __atomic_compare_exchange_n((uint32_t *)at, &expected_32, (uint32_t)(old | bits),
+                                           false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+    /* Should somebody run the table: as a device's write, for a block may be in the making. */
+    if (done)
+        soft_code_written(v->vm, NULL, gpa, size);
+    return done;
 }
 
 static uint64_t load_entry(const void *at, unsigned size)
@@ -117,7 +123,8 @@ static bool walk_levels(struct walker *w, uint64_t table, unsigned levels, unsig
         uint64_t index = w->linear >> shift & ((1u << index_bits) - 1);
         if (pae3 && level == 3)
             index &= 3;
-        void *at = entry_ptr(v, table + index * entry_size);
+        uint64_t entry_gpa = table + index * entry_size;
+        void *at = entry_ptr(v, entry_gpa);
         uint64_t entry = at ? load_entry(at, entry_size) : 0;
         if (!(entry & PTE_P))
             return page_fault(w, 0);
@@ -132,7 +139,7 @@ static bool walk_levels(struct walker *w, uint64_t table, unsigned levels, unsig
         if (large && level == 4)
             return page_fault(w, PF_P | PF_RSVD);
         if (level > 1 && !large) {
-            if (!pdpte && !set_bits(v, at, entry, PTE_A, entry_size))
+            if (!pdpte && !set_bits(v, at, entry_gpa, entry, PTE_A, entry_size))
                 return false;
             table = entry & (entry_size == 8 ? 0x000ffffffffff000ull : 0xfffff000ull);
             continue;
@@ -149,7 +156,7 @@ static bool walk_levels(struct walker *w, uint64_t table, unsigned levels, unsig
         if (!allowed(w))
             return page_fault(w, PF_P);
         bool dirty = w->access == ACC_WRITE;
-        if (!set_bits(v, at, entry, PTE_A | (dirty ? PTE_D : 0), entry_size))
+        if (!set_bits(v, at, entry_gpa, entry, PTE_A | (dirty ? PTE_D : 0), entry_size))
             return false;
         result->gpa = frame | (w->linear & (size - 1));
         result->page_size = size;

@@ -94,8 +94,7 @@ static void finish_locked(struct run *run)
 /* What this thread has run, and waited for a CPU, in ns. False: the kernel does not tell. */
 static bool busy_ns(uint64_t *ns)
 {
-    /* The run time there is as of the last tick. */
-    unsigned long long waited;
+    unsigned long long waited; /* the run time beside it is as of the last tick */
     struct timespec ran;
     FILE *file = fopen("/proc/thread-self/schedstat", "re");
     if (!file)
@@ -126,8 +125,7 @@ static bool sleeps(struct worker *worker)
 
 static void *work(void *opaque);
 
-/* Under the lock, or before there are others. Where no more threads are to be had, those that are
-   there do the work. */
+/* Under the lock. Where no more threads are to be had, those that are there do the work. */
 static void start_workers(struct run *run, unsigned count)
 {
     while (run->started < count) {

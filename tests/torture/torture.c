@@ -29,6 +29,7 @@
 
 struct torture {
     struct rig *rig;
+    const char *modes;
     uint64_t state; /* of the random numbers */
     uint8_t *canary[2];
     pthread_t kicker;
@@ -276,7 +277,9 @@ static void *kick(void *opaque)
         same = now == seen ? same + 1 : 0;
         seen = now;
         if (same > STUCK_S * 1000 / KICK_MS) {
-            printf("FAILED: round %llu does not end\n", (unsigned long long)now);
+            printf("FAILED: round %llu (%s) does not end\n", (unsigned long long)now,
+                   t->modes ? t->modes : "no modes");
+            fflush(stdout);
             abort();
         }
     }
@@ -285,6 +288,7 @@ static void *kick(void *opaque)
 
 static void open_vm(struct torture *t, const char *modes)
 {
+    t->modes = modes;
     t->rig = rig_new_modes(modes);
     map_canaries(t);
     atomic_store(&t->stop, false);

@@ -101,6 +101,18 @@ GUEST(neighbours, "    jmp 1f\n"
                   "8:  .long 0\n"
                   "9:\n");
 
+/* Adds across the boundary to a page whose function it calls. */
+GUEST(astride, "1:  mov $0x304010, %eax\n"
+               "    call *%rax\n"
+               "    add %rax, %rbx\n"
+               "    mov $0x303ffe, %esi\n"
+               "    lock incl (%rsi)\n"
+               "    mov $1, %eax\n"
+               "    lock xadd %eax, (%rsi)\n"
+               "    mov %eax, %edx\n"
+               "    dec %ecx\n"
+               "    jnz 1b\n");
+
 /* Calls a page-table entry, and again when a walk has made its ADD an AND by the accessed bit. */
 GUEST(tables, "1:  mov $0xff00, %eax\n"
               "    call *%r8\n"
@@ -232,6 +244,18 @@ static void test_tables(void **state)
     }
 }
 
+static void test_astride(void **state)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(modes); i++) {
+        struct rig *rig = prepare(astride, astride_end, modes[i]);
+        assert_int_equal(FRAME_B + 0x10, 0x304010);
+        assert_int_equal(rig_run(rig), VM_EXIT_KICKED);
+        assert_int_equal(rig->v->r[X86_RBX], 1000 * ROUNDS);
+        assert_int_equal(rig->v->r[X86_RDX], 2 * ROUNDS - 1);
+        rig_free(rig);
+    }
+}
+
 /* ---- a device writes while the guest runs ---- */
 
 static void *device(void *opaque)
@@ -277,7 +301,7 @@ int main(void)
         cmocka_unit_test(test_patches), cmocka_unit_test(test_flips),
         cmocka_unit_test(test_aliases), cmocka_unit_test(test_turns),
         cmocka_unit_test(test_device),  cmocka_unit_test(test_neighbours),
-        cmocka_unit_test(test_tables),
+        cmocka_unit_test(test_tables),  cmocka_unit_test(test_astride),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

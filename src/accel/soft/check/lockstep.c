@@ -13,6 +13,7 @@
 #include "accel/soft/check/stale.h"
 #include "accel/soft/check/undefined.h"
 #include "accel/soft/interp/ops.h"
+#include "accel/soft/mem/atomic.h"
 #include "accel/soft/mem/site.h"
 #include "accel/soft/mem/tlb.h"
 #include "accel/soft/simd/simd.h"
@@ -389,6 +390,7 @@ static bool run_shadow(struct soft_vcpu *v, uint64_t count)
                  "the interpreter raised vector %d, error %#x at %#llx, cr2 %#llx", v->raised,
                  v->raised_error, (unsigned long long)v->rip, (unsigned long long)v->cr2);
     }
+    soft_split_drop(v); /* should it have ended within an atomic */
     memcpy(&v->unwind, &outer, sizeof(outer));
     return !why;
 }

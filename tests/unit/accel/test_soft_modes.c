@@ -4,7 +4,9 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
+#include <pthread.h>
 #include <string.h>
+#include <time.h>
 
 #include "accel/soft/interp/block.h"
 #include "accel/soft/xlate/xlate.h"
@@ -232,6 +234,32 @@ static void refused(const char *text)
     err_free(err);
 }
 
+static void *kick_late(void *opaque)
+{
+    nanosleep(&(struct timespec){.tv_sec = 1}, NULL);
+    accel_soft.vcpu_kick(((struct rig *)opaque)->vcpu);
+    return NULL;
+}
+
+/* What translated code does in a second takes the interpreter minutes, for which nobody waits. */
+static void test_lockstep_ends(void **state)
+{
+    static const uint8_t code[] = {0xff, 0xc0, 0xeb, 0xfc}; /* 1: inc %eax; jmp 1b */
+    struct rig *rig = rig_new_modes("lockstep,xlate-after=1");
+    struct timespec began, used;
+    pthread_t thread;
+    (void)state;
+    memcpy(rig->ram + CODE, code, sizeof(code));
+    rig->v->rip = CODE;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &began);
+    assert_int_equal(pthread_create(&thread, NULL, kick_late, rig), 0);
+    assert_int_equal(rig_run(rig), VM_EXIT_KICKED);
+    pthread_join(thread, NULL);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+    assert_in_range(used.tv_sec - began.tv_sec, 0, 10); /* 30 s and more if it is waited for */
+    rig_free(rig);
+}
+
 static void test_words(void **state)
 {
     struct soft_modes modes;
@@ -249,13 +277,10 @@ static void test_words(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_modes_agree),
-        cmocka_unit_test(test_lockstep_sees),
-        cmocka_unit_test(test_lockstep_new_code),
-        cmocka_unit_test(test_lockstep_accessed),
-        cmocka_unit_test(test_lockstep_forgets),
-        cmocka_unit_test(test_lockstep_stale),
-        cmocka_unit_test(test_words),
+        cmocka_unit_test(test_modes_agree),       cmocka_unit_test(test_lockstep_sees),
+        cmocka_unit_test(test_lockstep_new_code), cmocka_unit_test(test_lockstep_accessed),
+        cmocka_unit_test(test_lockstep_forgets),  cmocka_unit_test(test_lockstep_stale),
+        cmocka_unit_test(test_lockstep_ends),     cmocka_unit_test(test_words),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

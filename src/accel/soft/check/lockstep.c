@@ -18,6 +18,7 @@
 #include "accel/soft/mem/tlb.h"
 #include "accel/soft/simd/simd.h"
 #include "accel/soft/xlate/xlate.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "gmem/gmem.h"
 
@@ -31,6 +32,7 @@
 #define MARKED_MAX 16u
 #define DEVICE_MS 10 /* a device has told of its bytes by then (gmem_writes) */
 #define BORROW_MS 1000
+#define PATIENCE_NS (2 * NSEC_PER_SEC)
 
 enum phase { PHASE_OFF, PHASE_NATIVE, PHASE_SHADOW };
 
@@ -73,7 +75,8 @@ struct lockstep {
     struct insn decoded[DECODED];
     uint64_t recent_rip[RECENT], steps; /* where the shadow's last instructions were */
     uint32_t undefined;                 /* flags that mean nothing at this point of the shadow */
-    bool unsure; /* the guest went by something undefined: the two may differ from here on */
+    bool unsure;  /* the guest went by something undefined: the two may differ from here on */
+    bool unended; /* the shadow gave up, for somebody waits */
     const uint8_t *pushed; /* eight bytes that may differ: see find_pushed */
     char why[512];
 };
@@ -372,19 +375,29 @@ static void find_pushed(struct soft_vcpu *v)
     memcpy(&v->unwind, &outer, sizeof(outer));
 }
 
-/* False when it raised or strayed; `why` says so. */
+/* Does somebody wait for the vCPU, and has for long? A shadow takes minutes for what it does in a
+   second. */
+static bool keeps_waiting(const struct soft_vcpu *v, uint64_t since)
+{
+    return atomic_load(&v->events) && clock_now_ns() - since > PATIENCE_NS;
+}
+
+/* False when it raised or strayed; `why` says so. Or when it gave up. */
 static bool run_shadow(struct soft_vcpu *v, uint64_t count)
 {
     struct lockstep *lockstep = v->lockstep;
     jmp_buf outer;
     memcpy(&outer, &v->unwind, sizeof(outer));
     lockstep->undefined = 0;
-    lockstep->unsure = false;
+    lockstep->unsure = lockstep->unended = false;
     lockstep->steps = 0;
+    uint64_t began = clock_now_ns();
     int why = setjmp(v->unwind);
     if (!why) {
-        for (uint64_t i = 0; i < count; i++)
+        for (uint64_t i = 0; i < count && !lockstep->unended; i++) {
             shadow_step(v);
+            lockstep->unended = i % 4096 == 4095 && keeps_waiting(v, began);
+        }
     } else if (why == 1) {
         snprintf(lockstep->why, sizeof(lockstep->why),
                  "the interpreter raised vector %d, error %#x at %#llx, cr2 %#llx", v->raised,
@@ -392,7 +405,7 @@ static bool run_shadow(struct soft_vcpu *v, uint64_t count)
     }
     soft_split_drop(v); /* should it have ended within an atomic */
     memcpy(&v->unwind, &outer, sizeof(outer));
-    return !why;
+    return !why && !lockstep->unended;
 }
 
 /* ---- comparison ---- */
@@ -554,7 +567,7 @@ static bool device_wrote(const struct soft_vcpu *v)
 static bool excused(const struct soft_vcpu *v)
 {
     const struct lockstep *lockstep = v->lockstep;
-    if (lockstep->full || lockstep->unsure || lockstep->reads_marked)
+    if (lockstep->full || lockstep->unsure || lockstep->unended || lockstep->reads_marked)
         return true;
     if (!device_wrote(v))
         return false;

@@ -69,8 +69,15 @@ def measure(command, cwd):
     return spent, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 
-OVER = 'bench -w %s -f qcow2 -c 8000 -d 32 -s 4096 -S 69632 {out}'
 LUKS = 'driver=luks,key-secret=s,file.filename=disk.luks'
+
+
+def over(layout='', mode='', *own):
+    """A row of 4 KiB writes, each into a cluster of its own, over a backing file."""
+    return (2.5, 'bench -w %s -f qcow2 -c 8000 -d 32 -s 4096 -S 69632 {out}' % mode,
+            'create -q -f qcow2 %s -b disk.raw -F raw {out}' % layout, *own)
+
+
 # A row: what is measured, the ratio that it needs, words of a call; {out} is the program's own file,
 # which the words of a third part make first, by qemu-img, or with a fourth part each by the program that
 # is measured, `tenon image` for Tenon. Steps that do not divide the disk make a bench's order as good as
@@ -90,14 +97,11 @@ ROWS = {
     'raw to qcow2': (0.95, 'convert -f raw -O qcow2 disk.raw {out}'),
     '4 KiB writes that allocate': (2, 'bench -w -f qcow2 -c 20000 -d 32 -s 4096 -S 69632 {out}',
                                    'create -q -f qcow2 {out} 16G'),
-    '4 KiB writes over a backing file': (2.5, OVER % '', 'create -q -f qcow2 -b disk.raw -F raw {out}', 'own'),
-    'the same, both without extended L2 entries': (2.5, OVER % '', 'create -q -f qcow2 -b disk.raw -F raw {out}'),
-    'the same, both without them, -t unsafe': (2.5, OVER % '-t unsafe',
-                                               'create -q -f qcow2 -b disk.raw -F raw {out}'),
-    'the same, both with them': (2.5, OVER % '',
-                                 'create -q -f qcow2 -o extended_l2=on -b disk.raw -F raw {out}'),
-    'the same, both with them, -t unsafe': (2.5, OVER % '-t unsafe',
-                                            'create -q -f qcow2 -o extended_l2=on -b disk.raw -F raw {out}'),
+    '4 KiB writes over a backing file': over('', '', 'own'),
+    'the same, both without extended L2 entries': over(),
+    'the same, both without them, -t unsafe': over(mode='-t unsafe'),
+    'the same, both with them': over('-o extended_l2=on'),
+    'the same, both with them, -t unsafe': over('-o extended_l2=on', '-t unsafe'),
     '4 KiB random reads of raw': (0.95, 'bench -f raw -c 200000 -d 32 -s 4096 -S 33558528 disk.raw'),
     '4 KiB random writes of raw': (0.95, 'bench -w -f raw -c 100000 -d 32 -s 4096 -S 33558528 {out}',
                                    'convert -f raw -O raw disk.raw {out}'),
@@ -153,9 +157,10 @@ def row(programs, folder, text, rounds, makes):
         for name, program in programs.items():
             out = folder / ('out-' + name)
             out.unlink(missing_ok=True)
-            result, sizes[name] = once(program, folder, text, out, makes.get(name))
+            make = makes.get(name)
+            result, sizes[name] = once(program, folder, text, out, make)
             if result[0] < WARM_SECONDS:
-                result, sizes[name] = once(program, folder, text, out, makes.get(name))
+                result, sizes[name] = once(program, folder, text, out, make)
             figures[name].append(result)
     return {name: (*(statistics.median(column) for column in zip(*each)), sizes[name])
             for name, each in figures.items()}, rounds

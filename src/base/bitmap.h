@@ -38,6 +38,13 @@ static inline void bitmap_clear_atomic(uint64_t *map, uint64_t bit)
     __atomic_fetch_and(&map[bit / 64], ~(1ull << bit % 64), __ATOMIC_RELEASE);
 }
 
+/* Clears it, in one order with all that is sequentially consistent; was it set? */
+static inline bool bitmap_take_atomic(uint64_t *map, uint64_t bit)
+{
+    uint64_t mask = 1ull << (bit % 64);
+    return __atomic_fetch_and(&map[bit / 64], ~mask, __ATOMIC_SEQ_CST) & mask;
+}
+
 static inline bool bitmap_test_atomic(const uint64_t *map, uint64_t bit)
 {
     return __atomic_load_n(&map[bit / 64], __ATOMIC_ACQUIRE) >> (bit % 64) & 1;

@@ -13,6 +13,8 @@
 
 /* Nanoseconds of CLOCK_MONOTONIC: arbitrary start, never steps. */
 uint64_t clock_now_ns(void);
+/* Nanoseconds that the calling thread has run. */
+uint64_t clock_thread_ns(void);
 /* Nanoseconds since 1970 of CLOCK_REALTIME. */
 uint64_t clock_wall_ns(void);
 /* The same as RFC 3339 text in UTC, with milliseconds. */

@@ -59,7 +59,7 @@ void gmem_code_mark(struct gmem *gmem, uint64_t gpa, bool holds_code)
     if (holds_code)
         bitmap_set_atomic(region->code, page);
     else
-        __atomic_fetch_and(&region->code[page / 64], ~(1ull << (page % 64)), __ATOMIC_RELEASE);
+        bitmap_clear_atomic(region->code, page);
 }
 
 static bool any_code(struct gmem *gmem, uint64_t gpa, uint64_t len)

@@ -13,12 +13,12 @@
 #include <linux/futex.h>
 #include <stdio.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "accel/soft/interp/ops.h"
 #include "accel/soft/mem/atomic.h"
 #include "accel/soft/system/segment.h"
+#include "base/clock.h"
 #include "base/log.h"
 
 static void futex_wait(_Atomic uint32_t *word, uint32_t value)
@@ -292,8 +292,6 @@ void soft_vcpu_run(struct accel_vcpu *vcpu, struct vm_exit *exit)
 out:
     soft_mxcsr_leave(v);
     v->stats.exits++;
-    struct timespec used;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
-    v->stats.cpu_ns = (uint64_t)used.tv_sec * 1000000000 + (uint64_t)used.tv_nsec;
+    v->stats.cpu_ns = clock_thread_ns();
     atomic_store(&v->running, 0);
 }

@@ -6,7 +6,6 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "block/job/parallel.h"
@@ -95,15 +94,20 @@ static void finish_locked(struct run *run)
 static bool busy_ns(uint64_t *ns)
 {
     unsigned long long waited; /* the run time beside it is as of the last tick */
-    struct timespec ran;
     FILE *file = fopen("/proc/thread-self/schedstat", "re");
     if (!file)
         return false;
     bool known = fscanf(file, "%*u %llu", &waited) == 1;
     fclose(file);
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ran);
-    *ns = (uint64_t)ran.tv_sec * NSEC_PER_SEC + (uint64_t)ran.tv_nsec + waited;
+    if (known)
+        *ns = clock_thread_ns() + waited;
     return known;
+}
+
+/* Could more threads be had? */
+static bool may_grow(const struct run *run)
+{
+    return __atomic_load_n(&run->started, __ATOMIC_RELAXED) < run->job->workers;
 }
 
 /*
@@ -114,7 +118,7 @@ static bool busy_ns(uint64_t *ns)
 static bool sleeps(struct worker *worker)
 {
     uint64_t now = clock_now_ns(), passed = now - worker->looked, busy;
-    if (passed < LOOK_NS)
+    if (passed < LOOK_NS || !may_grow(worker->run))
         return false;
     bool known = busy_ns(&busy);
     bool slept = !known || (busy - worker->busy) * 2 < passed;
@@ -133,7 +137,7 @@ static void start_workers(struct run *run, unsigned count)
         *worker = (struct worker){.run = run, .index = run->started};
         if (pthread_create(&worker->thread, NULL, work, worker))
             return;
-        run->started++;
+        __atomic_store_n(&run->started, run->started + 1, __ATOMIC_RELAXED);
     }
 }
 
@@ -144,7 +148,8 @@ static void *work(void *opaque)
     const struct job_parallel *job = run->job;
     unsigned slot;
     worker->looked = clock_now_ns();
-    busy_ns(&worker->busy);
+    if (may_grow(run))
+        busy_ns(&worker->busy);
     pthread_mutex_lock(&run->lock);
     while (take_locked(run, &slot)) {
         uint64_t piece = run->piece[slot];

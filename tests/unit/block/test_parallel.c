@@ -25,23 +25,16 @@ struct record {
     bool used[JOB_WORKERS_MAX];
 };
 
-static uint64_t thread_ns(void)
-{
-    struct timespec used;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
-    return (uint64_t)used.tv_sec * NSEC_PER_SEC + (uint64_t)used.tv_nsec;
-}
-
 static void work(void *opaque, unsigned worker, unsigned slot, uint64_t piece)
 {
     struct record *record = opaque;
     const struct timespec time = {.tv_nsec = PIECE_NS};
-    uint64_t end = thread_ns() + PIECE_NS;
+    uint64_t end = clock_thread_ns() + PIECE_NS;
     record->used[worker] = true;
     record->value[slot] = piece * 3;
     if (!record->spins)
         nanosleep(&time, NULL);
-    while (record->spins && thread_ns() < end)
+    while (record->spins && clock_thread_ns() < end)
         ;
 }
 

@@ -75,8 +75,7 @@ struct lockstep {
     struct insn decoded[DECODED];
     uint64_t recent_rip[RECENT], steps; /* where the shadow's last instructions were */
     uint32_t undefined;                 /* flags that mean nothing at this point of the shadow */
-    bool unsure;  /* the guest went by something undefined: the two may differ from here on */
-    bool unended; /* the shadow gave up, for somebody waits */
+    bool unsure;           /* the two may differ: by something undefined, or the shadow gave up */
     const uint8_t *pushed; /* eight bytes that may differ: see find_pushed */
     char why[512];
 };
@@ -375,28 +374,32 @@ static void find_pushed(struct soft_vcpu *v)
     memcpy(&v->unwind, &outer, sizeof(outer));
 }
 
-/* Does somebody wait for the vCPU, and has for long? A shadow takes minutes for what it does in a
-   second. */
-static bool keeps_waiting(const struct soft_vcpu *v, uint64_t since)
+/* Gives up where somebody has waited for the vCPU for long: for what it does in a second a shadow
+   takes minutes. */
+static void end_in_time(struct soft_vcpu *v, uint64_t began)
 {
-    return atomic_load(&v->events) && clock_now_ns() - since > PATIENCE_NS;
+    if (!atomic_load(&v->events) || clock_now_ns() - began <= PATIENCE_NS)
+        return;
+    v->lockstep->unsure = true;
+    stray(v, "no end in time");
 }
 
-/* False when it raised or strayed; `why` says so. Or when it gave up. */
+/* False when it raised or strayed; `why` says so. */
 static bool run_shadow(struct soft_vcpu *v, uint64_t count)
 {
     struct lockstep *lockstep = v->lockstep;
     jmp_buf outer;
     memcpy(&outer, &v->unwind, sizeof(outer));
     lockstep->undefined = 0;
-    lockstep->unsure = lockstep->unended = false;
+    lockstep->unsure = false;
     lockstep->steps = 0;
     uint64_t began = clock_now_ns();
     int why = setjmp(v->unwind);
     if (!why) {
-        for (uint64_t i = 0; i < count && !lockstep->unended; i++) {
+        for (uint64_t i = 0; i < count; i++) {
             shadow_step(v);
-            lockstep->unended = i % 4096 == 4095 && keeps_waiting(v, began);
+            if (i % 4096 == 4095)
+                end_in_time(v, began);
         }
     } else if (why == 1) {
         snprintf(lockstep->why, sizeof(lockstep->why),
@@ -405,7 +408,7 @@ static bool run_shadow(struct soft_vcpu *v, uint64_t count)
     }
     soft_split_drop(v); /* should it have ended within an atomic */
     memcpy(&v->unwind, &outer, sizeof(outer));
-    return !why && !lockstep->unended;
+    return !why;
 }
 
 /* ---- comparison ---- */
@@ -567,7 +570,7 @@ static bool device_wrote(const struct soft_vcpu *v)
 static bool excused(const struct soft_vcpu *v)
 {
     const struct lockstep *lockstep = v->lockstep;
-    if (lockstep->full || lockstep->unsure || lockstep->unended || lockstep->reads_marked)
+    if (lockstep->full || lockstep->unsure || lockstep->reads_marked)
         return true;
     if (!device_wrote(v))
         return false;

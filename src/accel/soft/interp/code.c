@@ -156,12 +156,11 @@ static bool mark(struct soft_vcpu *v, uint64_t gpa, unsigned bytes, bool exactly
     __atomic_store_n(&mem->marking, index + 1, __ATOMIC_SEQ_CST);
     old = __atomic_fetch_or(&mem->lines[index], mask, __ATOMIC_SEQ_CST);
     if (!old) {
-        uint64_t bit = 1ull << (index % 64);
         gmem_code_mark(v->vm->gmem, gpa & ~0xfffull, true);
         atomic_thread_fence(memory_order_seq_cst);
         /* Cleared first: who gets an entry from now on, because a write has dropped the page's code
            again, keeps its bit. */
-        if (__atomic_fetch_and(&mem->writable[index / 64], ~bit, __ATOMIC_SEQ_CST) & bit)
+        if (bitmap_take_atomic(mem->writable, index))
             rendezvous(v, gpa & ~0xfffull);
     }
     __atomic_store_n(&mem->marking, 0, __ATOMIC_RELEASE);
@@ -230,6 +229,14 @@ void soft_code_written(struct soft_vm *vm, struct soft_vcpu *v, uint64_t gpa, un
         else
             soft_code_drop_bytes(v, gpa, end - at);
     }
+}
+
+void soft_ram_written(struct soft_vcpu *v, uint64_t gpa, unsigned size)
+{
+    atomic_thread_fence(memory_order_seq_cst);
+    soft_code_written(v->vm, v, gpa, size);
+    if (v->vm->dirty_log)
+        gmem_dirty_set(v->vm->gmem, gpa, size);
 }
 
 void soft_code_listener(void *opaque, uint64_t gpa, uint64_t len)

@@ -185,7 +185,8 @@ const uint8_t *soft_fetch_ptr(struct soft_vcpu *v, uint64_t linear, uint64_t *gp
    were checked. */
 void *soft_write_ptr(struct soft_vcpu *v, uint64_t linear, unsigned size);
 /* The same for atomics, also in a page with code: *code is the operand's gpa there, about which
-   soft_code_written() is called before and after each write, and otherwise UINT64_MAX. */
+   soft_code_written() is called before each write and soft_ram_written() after it, and otherwise
+   UINT64_MAX. */
 void *soft_atomic_ptr(struct soft_vcpu *v, uint64_t linear, unsigned size, uint64_t *code);
 /* Brings the page of `linear` into the TLB, if it may be there, without raising. 64-bit code. */
 bool soft_tlb_fill(struct soft_vcpu *v, uint64_t linear, bool write);
@@ -215,6 +216,8 @@ static inline uint64_t soft_line_mask(unsigned at, unsigned len)
 }
 /* A write of [gpa, gpa+len) to RAM by this vCPU or (v NULL) by a device: before and after it. */
 void soft_code_written(struct soft_vm *vm, struct soft_vcpu *v, uint64_t gpa, unsigned len);
+/* After a store of this vCPU that went past its TLBs: that, and the page is dirty. */
+void soft_ram_written(struct soft_vcpu *v, uint64_t gpa, unsigned size);
 void soft_code_listener(void *vm, uint64_t gpa, uint64_t len);
 void soft_inbox(struct soft_vcpu *v);
 void soft_sync_answer(struct soft_vcpu *v);

@@ -64,20 +64,6 @@ uint64_t atomic_old(const struct atomic *atomic)
         done_;                                                                                     \
     })
 
-/* Before a write to a page with code, and after it: what was decoded of it goes. */
-static void tell_code(struct soft_vcpu *v, uint64_t code, unsigned size)
-{
-    atomic_thread_fence(memory_order_seq_cst);
-    soft_code_written(v->vm, v, code, size);
-}
-
-static void tell_written(struct soft_vcpu *v, uint64_t code, unsigned size)
-{
-    tell_code(v, code, size);
-    if (v->vm->dirty_log)
-        gmem_dirty_set(v->vm->gmem, code, size);
-}
-
 static bool replace(const struct atomic *atomic, uint64_t old, uint64_t new_value)
 {
     switch (atomic->size) {
@@ -101,9 +87,9 @@ bool atomic_replace(const struct atomic *atomic, uint64_t old, uint64_t new_valu
     }
     if (likely(atomic->code == UINT64_MAX))
         return replace(atomic, old, new_value);
-    tell_code(v, atomic->code, atomic->size);
+    soft_code_written(v->vm, v, atomic->code, atomic->size);
     bool done = replace(atomic, old, new_value);
-    tell_written(v, atomic->code, atomic->size);
+    soft_ram_written(v, atomic->code, atomic->size);
     return done;
 }
 
@@ -123,13 +109,13 @@ static void cmpxchg16b(struct soft_vcpu *v, uint64_t linear)
     bool same;
     if (likely(host != NULL)) {
         if (unlikely(code != UINT64_MAX))
-            tell_code(v, code, 16);
+            soft_code_written(v->vm, v, code, 16);
         __asm__ volatile("lock cmpxchg16b %1"
                          : "=@ccz"(same), "+m"(*(unsigned __int128 *)host), "+a"(low), "+d"(high)
                          : "b"(v->r[X86_RBX]), "c"(v->r[X86_RCX])
                          : "memory");
         if (unlikely(code != UINT64_MAX))
-            tell_written(v, code, 16);
+            soft_ram_written(v, code, 16);
     } else {
         soft_probe(v, linear, 16, ACC_WRITE);
         soft_split_take(v);

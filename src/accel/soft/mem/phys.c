@@ -164,10 +164,7 @@ void soft_phys_store(struct soft_vcpu *v, uint64_t gpa, unsigned size, uint64_t 
     if (ram && gpa - ram->gpa + size <= ram->size && !ram->readonly) {
         soft_code_written(vm, v, gpa, size);
         host_store((uintptr_t)soft_ram_host(ram, gpa), size, value);
-        atomic_thread_fence(memory_order_seq_cst);
-        soft_code_written(vm, v, gpa, size);
-        if (vm->dirty_log)
-            gmem_dirty_set(vm->gmem, gpa, size);
+        soft_ram_written(v, gpa, size);
         return;
     }
     if (v->lapic && (gpa & ~0xfffull) == lapic_base(v->lapic)) {
